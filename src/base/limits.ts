@@ -1,0 +1,36 @@
+/** Every maximum in slicenet, so that nothing that a peer or a user feeds can grow without bound. */
+export const LIMITS = {
+  /** A signed object on the wire, and its nesting (design §3). */
+  objectBytesMax: 16 * 1024,
+  objectDepthMax: 16,
+  /** Links of a ticket chain below the node's delegation. */
+  chainLinksMax: 8,
+  /** One message of a protocol; larger things travel as streams. */
+  messageBytesMax: 256 * 1024,
+  /** Adverts in one answer; more are asked for by a cursor. */
+  advertsPerMessageMax: 200,
+  /** The local table of adverts. */
+  directoryEntriesMax: 20_000,
+  /** An advert says when it dies; this is the longest a directory believes. */
+  advertLifetimeMsMax: 10 * 60_000,
+  /** A ticket that is not redeemed within this is worth nothing. */
+  holdMsMax: 10 * 60_000,
+  leaseMsMax: 90 * 24 * 3_600_000,
+  queryCharsMax: 4096,
+  sliceFileBytesMax: 64 * 1024,
+  sliceMembersMax: 1000,
+  portRangesPerTicketMax: 64,
+  keysPerLeaseMax: 32,
+  argumentsMax: 256,
+  argumentBytesMax: 64 * 1024,
+  uploadedFilesMax: 64,
+  uploadedFileBytesMax: 128 * 1024,
+  /** Streams of one protocol from one peer at a time. */
+  streamsPerPeerMax: 32,
+  /** Requests a role works on at once; more are refused as BUSY. */
+  requestsAtOnceMax: 64,
+  agentsPerNodeMax: 32,
+  delegationsPerAgentMax: 10_000,
+  controlRequestBytesMax: 2 * 1024 * 1024,
+  logBytesPerVserverMax: 4 * 1024 * 1024
+} as const
