@@ -1,0 +1,64 @@
+/**
+ * Advertisements: what a node offers, and what an agent serves (paper §2.2). They are hints: the node decides at
+ * redemption. They live minutes, so that who is gone is soon forgotten.
+ */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import { resourcesSchema } from './resource-schema.ts'
+import { principalSchema } from './principal.ts'
+import { amountSchema, defineObject, signedEntries } from './signed-object.ts'
+
+const multiaddrsSchema = v.pipe(v.array(v.pipe(v.string(), v.maxLength(256))), v.maxLength(16))
+const nameSchema = v.pipe(
+  v.string(),
+  v.maxLength(64),
+  v.regex(/^[\w.-]+$/, 'expected letters, digits, . _ -')
+)
+
+/** Facts by dotted-free names, such as `region`, `site`, `organisation`, `kernel`: text or integers. */
+const attributesSchema = v.pipe(
+  v.record(
+    v.pipe(v.string(), v.regex(/^[a-z][a-zA-Z0-9_]{0,31}$/)),
+    v.union([v.pipe(v.string(), v.maxLength(128)), v.pipe(v.number(), v.integer())])
+  ),
+  v.check((attributes) => Object.keys(attributes).length <= 32, 'expected at most 32 attributes')
+)
+
+const common = {
+  ...signedEntries,
+  /** A name for people; it proves nothing. */
+  name: nameSchema,
+  /** Counts restarts: a larger epoch is a node that began anew. */
+  epoch: amountSchema,
+  multiaddrs: multiaddrsSchema,
+  attributes: attributesSchema
+}
+
+const nodeSchema = v.strictObject({
+  ...common,
+  role: v.literal('node'),
+  capacity: resourcesSchema,
+  /** What no lease holds now. */
+  free: resourcesSchema,
+  /** The agents that this node delegates to. */
+  agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax))
+})
+
+const agentSchema = v.strictObject({
+  ...common,
+  role: v.literal('agent'),
+  /** Nodes whose delegation it holds now. */
+  nodes: amountSchema,
+  /** Values of `region` and `organisation` among the nodes it serves, so that others know what to listen to. */
+  regions: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64)),
+  organisations: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64))
+})
+
+export type NodeAdvertisement = v.InferOutput<typeof nodeSchema>
+export type AgentAdvertisement = v.InferOutput<typeof agentSchema>
+export type Advertisement = NodeAdvertisement | AgentAdvertisement
+
+export const advertisementObject = defineObject<Advertisement>(
+  'advertisement',
+  v.variant('role', [nodeSchema, agentSchema])
+)

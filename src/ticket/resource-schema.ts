@@ -1,0 +1,42 @@
+/** Schemas of resources, ports and rights, shared by the objects and messages that carry them. */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import type { Schema } from '../wire/codec.ts'
+import { PORT_PROTOCOLS, type PortRange } from './ports.ts'
+import { RESOURCE_NAMES, type ResourceName, type Resources } from './resources.ts'
+import { amountSchema } from './signed-object.ts'
+
+const amounts = Object.fromEntries(RESOURCE_NAMES.map((name) => [name, amountSchema]))
+export const resourcesSchema: Schema<Resources> = v.strictObject(
+  amounts as Record<ResourceName, typeof amountSchema>
+)
+
+const portSchema = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535))
+export const portRangeSchema: Schema<PortRange> = v.pipe(
+  v.strictObject({ protocol: v.picklist(PORT_PROTOCOLS), first: portSchema, last: portSchema }),
+  v.check((range) => range.first <= range.last, 'first must not exceed last')
+)
+export const portsSchema: Schema<readonly PortRange[]> = v.pipe(
+  v.array(portRangeSchema),
+  v.maxLength(LIMITS.portRangesPerTicketMax)
+)
+
+/** What a vserver may do beyond the ordinary. */
+export const RIGHTS = ['raw-socket'] as const
+export type Right = (typeof RIGHTS)[number]
+export const rightsSchema: Schema<readonly Right[]> = v.pipe(
+  v.array(v.picklist(RIGHTS)),
+  v.maxLength(RIGHTS.length)
+)
+
+/** A slice's name: a host name's label. */
+export const sliceNameSchema = v.pipe(
+  v.string(),
+  v.regex(/^[a-z][a-z0-9-]{0,30}[a-z0-9]$/, 'expected 2 to 32 of a-z, 0-9 and -, beginning with a letter')
+)
+
+/** An image by content. */
+export const imageIdSchema = v.pipe(
+  v.string(),
+  v.regex(/^sha256:[0-9a-f]{64}$/, 'expected sha256:<64 hex digits>')
+)

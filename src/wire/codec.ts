@@ -1,0 +1,41 @@
+/**
+ * Codecs: a schema that types unknown input in one place, and the bytes it travels as. Each message of a protocol and
+ * each signed object has exactly one.
+ */
+import * as v from 'valibot'
+import { SlicenetError, type ErrorCode } from '../base/errors.ts'
+import { decodeCbor, encodeCbor, type CborLimits } from './cbor.ts'
+
+export type Schema<T> = v.GenericSchema<unknown, T>
+
+export interface Codec<T> {
+  encode(value: T): Uint8Array
+  /** Throws `TOO_LARGE` or `ENCODING_INVALID`. */
+  decode(bytes: Uint8Array): T
+}
+
+export function cborCodec<T>(schema: Schema<T>, limits?: CborLimits): Codec<T> {
+  return {
+    encode: (value) => encodeCbor(value),
+    decode: (bytes) => parse(schema, decodeCbor(bytes, limits), 'ENCODING_INVALID', 'malformed message')
+  }
+}
+
+/** A byte string of `bytesMin` to `bytesMax` bytes. */
+export function byteString(bytesMin: number, bytesMax: number): Schema<Uint8Array> {
+  return v.custom<Uint8Array>(
+    (input) => input instanceof Uint8Array && input.length >= bytesMin && input.length <= bytesMax,
+    `expected ${bytesMin === bytesMax ? bytesMin : `${bytesMin} to ${bytesMax}`} bytes`
+  )
+}
+
+/** Types unknown input, or throws `code` naming each field that is wrong. */
+export function parse<T>(schema: Schema<T>, input: unknown, code: ErrorCode, what: string): T {
+  const result = v.safeParse(schema, input)
+  if (result.success) return result.output
+  const problems = result.issues.map((issue) => {
+    const path = v.getDotPath(issue)
+    return path === null ? issue.message : `${path}: ${issue.message}`
+  })
+  throw new SlicenetError(code, `${what}: ${problems.slice(0, 5).join('; ')}`, { details: { problems } })
+}

@@ -1,0 +1,61 @@
+/**
+ * A two-way byte stream, whatever carries it (a libp2p stream, a Unix socket), and messages over it: canonical
+ * DAG-CBOR, each behind its length as an unsigned varint.
+ */
+import * as lengthPrefixed from 'it-length-prefixed'
+import { pipe } from 'it-pipe'
+import type { Uint8ArrayList } from 'uint8arraylist'
+import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import { decodeCbor, encodeCbor } from './cbor.ts'
+
+export interface ByteDuplex {
+  /** Ends when the other side closes its writing half; throws when the stream breaks. */
+  readonly source: AsyncIterable<Uint8Array | Uint8ArrayList>
+  /** Resolves when more may be written. */
+  write(bytes: Uint8Array): Promise<void>
+  /** Closes the writing half. */
+  closeWrite(): Promise<void>
+  /** Aborted when the stream is broken or given up by the other side; not by an orderly end. */
+  readonly broken: AbortSignal
+  /** Gives the whole stream up. */
+  abort(error: Error): void
+}
+
+const MESSAGE_LIMITS = { bytesMax: LIMITS.messageBytesMax, depthMax: LIMITS.objectDepthMax + 8 }
+
+export async function writeMessage(duplex: ByteDuplex, message: unknown): Promise<void> {
+  const bytes = encodeCbor(message)
+  if (bytes.length > MESSAGE_LIMITS.bytesMax) {
+    throw new SlicenetError(
+      'TOO_LARGE',
+      `a message of ${bytes.length} bytes; ${MESSAGE_LIMITS.bytesMax} are allowed`
+    )
+  }
+  await duplex.write(lengthPrefixed.encode.single(bytes).subarray())
+}
+
+/** The messages of the other side, undecoded beyond CBOR. Throws `TOO_LARGE` and `ENCODING_INVALID`. */
+export function readMessages(duplex: ByteDuplex): AsyncIterable<unknown> {
+  return pipe(
+    duplex.source,
+    (source) => lengthPrefixed.decode(source, { maxDataLength: MESSAGE_LIMITS.bytesMax }),
+    async function* (frames) {
+      try {
+        for await (const frame of frames) yield decodeCbor(frame.subarray(), MESSAGE_LIMITS)
+      } catch (error) {
+        throw named(error)
+      }
+    }
+  )
+}
+
+function named(error: unknown): unknown {
+  const name = error instanceof Error ? error.name : ''
+  if (name === 'InvalidDataLengthError' || name === 'InvalidDataLengthLengthError') {
+    return new SlicenetError('TOO_LARGE', 'the other side announced a message beyond the limit', {
+      cause: error
+    })
+  }
+  return error
+}

@@ -1,0 +1,124 @@
+/**
+ * Ed25519 twice, under one contract suite: tweetnacl, the portable reference, and node:crypto, some hundred times
+ * faster. They make the same bytes. Libraries disagree on malleable signatures and small-order points (tweetnacl
+ * accepts S + L), so this module itself refuses those first and every peer gives the same answer.
+ */
+import { createPrivateKey, createPublicKey, sign, verify, type KeyObject } from 'node:crypto'
+import nacl from 'tweetnacl'
+
+export interface Ed25519 {
+  readonly name: 'tweetnacl' | 'node:crypto'
+  /** The 32-byte public key of a 32-byte seed. */
+  publicKey(seed: Uint8Array): Uint8Array
+  /** A 64-byte signature. */
+  sign(seed: Uint8Array, message: Uint8Array): Uint8Array
+  /** False for every malformed input; never throws. */
+  verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean
+}
+
+const SEED_BYTES = 32
+const PUBLIC_KEY_BYTES = 32
+const SIGNATURE_BYTES = 64
+
+/** The order of the base point, and the field's prime (RFC 8032 §5.1). */
+const GROUP_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n
+const FIELD_PRIME = 2n ** 255n - 19n
+
+/** y coordinates of the eight points whose order divides 8; the sign of x does not matter. */
+const SMALL_ORDER_Y: ReadonlySet<bigint> = new Set([
+  0n,
+  1n,
+  FIELD_PRIME - 1n,
+  fromLittleEndian(Buffer.from('c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a', 'hex')),
+  fromLittleEndian(Buffer.from('26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05', 'hex'))
+])
+
+function fromLittleEndian(bytes: Uint8Array): bigint {
+  return BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`)
+}
+
+/** Canonical (y < p) and not of small order. */
+function isSoundPoint(encoded: Uint8Array): boolean {
+  const y = fromLittleEndian(encoded) & ((1n << 255n) - 1n)
+  return y < FIELD_PRIME && !SMALL_ORDER_Y.has(y)
+}
+
+function isSound(publicKey: Uint8Array, signature: Uint8Array): boolean {
+  return (
+    publicKey.length === PUBLIC_KEY_BYTES &&
+    signature.length === SIGNATURE_BYTES &&
+    isSoundPoint(publicKey) &&
+    isSoundPoint(signature.subarray(0, 32)) &&
+    fromLittleEndian(signature.subarray(32)) < GROUP_ORDER
+  )
+}
+
+function requireSeed(seed: Uint8Array): void {
+  if (seed.length !== SEED_BYTES) throw new TypeError(`a seed has ${SEED_BYTES} bytes, not ${seed.length}`)
+}
+
+export const portableEd25519: Ed25519 = {
+  name: 'tweetnacl',
+  publicKey(seed) {
+    requireSeed(seed)
+    return nacl.sign.keyPair.fromSeed(seed).publicKey
+  },
+  sign(seed, message) {
+    requireSeed(seed)
+    return nacl.sign.detached(message, nacl.sign.keyPair.fromSeed(seed).secretKey)
+  },
+  verify: (publicKey, message, signature) =>
+    isSound(publicKey, signature) && nacl.sign.detached.verify(message, signature, publicKey)
+}
+
+/** Key objects are dear to make (half of a verification) and the same few principals come again and again. */
+class KeyCache {
+  readonly #entriesMax = 1024
+  readonly #entries = new Map<string, KeyObject>()
+
+  get(id: string, make: () => KeyObject): KeyObject {
+    const known = this.#entries.get(id)
+    if (known !== undefined) return known
+    const made = make()
+    if (this.#entries.size >= this.#entriesMax) {
+      const oldest = this.#entries.keys().next()
+      if (oldest.done !== true) this.#entries.delete(oldest.value)
+    }
+    this.#entries.set(id, made)
+    return made
+  }
+}
+
+const publicKeys = new KeyCache()
+const privateKeys = new KeyCache()
+/** What precedes the seed in a PKCS #8 private key (RFC 8410). */
+const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex')
+
+function privateKeyObject(seed: Uint8Array): KeyObject {
+  requireSeed(seed)
+  return privateKeys.get(Buffer.from(seed).toString('hex'), () =>
+    createPrivateKey({ key: Buffer.concat([PKCS8_PREFIX, seed]), format: 'der', type: 'pkcs8' })
+  )
+}
+
+export const nativeEd25519: Ed25519 = {
+  name: 'node:crypto',
+  publicKey(seed) {
+    const { x } = createPublicKey(privateKeyObject(seed)).export({ format: 'jwk' })
+    return new Uint8Array(Buffer.from(x ?? '', 'base64url'))
+  },
+  sign: (seed, message) => new Uint8Array(sign(null, message, privateKeyObject(seed))),
+  verify(publicKey, message, signature) {
+    if (!isSound(publicKey, signature)) return false
+    try {
+      const x = Buffer.from(publicKey).toString('base64url')
+      const key = publicKeys.get(x, () =>
+        createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' })
+      )
+      return verify(null, message, key, signature)
+    } catch {
+      // A key that is no point of the curve.
+      return false
+    }
+  }
+}
