@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { resourcesSchema } from './resource-schema.ts'
+import { imageIdSchema, resourcesSchema } from './resource-schema.ts'
 import { principalSchema } from './principal.ts'
 import { amountSchema, defineObject, signedEntries } from './signed-object.ts'
 
@@ -40,6 +40,11 @@ const nodeSchema = v.strictObject({
   capacity: resourcesSchema,
   /** What no lease holds now. */
   free: resourcesSchema,
+  /** Images that it has: content ids by name. */
+  images: v.pipe(
+    v.record(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9.-]{0,63}$/)), imageIdSchema),
+    v.check((images) => Object.keys(images).length <= 16, 'expected at most 16 images')
+  ),
   /** The agents that this node delegates to. */
   agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax))
 })

@@ -1,0 +1,114 @@
+/**
+ * What the CLI says to the local daemon over its Unix socket, and the shapes that `--json` prints. The socket's file
+ * mode is the access check.
+ */
+import * as v from 'valibot'
+import { emptySchema } from '../protocol/agent-protocol.ts'
+import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
+import { progressSchema, querySchema, sliceDescriptionSchema, sliceSchema } from '../service/slice.ts'
+import { principalSchema } from '../ticket/principal.ts'
+import { portsSchema, resourcesSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { byteString } from '../wire/codec.ts'
+
+const chunk = byteString(0, CHUNK_BYTES_MAX)
+const streamSchema = v.picklist(['stdout', 'stderr'])
+
+export const nodeViewSchema = v.strictObject({
+  id: principalSchema,
+  name: v.string(),
+  attributes: v.record(v.string(), v.union([v.string(), v.number()])),
+  capacity: resourcesSchema,
+  free: resourcesSchema,
+  images: v.record(v.string(), v.string()),
+  agents: v.array(principalSchema),
+  multiaddrs: v.array(v.string()),
+  /** UTC ms at which the advertisement was made, and at which it dies. */
+  advertisedAt: timeSchema,
+  expiresAt: timeSchema,
+  /** How it was heard: gossip, pull, dht, direct. */
+  via: v.string()
+})
+export type NodeView = v.InferOutput<typeof nodeViewSchema>
+
+export const leaseViewSchema = v.strictObject({
+  lease: idSchema,
+  slice: sliceNameSchema,
+  node: principalSchema,
+  holder: principalSchema,
+  ticket: idSchema,
+  vserver: v.string(),
+  address: v.string(),
+  resources: resourcesSchema,
+  ports: portsSchema,
+  notBefore: timeSchema,
+  notAfter: timeSchema,
+  state: v.string()
+})
+export type LeaseView = v.InferOutput<typeof leaseViewSchema>
+
+export const statusViewSchema = v.strictObject({
+  version: v.string(),
+  principal: principalSchema,
+  name: v.string(),
+  roles: v.array(v.picklist(['node', 'agent', 'boot'])),
+  multiaddrs: v.array(v.string()),
+  pid: amountSchema,
+  startedAt: timeSchema,
+  /** Connected peers. */
+  peers: amountSchema,
+  /** Adverts known. */
+  nodesKnown: amountSchema,
+  agentsKnown: amountSchema,
+  /** Of a node: agents that hold its delegation now. Of an agent: delegations held now. */
+  delegations: amountSchema,
+  /** Of a node: leases in force. */
+  leases: amountSchema
+})
+export type StatusView = v.InferOutput<typeof statusViewSchema>
+
+const sliceParams = { slice: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }
+
+export const controlProtocol = {
+  id: '/slicenet/control/1.0.0',
+  methods: {
+    status: { params: emptySchema, result: statusViewSchema },
+    /** Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]` when a query matches nothing. */
+    find: {
+      params: v.strictObject({ query: v.exactOptional(querySchema) }),
+      result: v.strictObject({ nodes: v.array(nodeViewSchema) })
+    },
+    sliceCreate: { params: sliceDescriptionSchema, item: progressSchema, result: sliceSchema },
+    sliceList: { params: emptySchema, result: v.strictObject({ slices: v.array(sliceSchema) }) },
+    sliceShow: { params: v.strictObject(sliceParams), result: sliceSchema },
+    /** Runs on one member, named by a prefix of node name, node id, lease or vserver; the only or first one when absent. */
+    sliceExec: {
+      params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()), program: programSchema }),
+      input: v.strictObject({ bytes: v.exactOptional(chunk) }),
+      item: v.strictObject({ stream: streamSchema, bytes: chunk }),
+      result: v.strictObject({ exitCode: amountSchema })
+    },
+    /** Streams the program's output of one or all members, in no order between members. */
+    sliceLogs: {
+      params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()), follow: v.boolean() }),
+      item: v.strictObject({
+        node: principalSchema,
+        nodeName: v.string(),
+        stream: streamSchema,
+        time: timeSchema,
+        bytes: chunk
+      }),
+      result: emptySchema
+    },
+    /** Ends every lease of the slice; members whose node cannot be reached are kept and named in the result. */
+    sliceDelete: {
+      params: v.strictObject(sliceParams),
+      item: progressSchema,
+      result: v.strictObject({ deleted: amountSchema, unreachable: v.array(principalSchema) })
+    },
+    /** Of a node: the leases on it. Of a researcher's peer: the leases it holds. */
+    leaseList: { params: emptySchema, result: v.strictObject({ leases: v.array(leaseViewSchema) }) },
+    /** Ends the daemon in order; vservers run on. */
+    shutdown: { params: emptySchema, result: emptySchema }
+  }
+} as const

@@ -1,0 +1,92 @@
+/** What is said to node managers by service managers (paper §4.2.3). The caller is the principal of the channel. */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import { sshKeySchema, sshKeysSchema } from '../ticket/redeem.ts'
+import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { byteString } from '../wire/codec.ts'
+import { emptySchema } from './agent-protocol.ts'
+
+const objectBytes = byteString(1, LIMITS.objectBytesMax)
+const leaseParams = { lease: idSchema }
+export const CHUNK_BYTES_MAX = 64 * 1024
+const chunk = byteString(0, CHUNK_BYTES_MAX)
+const streamSchema = v.picklist(['stdout', 'stderr'])
+const argument = v.pipe(v.string(), v.maxLength(LIMITS.argumentBytesMax))
+
+export const programSchema = v.strictObject({
+  argv: v.pipe(v.array(argument), v.minLength(1), v.maxLength(LIMITS.argumentsMax)),
+  env: v.record(v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/)), argument),
+  cwd: v.exactOptional(v.pipe(v.string(), v.startsWith('/'), v.maxLength(4096))),
+  user: v.exactOptional(
+    v.pipe(v.string(), v.regex(/^[a-z_0-9][a-z0-9_-]{0,31}(:[a-z_0-9][a-z0-9_-]{0,31})?$/))
+  )
+})
+
+export const uploadedFileSchema = v.strictObject({
+  path: v.pipe(
+    v.string(),
+    v.regex(/^\/(?!.*(?:^|\/)\.\.?(?:\/|$)).+[^/]$/, 'expected an absolute path without . or ..')
+  ),
+  content: byteString(0, LIMITS.uploadedFileBytesMax),
+  mode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o777))
+})
+
+export const vserverStateSchema = v.picklist(['created', 'running', 'exited', 'failed'])
+
+export const statusSchema = v.strictObject({
+  state: vserverStateSchema,
+  /** UTC ms. */
+  notAfter: timeSchema,
+  exitCode: v.exactOptional(amountSchema),
+  usage: v.exactOptional(
+    v.strictObject({
+      cpuMicros: amountSchema,
+      memoryBytes: amountSchema,
+      pids: amountSchema,
+      diskBytes: amountSchema,
+      egressBytes: amountSchema
+    })
+  )
+})
+
+export const nodeProtocol = {
+  id: '/slicenet/node/1.0.0',
+  methods: {
+    /** Redeems a ticket. Gives the envelope of a lease or of a signed refusal. */
+    newLease: {
+      params: v.strictObject({
+        redeem: objectBytes,
+        delegation: objectBytes,
+        tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(LIMITS.chainLinksMax))
+      }),
+      result: v.strictObject({ lease: v.exactOptional(objectBytes), refusal: v.exactOptional(objectBytes) })
+    },
+    /** Ends a lease and its virtual machine. Succeeds for a lease of the caller's that has ended already. */
+    deleteLease: { params: v.strictObject(leaseParams), result: emptySchema },
+    upload: {
+      params: v.strictObject({
+        ...leaseParams,
+        files: v.pipe(v.array(uploadedFileSchema), v.minLength(1), v.maxLength(LIMITS.uploadedFilesMax))
+      }),
+      result: emptySchema
+    },
+    launch: { params: v.strictObject({ ...leaseParams, program: programSchema }), result: emptySchema },
+    stop: { params: v.strictObject(leaseParams), result: emptySchema },
+    status: { params: v.strictObject(leaseParams), result: statusSchema },
+    /** Runs a program attached to the caller; an input of `undefined` bytes ends its standard input. */
+    exec: {
+      params: v.strictObject({ ...leaseParams, program: programSchema }),
+      input: v.strictObject({ bytes: v.exactOptional(chunk) }),
+      item: v.strictObject({ stream: streamSchema, bytes: chunk }),
+      result: v.strictObject({ exitCode: amountSchema })
+    },
+    logs: {
+      params: v.strictObject({ ...leaseParams, follow: v.boolean() }),
+      item: v.strictObject({ stream: streamSchema, time: timeSchema, bytes: chunk }),
+      result: emptySchema
+    },
+    addKey: { params: v.strictObject({ ...leaseParams, key: sshKeySchema }), result: emptySchema },
+    delKey: { params: v.strictObject({ ...leaseParams, key: sshKeySchema }), result: emptySchema },
+    getKeys: { params: v.strictObject(leaseParams), result: v.strictObject({ keys: sshKeysSchema }) }
+  }
+} as const

@@ -1,0 +1,71 @@
+/**
+ * A slice as it is described, shown and reported on: the shapes that the service manager works with and that the
+ * control socket, the SDK and `--json` share.
+ */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import { portWishSchema } from '../protocol/agent-protocol.ts'
+import { programSchema, uploadedFileSchema, vserverStateSchema } from '../protocol/node-protocol.ts'
+import { principalSchema } from '../ticket/principal.ts'
+import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+
+export const querySchema = v.pipe(v.string(), v.maxLength(LIMITS.queryCharsMax))
+
+/** A slice as its YAML file describes it, with units resolved and files read. */
+export const sliceDescriptionSchema = v.strictObject({
+  name: sliceNameSchema,
+  count: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(LIMITS.sliceMembersMax)),
+  /** Members with which the slice is worth having; equal to `count` when all are needed. */
+  minimum: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(LIMITS.sliceMembersMax)),
+  /** CEL over one advertisement; absent means every node. */
+  query: v.exactOptional(querySchema),
+  resources: resourcesSchema,
+  ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
+  rights: rightsSchema,
+  leaseMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax)),
+  /** A name that nodes know, or `sha256:<hex>`. */
+  image: v.pipe(v.string(), v.minLength(1), v.maxLength(128)),
+  program: v.exactOptional(programSchema),
+  files: v.pipe(v.array(uploadedFileSchema), v.maxLength(LIMITS.uploadedFilesMax))
+})
+export type SliceDescription = v.InferOutput<typeof sliceDescriptionSchema>
+
+export const memberSchema = v.strictObject({
+  node: principalSchema,
+  nodeName: v.string(),
+  agent: principalSchema,
+  agentName: v.string(),
+  lease: idSchema,
+  ticket: idSchema,
+  vserver: v.string(),
+  address: v.string(),
+  ports: portsSchema,
+  notBefore: timeSchema,
+  notAfter: timeSchema,
+  /** `unknown`: the node did not answer. */
+  state: v.picklist([...vserverStateSchema.options, 'unknown', 'ended']),
+  exitCode: v.exactOptional(amountSchema)
+})
+export type MemberView = v.InferOutput<typeof memberSchema>
+
+export const sliceSchema = v.strictObject({
+  name: sliceNameSchema,
+  /** `acquiring` and `deleting` are resumed after a crash. */
+  state: v.picklist(['acquiring', 'active', 'partial', 'deleting']),
+  count: amountSchema,
+  createdAt: timeSchema,
+  /** The earliest end among its leases. */
+  notAfter: v.exactOptional(timeSchema),
+  members: v.array(memberSchema)
+})
+export type SliceView = v.InferOutput<typeof sliceSchema>
+
+/** One step of making or deleting a slice, as it ends; or a remark on the way. */
+export const progressSchema = v.strictObject({
+  step: v.picklist(['find', 'tickets', 'redeem', 'upload', 'launch', 'delete']),
+  message: v.string(),
+  /** Whole milliseconds that the step took; absent on remarks. */
+  ms: v.exactOptional(amountSchema)
+})
+export type Progress = v.InferOutput<typeof progressSchema>
