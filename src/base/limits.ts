@@ -32,5 +32,14 @@ export const LIMITS = {
   agentsPerNodeMax: 32,
   delegationsPerAgentMax: 10_000,
   controlRequestBytesMax: 2 * 1024 * 1024,
-  logBytesPerVserverMax: 4 * 1024 * 1024
+  logBytesPerVserverMax: 4 * 1024 * 1024,
+  /** The store: one key and one value, one commit, what waits to be synced, and what is synced at once. */
+  storeKeyBytesMax: 1024,
+  storeValueBytesMax: 1024 * 1024,
+  storeEntriesPerCommitMax: 10_000,
+  storeCommitBytesMax: 8 * 1024 * 1024,
+  storePendingBytesMax: 64 * 1024 * 1024,
+  storeGroupBytesMax: 16 * 1024 * 1024,
+  /** A journal segment that has reached this is closed and the next one begun. */
+  storeSegmentBytesMax: 64 * 1024 * 1024
 } as const

@@ -1,0 +1,31 @@
+/**
+ * Where things lie in a store's directory:
+ *
+ *     lock/        a LevelDB that holds nothing; whoever has it open owns the store (`directory-lock.ts`)
+ *     owner        the process id of that owner, for people
+ *     head         the head mark (`head-mark.ts`)
+ *     journal/     the segments (`record.ts`)
+ *     tables/      the LevelDB of the tables, rebuilt from the journal whenever it is not what it should be
+ *     set-aside-<time>.bin   what a repair took out
+ */
+import { join } from 'node:path'
+
+export interface Layout {
+  readonly directory: string
+  readonly lock: string
+  readonly owner: string
+  readonly head: string
+  readonly journal: string
+  readonly tables: string
+}
+
+export function layoutOf(directory: string): Layout {
+  return {
+    directory,
+    lock: join(directory, 'lock'),
+    owner: join(directory, 'owner'),
+    head: join(directory, 'head'),
+    journal: join(directory, 'journal'),
+    tables: join(directory, 'tables')
+  }
+}
