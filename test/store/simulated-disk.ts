@@ -1,0 +1,135 @@
+/**
+ * Disks that fail, for the tests. `UnreliableDisk` keeps written bytes in memory until they are synced, as the kernel
+ * does, and at a power cut lets a random part of the rest reach the disk, sector by sector. `FailingDisk` refuses.
+ */
+import type { Disk, DiskFile } from '../../src/store/disk.ts'
+import { systemDisk } from '../../src/store/disk.ts'
+
+const SECTOR_BYTES = 512
+
+interface Write {
+  readonly bytes: Uint8Array
+  readonly position: number
+}
+
+interface Cached {
+  path: string
+  readonly file: DiskFile
+  writes: Write[]
+}
+
+/** Renames are not held back: ext4 orders them after the content, and the store syncs the directory at once. */
+export class UnreliableDisk implements Disk {
+  /** Gives an integer from 0 to below `bound`. */
+  readonly #random: (bound: number) => number
+  readonly #ignoreSync: (path: string) => boolean
+  #open: Cached[] = []
+  #off = false
+  #operationsLeft: number
+
+  constructor(init: {
+    readonly random: (bound: number) => number
+    /** The power is cut in the middle of the operation after so many. */
+    readonly operations: number
+    /** For controls: a disk that says it has synced and has not. */
+    readonly ignoreSync?: (path: string) => boolean
+  }) {
+    this.#random = init.random
+    this.#operationsLeft = init.operations
+    this.#ignoreSync = init.ignoreSync ?? (() => false)
+  }
+
+  /** What survives is on the disk when it resolves; the store that uses this disk gets errors from now on. */
+  async cutPower(): Promise<void> {
+    this.#off = true
+    const files = this.#open
+    this.#open = []
+    for (const { file, writes } of files) {
+      for (const write of writes) await this.#keepSome(file, write)
+      await file.close()
+    }
+  }
+
+  create = async (path: string): Promise<DiskFile> =>
+    this.#wrap(path, await this.#do(() => systemDisk.create(path)))
+  open = async (path: string): Promise<DiskFile> =>
+    this.#wrap(path, await this.#do(() => systemDisk.open(path)))
+  remove = (path: string): Promise<void> => this.#do(() => systemDisk.remove(path))
+  syncDirectory = (path: string): Promise<void> => this.#do(() => systemDisk.syncDirectory(path))
+  rename = (from: string, to: string): Promise<void> =>
+    this.#do(async () => {
+      await systemDisk.rename(from, to)
+      for (const cached of this.#open) if (cached.path === from) cached.path = to
+    })
+
+  async #do<T>(operation: () => Promise<T>): Promise<T> {
+    if (!this.#off && this.#operationsLeft-- <= 0) await this.cutPower()
+    if (this.#off) throw Object.assign(new Error('the power is off'), { code: 'EIO' })
+    return operation()
+  }
+
+  #wrap(path: string, file: DiskFile): DiskFile {
+    const cached: Cached = { path, file, writes: [] }
+    this.#open.push(cached)
+    const flush = async (): Promise<void> => {
+      const { writes } = cached
+      cached.writes = []
+      for (const { bytes, position } of writes) await file.write(bytes, position)
+      await file.sync()
+    }
+    return {
+      write: async (bytes, position) => {
+        // Noted first: the power may go while it is under way.
+        if (!this.#off) cached.writes.push({ bytes: Uint8Array.from(bytes), position })
+        await this.#do(async () => {})
+      },
+      truncate: (length) => this.#do(() => file.truncate(length)),
+      sync: () => this.#do(async () => (this.#ignoreSync(cached.path) ? undefined : flush())),
+      close: async () => {
+        if (this.#off) return
+        // Closing syncs nothing, but the file need not be held any more: what it still holds back is given up.
+        if (cached.writes.length > 0) return
+        this.#open = this.#open.filter((other) => other !== cached)
+        await file.close()
+      }
+    }
+  }
+
+  async #keepSome(file: DiskFile, write: Write): Promise<void> {
+    const { bytes, position } = write
+    for (let start = 0; start < bytes.length;) {
+      const end = Math.min(bytes.length, start + SECTOR_BYTES - ((position + start) % SECTOR_BYTES))
+      if (this.#random(2) === 0) await file.write(bytes.subarray(start, end), position + start)
+      start = end
+    }
+  }
+}
+
+/** Takes `bytes` bytes, then fails each write with `code` after writing the part for which there was room. */
+export function failingDisk(init: {
+  readonly bytes: number
+  readonly code: string
+  /** Fails syncs instead, once so many bytes were written. */
+  readonly onSync?: boolean
+}): Disk {
+  let left = init.bytes
+  const failure = (): Error => Object.assign(new Error(`${init.code}: injected`), { code: init.code })
+  const wrap = (file: DiskFile): DiskFile => ({
+    ...file,
+    async write(bytes, position) {
+      const part = init.onSync === true ? bytes : bytes.subarray(0, Math.max(0, left))
+      left -= bytes.length
+      await file.write(part, position)
+      if (part.length < bytes.length) throw failure()
+    },
+    async sync() {
+      if (init.onSync === true && left < 0) throw failure()
+      await file.sync()
+    }
+  })
+  return {
+    ...systemDisk,
+    create: async (path) => wrap(await systemDisk.create(path)),
+    open: async (path) => wrap(await systemDisk.open(path))
+  }
+}
