@@ -6,8 +6,9 @@ import { judge } from '../../src/store/damage.ts'
 import { systemDisk } from '../../src/store/disk.ts'
 import { replaceHeadMark } from '../../src/store/head-mark.ts'
 import { scanJournal } from '../../src/store/journal-reader.ts'
-import { RECORD_HEADER_BYTES } from '../../src/store/record.ts'
-import { copyOf, flipBit, makeStore, rowsOf, segmentsOf, startedStore, upTo } from './directory.ts'
+import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../src/store/record.ts'
+import { copyOf, flipBit, makeStore, row, rowsOf, segmentsOf, startedStore, upTo } from './directory.ts'
+import { recordingDisk } from './simulated-disk.ts'
 
 /** Every record of `makeStore` up to the ninth has this length. */
 const PAYLOAD_BYTES = 21
@@ -102,6 +103,26 @@ test('sound records beyond the mark are kept and marked by the next start', asyn
   t.is((await checkStore(directory)).damage, 'none')
   t.deepEqual(await rowsOf(t, directory), upTo(6))
   t.is((await checkStore(directory)).marked?.sequence, 6)
+})
+
+test('records beyond the mark are written again and synced before they are marked', async (t) => {
+  const directory = await makeUnmarked(t, { marked: 4, records: 6 })
+  const lines: string[] = []
+  const store = await startedStore(t, { directory }, { disk: recordingDisk(lines) })
+  await store.commit([row(7)])
+  await store.stop()
+  const segment = '0000000000000001.segment'
+  const offset = SEGMENT_HEADER_BYTES + 4 * RECORD_BYTES
+  t.deepEqual(lines, [
+    `write ${segment} ${offset} ${2 * RECORD_BYTES}`,
+    `sync ${segment}`,
+    'write head 4096 84',
+    'sync head',
+    `write ${segment} ${offset + 2 * RECORD_BYTES} ${RECORD_BYTES}`,
+    `sync ${segment}`,
+    'write head 0 84',
+    'sync head'
+  ])
 })
 
 test('no flipped bit of the head mark goes by with a loss, and every loss of both slots is found', async (t) => {

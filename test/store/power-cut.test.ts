@@ -88,6 +88,9 @@ async function suffer(
     }
     await store.stop()
     await disk.cutPower()
+    // Whatever was acknowledged is marked, on the disk.
+    const marked = (await checkStore(directory)).marked?.sequence ?? 0
+    if (!ignoreSync(join(directory, 'head'))) t.true(marked >= acknowledged.length)
   }
   return { directory, acknowledged }
 }

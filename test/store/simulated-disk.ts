@@ -2,10 +2,12 @@
  * Disks that fail, for the tests. `UnreliableDisk` keeps written bytes in memory until they are synced, as the kernel
  * does, and at a power cut lets a random part of the rest reach the disk, sector by sector. `FailingDisk` refuses.
  */
+import { basename } from 'node:path'
 import type { Disk, DiskFile } from '../../src/store/disk.ts'
 import { systemDisk } from '../../src/store/disk.ts'
 
-const SECTOR_BYTES = 512
+/** Less than any disk's, so that marks get torn too. */
+const SECTOR_BYTES = 32
 
 interface Write {
   readonly bytes: Uint8Array
@@ -102,6 +104,26 @@ export class UnreliableDisk implements Disk {
       if (this.#random(2) === 0) await file.write(bytes.subarray(start, end), position + start)
       start = end
     }
+  }
+}
+
+/** The system's disk, with a line for each thing done to it: `write head 4096 84`, `sync head`. */
+export function recordingDisk(lines: string[]): Disk {
+  const wrap = (path: string, file: DiskFile): DiskFile => ({
+    ...file,
+    async write(bytes, position) {
+      lines.push(`write ${basename(path)} ${position} ${bytes.length}`)
+      await file.write(bytes, position)
+    },
+    async sync() {
+      lines.push(`sync ${basename(path)}`)
+      await file.sync()
+    }
+  })
+  return {
+    ...systemDisk,
+    create: async (path) => wrap(path, await systemDisk.create(path)),
+    open: async (path) => wrap(path, await systemDisk.open(path))
   }
 }
 
