@@ -4,7 +4,7 @@
  * tables go, how many entries they have and the sum of all their checksums. A start recomputes both; whatever does not
  * agree is wiped and rebuilt.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { Level } from 'level'
 import { SlicenetError } from '../base/errors.ts'
@@ -17,7 +17,9 @@ import type { Entry } from './store.ts'
 const STATE_KEY = '\0state'
 const STATE_BYTES = 72
 const CHECKSUM_BYTES = 16
-const ITERATE_ENTRIES = 1000
+/** Read at a time while the tables are verified. */
+const VERIFY_ENTRIES = 1000
+const VERIFY_BYTES = 1024 * 1024
 
 /** A sum of checksums modulo 2^128: it does not depend on the order, and an entry can be taken out of it again. */
 interface Tally {
@@ -109,13 +111,17 @@ export class Tables {
     const state = await this.#level.get(STATE_KEY)
     if (state === undefined || state.length !== STATE_BYTES) return 'they do not say how far they go'
     const tally: Tally = { count: 0, sum: 0n }
-    const iterator = this.#level.iterator({ gt: STATE_KEY, fillCache: false })
+    const iterator = this.#level.iterator({
+      gt: STATE_KEY,
+      fillCache: false,
+      highWaterMarkBytes: VERIFY_BYTES
+    })
     try {
       for (;;) {
-        const entries = await iterator.nextv(ITERATE_ENTRIES)
+        const entries = await iterator.nextv(VERIFY_ENTRIES)
         if (entries.length === 0) break
         for (const [name, stored] of entries) {
-          open(name, stored)
+          check(name, stored)
           count(tally, stored, 1)
         }
       }
@@ -162,20 +168,28 @@ function levelKey(table: string, key: string): string {
 }
 
 function checksumOf(name: string, value: Uint8Array): Buffer {
-  const length = Buffer.alloc(4)
-  length.writeUInt32BE(Buffer.byteLength(name))
-  const hash = createHash('sha256').update(length).update(name).update(value)
-  return hash.digest().subarray(0, CHECKSUM_BYTES)
+  const nameBytes = Buffer.byteLength(name)
+  const bytes = Buffer.allocUnsafe(4 + nameBytes + value.length)
+  bytes.writeUInt32BE(nameBytes, 0)
+  bytes.write(name, 4)
+  bytes.set(value, 4 + nameBytes)
+  return hash('sha256', bytes, 'buffer').subarray(0, CHECKSUM_BYTES)
 }
 
-/** Takes the value out of what is stored. Throws `STORE_CORRUPT` if it is not what was put in. */
-function open(name: string, stored: Uint8Array): Uint8Array {
-  const value = Uint8Array.from(stored.subarray(CHECKSUM_BYTES))
-  if (Buffer.compare(checksumOf(name, value), stored.subarray(0, CHECKSUM_BYTES)) === 0) return value
+/** Throws `STORE_CORRUPT` if what is stored is not what was put in. */
+function check(name: string, stored: Uint8Array): void {
+  const checksum = checksumOf(name, stored.subarray(CHECKSUM_BYTES))
+  if (checksum.equals(stored.subarray(0, CHECKSUM_BYTES))) return
   throw new SlicenetError('STORE_CORRUPT', 'a value in the tables was altered on the disk', {
     hint: 'start the daemon again: it rebuilds the tables from the journal',
     details: { table: name.slice(0, name.indexOf('\0')), key: name.slice(name.indexOf('\0') + 1) }
   })
+}
+
+/** The value in what is stored, as memory of its own. Throws as `check` does. */
+function open(name: string, stored: Uint8Array): Uint8Array {
+  check(name, stored)
+  return Uint8Array.from(stored.subarray(CHECKSUM_BYTES))
 }
 
 function count(tally: Tally, stored: Uint8Array, times: 1 | -1): void {
@@ -192,7 +206,7 @@ function encodeState(head: ChainHead, tally: Tally): Buffer {
   bytes.writeBigUInt64BE(BigInt(tally.count), 40)
   bytes.writeBigUInt64BE(tally.sum >> 64n, 48)
   bytes.writeBigUInt64BE(BigInt.asUintN(64, tally.sum), 56)
-  bytes.set(createHash('sha256').update(bytes.subarray(0, 64)).digest().subarray(0, 8), 64)
+  bytes.set(hash('sha256', bytes.subarray(0, 64), 'buffer').subarray(0, 8), 64)
   return bytes
 }
 
