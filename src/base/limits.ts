@@ -41,5 +41,10 @@ export const LIMITS = {
   storePendingBytesMax: 64 * 1024 * 1024,
   storeGroupBytesMax: 16 * 1024 * 1024,
   /** A journal segment that has reached this is closed and the next one begun. */
-  storeSegmentBytesMax: 64 * 1024 * 1024
+  storeSegmentBytesMax: 64 * 1024 * 1024,
+  /** Network links of a node; their addresses, devices and traffic classes are numbered up to here. */
+  vserversPerNodeMax: 4095,
+  /** Connections that one vserver may have in the node's connection table. */
+  flowsPerVserverMax: 4096,
+  devnetHostsMax: 200
 } as const

@@ -1,0 +1,23 @@
+/** What the vserver backend needs of the node's network: a link per vserver with the checks of design §5 on the host's end. */
+import type { Startable } from '../base/lifecycle.ts'
+import type { PortRange } from '../ticket/ports.ts'
+import type { Resources } from '../ticket/resources.ts'
+
+export interface VserverNetwork extends Startable {
+  /**
+   * Moves one end of a veth pair into the network namespace of process `pid`, addresses and routes it; source check, owned ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`.
+   */
+  attach(link: VserverLink): Promise<{ readonly address: string }>
+  /** Removes all of it. Idempotent. */
+  detach(id: string): Promise<void>
+  /** Ids attached now, also those left by an earlier daemon. */
+  list(): Promise<string[]>
+  egressBytes(id: string): Promise<number>
+}
+
+export interface VserverLink {
+  readonly id: string
+  readonly pid: number
+  readonly ports: readonly PortRange[]
+  readonly resources: Resources
+}
