@@ -9,7 +9,7 @@ import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
 const name = (letter: string): string => `${letter}${process.pid}`
 
 async function runOn(argv: readonly string[], input?: string): Promise<string> {
-  const [program, ...args] = argv
+  const [program = '', ...args] = argv
   return run(program, args, input === undefined ? {} : { input })
 }
 
@@ -51,8 +51,8 @@ test('after a crash the name alone is enough to end what runs and remove what is
   const network = createDevnetNetwork({ name: name('c'), hosts: ['one', 'two'] })
   try {
     await network.up()
-    const [program, ...args] = [...network.enter('two'), 'sleep', '60']
-    const sleeper = start(program, args, 'ignore')
+    const [, ...args] = [...network.enter('two'), 'sleep', '60']
+    const sleeper = start('nsenter', args, 'ignore')
     const ended = once(sleeper, 'exit')
     await t.notThrowsAsync(async () => {
       for (let round = 0; round < 100; round++) {

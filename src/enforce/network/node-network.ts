@@ -1,0 +1,385 @@
+/**
+ * The node's network for its vservers: puts links, source check, owned ports and shaping together in the order that leaves
+ * no gap (design §5). It works in the network namespace of its process.
+ */
+import { rm, writeFile } from 'node:fs/promises'
+import { isIPv4 } from 'node:net'
+import { join } from 'node:path'
+import { SlicenetError } from '../../base/errors.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { Logger } from '../../base/log.ts'
+import { portsWithin, type PortRange } from '../../ticket/ports.ts'
+import type { VserverLink, VserverNetwork } from '../network.ts'
+import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
+import { DROP_REASONS, dropCounter, nodeTable, type DropReason } from './node-table.ts'
+import {
+  mergeRanges,
+  NODE_TABLE,
+  ownershipLines,
+  portLines,
+  requireUnclaimed,
+  reservedLines,
+  SHARED_CLAIM
+} from './owned-ports.ts'
+import { applyRules, readChains, readCounters } from './ruleset.ts'
+import { installShaping, removeShaping, sentBytes, shapeLink, unshapeLink } from './shaping.ts'
+import {
+  REFUSALS,
+  refusalCounter,
+  SOURCE_CHECK_TABLE,
+  sourceCheckLines,
+  sourceCheckRemoval,
+  type Refusal
+} from './source-check.ts'
+import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
+import { findUplink, listeningPorts, type Uplink } from './uplink.ts'
+import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
+
+export interface NodeNetworkComponents {
+  readonly log: Logger
+}
+
+export interface NodeNetworkInit {
+  /** Default: the device of the default route. */
+  readonly uplink?: string
+  /** The IPv4 address that the world knows the node by. Default: the uplink's. */
+  readonly nodeAddress?: string
+  /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
+  readonly rootBps: number
+  readonly nodeBps: number
+  /** The node's own ports, which no vserver ever owns or sends from. */
+  readonly reservedPorts: readonly PortRange[]
+  /** CIDR ranges that vservers may reach although they are private. */
+  readonly allowedPrivateRanges: readonly string[]
+  /** What is kept here lets a later daemon find the links that run. */
+  readonly stateDir: string
+  /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
+  readonly flowsPerVserverMax?: number
+}
+
+/** A link as this network takes it. */
+export interface NodeLink extends VserverLink {
+  /**
+   * Owned ports that programs serve through raw sockets: the vserver's kernel, which knows nothing of them, sends neither
+   * resets nor unreachables from them. Default none.
+   */
+  readonly silentPorts?: readonly PortRange[]
+}
+
+export interface NetworkCounters {
+  /** Packets that the guards dropped, of all vservers. */
+  readonly drops: Readonly<Record<DropReason, number>>
+  /** Frames that the source check refused, by the vserver's id. */
+  readonly refused: ReadonlyMap<string, Readonly<Record<Refusal, number>>>
+}
+
+export interface NodeNetwork extends VserverNetwork {
+  attach(link: NodeLink): Promise<{ readonly address: string }>
+  counters(): Promise<NetworkCounters>
+  /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
+  remove(): Promise<void>
+}
+
+/** Constructs only; `start` does the work. Throws `CONFIG_INVALID`. */
+export function createNodeNetwork(components: NodeNetworkComponents, init: NodeNetworkInit): NodeNetwork {
+  for (const range of init.allowedPrivateRanges) {
+    const [address = '', bits = '32', rest] = range.split('/')
+    if (!isIPv4(address) || !/^\d{1,2}$/.test(bits) || Number(bits) > 32 || rest !== undefined) {
+      throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of IPv4 addresses`, {
+        hint: 'write it as 192.0.2.0/24'
+      })
+    }
+  }
+  return new LinuxNodeNetwork(components, init)
+}
+
+class LinuxNodeNetwork implements NodeNetwork {
+  readonly #log: Logger
+  readonly #init: NodeNetworkInit
+  readonly #recordsDirectory: string
+  readonly #records = new Map<string, LinkRecord>()
+  /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
+  readonly #tasks = new Map<string, Promise<unknown>>()
+  #uplink: Uplink | undefined
+  #lastIndex = 0
+  #reading: Promise<Map<number, number>> | undefined
+
+  constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
+    this.#log = components.log.child('network')
+    this.#init = init
+    this.#recordsDirectory = join(init.stateDir, 'links')
+  }
+
+  async start(): Promise<void> {
+    if (this.#uplink !== undefined) return
+    const uplink = await findUplink(this.#init)
+    const [records, present, chains] = await Promise.all([
+      readRecords(this.#recordsDirectory),
+      presentLinks(),
+      readChains(SOURCE_CHECK_TABLE)
+    ])
+    const kept = records.filter((record) => present.has(record.index))
+    const known = new Set(kept.map((record) => planLink(record.index).device))
+    const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
+    for (const device of strangers) await removeLink(device)
+    await applyRules([
+      nodeTable({
+        uplink: uplink.device,
+        nodeAddress: uplink.address,
+        allowedPrivateRanges: this.#init.allowedPrivateRanges,
+        flowsPerVserverMax: this.#init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
+      }),
+      `add table ${SOURCE_CHECK_TABLE}`,
+      ...reservedLines(this.#init.reservedPorts),
+      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
+      ...kept.flatMap((record) => linkLines(record))
+    ])
+    await installShaping(this.#shaping(uplink))
+    const left = await sentBytes(uplink.device)
+    for (const index of left.keys()) {
+      if (!known.has(planLink(index).device)) await unshapeLink(uplink.device, planLink(index))
+    }
+    for (const record of kept) {
+      await shapeLink(this.#shaping(uplink), planLink(record.index), record.resources)
+      this.#records.set(record.id, record)
+    }
+    for (const record of records.filter((each) => !kept.includes(each))) {
+      await forgetVserver(planLink(record.index).address)
+      await removeRecord(this.#recordsDirectory, record.index)
+    }
+    await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
+    this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
+    this.#uplink = uplink
+    this.#log.info('network of the node is up', {
+      uplink: uplink.device,
+      address: uplink.address,
+      links: kept.length,
+      removed: strangers.length
+    })
+  }
+
+  /** Links, tables and queues stay: vservers run on while the daemon is away. */
+  async stop(): Promise<void> {
+    await Promise.allSettled(this.#tasks.values())
+    this.#uplink = undefined
+    this.#records.clear()
+  }
+
+  async attach(link: NodeLink): Promise<{ readonly address: string }> {
+    return this.#inOrder(link.id, () => this.#attach(link))
+  }
+
+  async detach(id: string): Promise<void> {
+    await this.#inOrder(id, async () => {
+      const record = this.#records.get(id)
+      if (record === undefined) return
+      await this.#release(record)
+      this.#records.delete(id)
+    })
+  }
+
+  async list(): Promise<string[]> {
+    this.#running()
+    return [...this.#records.keys()].sort()
+  }
+
+  async egressBytes(id: string): Promise<number> {
+    const uplink = this.#running()
+    const record = this.#records.get(id)
+    if (record === undefined) throw notAttached(id)
+    // One reading serves all who ask meanwhile: it lists every class.
+    this.#reading ??= sentBytes(uplink.device).finally(() => {
+      this.#reading = undefined
+    })
+    return (await this.#reading).get(record.index) ?? 0
+  }
+
+  async counters(): Promise<NetworkCounters> {
+    this.#running()
+    const [dropped, refused] = await Promise.all([readCounters(NODE_TABLE), readCounters(SOURCE_CHECK_TABLE)])
+    const drops = Object.fromEntries(
+      DROP_REASONS.map((reason) => [reason, dropped.get(dropCounter(reason)) ?? 0])
+    )
+    const byId = [...this.#records.values()].map((record) => {
+      const plan = planLink(record.index)
+      const counts = REFUSALS.map((refusal) => [refusal, refused.get(refusalCounter(plan, refusal)) ?? 0])
+      return [record.id, Object.fromEntries(counts) as Record<Refusal, number>] as const
+    })
+    return { drops: drops as Record<DropReason, number>, refused: new Map(byId) }
+  }
+
+  async remove(): Promise<void> {
+    const uplink = this.#running()
+    await Promise.allSettled(this.#tasks.values())
+    if (this.#records.size > 0) {
+      throw new SlicenetError('BUSY', `${this.#records.size} vservers are attached to the node's network`, {
+        hint: 'destroy them first'
+      })
+    }
+    await applyRules(
+      [NODE_TABLE, SOURCE_CHECK_TABLE].flatMap((name) => [`add table ${name}`, `delete table ${name}`])
+    )
+    await removeShaping(uplink.device)
+    await rm(this.#recordsDirectory, { recursive: true, force: true })
+    this.#uplink = undefined
+  }
+
+  async #attach(link: NodeLink): Promise<{ readonly address: string }> {
+    const uplink = this.#running()
+    const namespace = await namespaceOf(link.pid)
+    const listening = link.ports.length === 0 ? [] : await listeningPorts(uplink.address)
+    const present = await presentLinks()
+    // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.
+    const before = this.#records.get(link.id)
+    const ports = mergeRanges(link.ports)
+    const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
+    this.#requireFree(link.id, ports, gained, listening)
+    const silentPorts = mergeRanges(link.silentPorts ?? [])
+    if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
+    const same = before !== undefined && before.namespace === namespace && present.has(before.index)
+    const index = same ? before.index : this.#freeIndex(present)
+    const record = { id: link.id, index, namespace, ports, silentPorts, resources: link.resources }
+    this.#records.set(link.id, record)
+    const plan = planLink(index)
+    try {
+      if (before !== undefined && !same) await this.#release(before)
+      await writeRecord(this.#recordsDirectory, record)
+      if (!same) await makeLink(plan, link.pid, uplink.mtu)
+      await Promise.all([
+        applyRules([...(same ? removedPortLines(before, record) : []), ...linkLines(record)]),
+        shapeLink(this.#shaping(uplink), plan, link.resources),
+        addressInside(plan, link.pid)
+      ])
+      await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
+    } catch (error) {
+      await this.#undo(record, same ? before : undefined)
+      throw error
+    }
+    return { address: plan.address }
+  }
+
+  #requireFree(
+    id: string,
+    ports: readonly PortRange[],
+    gained: readonly PortRange[],
+    listening: readonly PortRange[]
+  ): void {
+    const others = [...this.#records.values()].filter((record) => record.id !== id)
+    requireUnclaimed(ports, [
+      { by: 'the node', ports: this.#init.reservedPorts },
+      SHARED_CLAIM,
+      ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
+    ])
+    requireUnclaimed(gained, [{ by: 'a program of the node', ports: listening }])
+  }
+
+  /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
+  async #forgetGained(gained: readonly PortRange[], changed: LinkPlan | undefined): Promise<void> {
+    const uplink = this.#running()
+    const protocols = new Set(gained.map((range) => range.protocol))
+    await Promise.all([
+      protocols.has('udp') ? forgetArrivals(uplink.address, 'udp') : undefined,
+      protocols.has('icmp') ? forgetArrivals(uplink.address, 'icmp') : undefined,
+      changed !== undefined && protocols.has('udp') ? forgetVserver(changed.address, 'udp') : undefined
+    ])
+  }
+
+  /** After a failed attach: what was attached before stays, what is new goes. */
+  async #undo(record: LinkRecord, before: LinkRecord | undefined): Promise<void> {
+    try {
+      if (before === undefined) {
+        await this.#release(record)
+        this.#records.delete(record.id)
+        return
+      }
+      this.#records.set(before.id, before)
+      await writeRecord(this.#recordsDirectory, before)
+      await applyRules([...removedPortLines(record, before), ...linkLines(before)])
+      await shapeLink(this.#shaping(this.#running()), planLink(before.index), before.resources)
+    } catch (error) {
+      // The record is kept, so that detach or the next start finishes this.
+      this.#log.error('a link is left half-made', {
+        id: record.id,
+        device: planLink(record.index).device,
+        error
+      })
+    }
+  }
+
+  /** Removes all of a link from the kernel and the disk, whatever of it is there; the device first, then its checks. */
+  async #release(record: LinkRecord): Promise<void> {
+    const uplink = this.#running()
+    const plan = planLink(record.index)
+    await removeLink(plan.device)
+    const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+    await Promise.all([
+      // Adding first makes deleting certain, also after an attach that failed early.
+      applyRules([
+        ...ownershipLines('add', ownership),
+        ...ownershipLines('delete', ownership),
+        ...sourceCheckRemoval(plan.device)
+      ]),
+      unshapeLink(uplink.device, plan)
+    ])
+    await forgetVserver(plan.address)
+    await removeRecord(this.#recordsDirectory, record.index)
+  }
+
+  /** Numbers are used in turn, so that one just freed is not at once another's. */
+  #freeIndex(present: ReadonlySet<number>): number {
+    const used = new Set([...this.#records.values()].map((record) => record.index))
+    for (let step = 1; step <= LIMITS.vserversPerNodeMax; step++) {
+      const index = ((this.#lastIndex + step - 1) % LIMITS.vserversPerNodeMax) + 1
+      if (used.has(index) || present.has(index)) continue
+      this.#lastIndex = index
+      return index
+    }
+    throw new SlicenetError(
+      'BUSY',
+      `the node has ${LIMITS.vserversPerNodeMax} links, and no more are possible`
+    )
+  }
+
+  async #inOrder<T>(id: string, task: () => Promise<T>): Promise<T> {
+    this.#running()
+    const before = this.#tasks.get(id) ?? Promise.resolve()
+    const mine = before.then(task, task)
+    this.#tasks.set(id, mine)
+    try {
+      return await mine
+    } finally {
+      if (this.#tasks.get(id) === mine) this.#tasks.delete(id)
+    }
+  }
+
+  #running(): Uplink {
+    if (this.#uplink === undefined)
+      throw new TypeError(`the network of ${DEVICE_PREFIX}* links is not started`)
+    return this.#uplink
+  }
+
+  #shaping(uplink: Uplink): { uplink: string; rootBps: number; nodeBps: number } {
+    return { uplink: uplink.device, rootBps: this.#init.rootBps, nodeBps: this.#init.nodeBps }
+  }
+}
+
+/** Everything that nft holds for one link; adding it again changes nothing. */
+function linkLines(record: LinkRecord): string[] {
+  const plan = planLink(record.index)
+  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
+}
+
+/** Lines that take away the elements of ports that `before` has and `after` has not. */
+function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
+  const plan = planLink(before.index)
+  const kept = new Set(portLines('add', { plan, ports: after.ports, silentPorts: after.silentPorts }))
+  const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
+  const added = portLines('add', ownership)
+  return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
+}
+
+function notAttached(id: string): SlicenetError {
+  return new SlicenetError('NOT_FOUND', `no vserver ${id} is attached to the node's network`)
+}

@@ -1,0 +1,189 @@
+/**
+ * The node's nft table: guards, address translation that keeps owned ports, and the mark of each packet's traffic class.
+ * Every rule is about links of vservers; what else the machine forwards is left alone.
+ */
+import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
+
+export interface NodeTableInit {
+  readonly uplink: string
+  /** The node's address on the uplink: what the world sees of its vservers. */
+  readonly nodeAddress: string
+  /** CIDR ranges that the node's policy lets vservers reach although they are private. */
+  readonly allowedPrivateRanges: readonly string[]
+  readonly flowsPerVserverMax: number
+}
+
+/** Why the table drops a packet; each is counted. */
+export const DROP_REASONS = [
+  'private',
+  'denied',
+  'untracked',
+  'forged',
+  'device',
+  'flows',
+  'silenced',
+  'inward',
+  'node',
+  'port'
+] as const
+export type DropReason = (typeof DROP_REASONS)[number]
+
+/** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
+const DENIED = [
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '224.0.0.0/3'
+]
+/** The counter's name; the prefix keeps it clear of nft's own words. */
+export function dropCounter(reason: DropReason): string {
+  return `dropped_${reason}`
+}
+
+const drop = (reason: DropReason): string => `counter name ${dropCounter(reason)} drop`
+
+/** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
+export function nodeTable(init: NodeTableInit): string {
+  const allowed =
+    init.allowedPrivateRanges.length === 0 ? '' : `elements = { ${init.allowedPrivateRanges.join(', ')} }`
+  return `
+add table ${NODE_TABLE}
+delete table ${NODE_TABLE}
+table ${NODE_TABLE} {
+${OWNER_SETS}
+  set denied { type ipv4_addr; flags interval; elements = { ${DENIED.join(', ')} } }
+  set allowed { type ipv4_addr; flags interval; auto-merge; ${allowed} }
+  set flow_counts { type ipv4_addr; flags dynamic; }
+${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
+${guards(init)}
+${untracked(init)}
+${translation(init)}
+${forwarding(init)}
+}
+`
+}
+
+/** What a vserver may begin to talk to, looked at before any translation and before the connection is remembered. */
+function guards({ nodeAddress }: NodeTableInit): string {
+  return `
+  chain guard {
+    type filter hook prerouting priority -175; policy accept;
+    iifname ${ANY_LINK} goto guard_vserver
+    ip daddr @inside ${drop('private')}
+  }
+  chain guard_vserver {
+    ct direction reply accept
+    ip daddr ${nodeAddress} accept
+    ip daddr ${VSERVER_POOL} ${drop('private')}
+    ip daddr @allowed accept
+    ip daddr @denied ${drop('denied')}
+  }
+  chain to_node {
+    type filter hook input priority 0; policy accept;
+    iifname ${ANY_LINK} goto to_node_vserver
+  }
+  chain to_node_vserver {
+    ct direction reply accept
+    icmp type echo-request ip daddr ${nodeAddress} accept
+    ${drop('node')}
+  }`
+}
+
+/**
+ * Packets that connection tracking calls invalid (FIN, NULL, Xmas from a raw socket; unasked answers) keep their port as
+ * well: translated by themselves, both ways, if the port is owned.
+ */
+function untracked({ nodeAddress }: NodeTableInit): string {
+  const errors = 'icmp type { destination-unreachable, time-exceeded, parameter-problem }'
+  return `
+  chain untracked_in {
+    type filter hook prerouting priority -150; policy accept;
+    ct state invalid ip daddr ${nodeAddress} ip protocol { tcp, udp } ip daddr set meta l4proto . th dport map @owner
+    ct state invalid ip daddr ${nodeAddress} icmp type echo-reply ip daddr set icmp id map @icmp_owner
+    # Protocol and source port of the packet that the error is about, when its header has no options.
+    ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 ip daddr set @th,136,8 . @th,224,16 map @inner_owner
+  }
+  chain untracked_out {
+    type filter hook postrouting priority 90; policy accept;
+    iifname ${ANY_LINK} ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${nodeAddress}
+    iifname ${ANY_LINK} ct state invalid icmp type echo-reply ip saddr . icmp id @icmp_owned ip saddr set ${nodeAddress}
+  }`
+}
+
+/** Owned ports keep their number; all others leave from the shared range, in which nothing is owned. */
+function translation({ nodeAddress }: NodeTableInit): string {
+  const inbound = `
+    ip daddr ${nodeAddress} dnat to meta l4proto . th dport map @owner
+    ip daddr ${nodeAddress} icmp type echo-request dnat to icmp id map @icmp_owner`
+  return `
+  chain inbound {
+    type nat hook prerouting priority -100; policy accept;${inbound}
+  }
+  chain inbound_local {
+    type nat hook output priority -100; policy accept;${inbound}
+  }
+  chain outbound {
+    type nat hook postrouting priority 100; policy accept;
+    iifname ${ANY_LINK} ip saddr . meta l4proto . th sport @owned snat to ${nodeAddress}
+    iifname ${ANY_LINK} icmp type echo-request ip saddr . icmp id @icmp_owned snat to ${nodeAddress}
+    iifname ${ANY_LINK} ip protocol { icmp, tcp, udp } snat to ${nodeAddress}:${SHARED_PORTS.first}-${SHARED_PORTS.last}
+  }
+  # The last look, at the packet as it will leave: translation evades a clash of two connections by changing the port,
+  # and a connection outlives the lease of its port.
+  chain leaving {
+    type filter hook postrouting priority 300; policy accept;
+    iifname ${ANY_LINK} goto leaving_vserver
+  }
+  chain leaving_vserver {
+    ct direction original meta l4proto . th sport @taken ct original ip saddr . meta l4proto . th sport != @owned ${drop('port')}
+    ct direction reply meta l4proto . th sport @taken ct reply ip saddr . meta l4proto . th sport != @owned ${drop('port')}
+    ct direction original icmp type echo-request icmp id @icmp_taken ct original ip saddr . icmp id != @icmp_owned ${drop('port')}
+    ip saddr ${VSERVER_POOL} ${drop('port')}
+  }`
+}
+
+function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
+  return `
+  chain forwarding {
+    type filter hook forward priority 0; policy accept;
+    iifname ${ANY_LINK} jump outward
+    oifname ${ANY_LINK} jump inward
+    iifname ${ANY_LINK} oifname "${uplink}" jump shape
+  }
+  chain outward {
+    # Only the uplink is shaped and translated.
+    oifname != "${uplink}" oifname != ${ANY_LINK} ${drop('device')}
+    ct state invalid jump outward_untracked
+    # An error about somebody else's connection would end it.
+    ct state related ip saddr . ct original ip saddr != @itself ip saddr . ct reply ip saddr != @itself ${drop('forged')}
+    ct state new add @flow_counts { ip saddr ct count over ${flowsPerVserverMax} } ${drop('flows')}
+    # The kernel resets what its own sockets do not know with an empty window.
+    tcp flags & rst == rst tcp window 0 ip saddr . meta l4proto . th sport @silent ${drop('silenced')}
+    icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
+  }
+  chain outward_untracked {
+    ip saddr . meta l4proto . th sport @owned return
+    icmp type echo-reply ip saddr . icmp id @icmp_owned return
+    ${drop('untracked')}
+  }
+  chain inward {
+    ct direction reply return
+    ct state new add @flow_counts { ip daddr ct count over ${flowsPerVserverMax} } ${drop('flows')}
+    ct status dnat ip daddr . meta l4proto . th dport @owned return
+    ct status dnat icmp type echo-request ip daddr . icmp id @icmp_owned return
+    ct state { invalid, related } return
+    ${drop('inward')}
+  }
+  chain shape {
+    ip hdrlength > 5 meta priority set ip saddr map @caution return
+    ip protocol icmp meta priority set ip saddr map @caution return
+    meta priority set ip saddr map @class
+  }`
+}

@@ -1,0 +1,145 @@
+/**
+ * The owner table: which link owns a port or ICMP identifier of the node's address, as elements of nft sets and maps
+ * (design §5, paper §3.2), and the rules of what can be owned.
+ */
+import { SlicenetError } from '../../base/errors.ts'
+import {
+  formatPortRange,
+  portsOverlap,
+  PORT_PROTOCOLS,
+  type PortProtocol,
+  type PortRange
+} from '../../ticket/ports.ts'
+import { SHAPING_MAJOR, SHARED_PORTS, type LinkPlan } from './address-plan.ts'
+
+export const NODE_TABLE = 'ip slicenet'
+
+/** One link's entry in the owner table. */
+export interface Ownership {
+  readonly plan: LinkPlan
+  readonly ports: readonly PortRange[]
+  /** Owned ports on which the vserver's kernel shall stay silent, because programs answer through raw sockets. */
+  readonly silentPorts: readonly PortRange[]
+}
+
+/** The sets and maps, as nft declares them. An element of a map leads to the owner's inside address. */
+export const OWNER_SETS = `
+  map owner { type inet_proto . inet_service : ipv4_addr; flags interval; }
+  map inner_owner { typeof @th,136,8 . @th,224,16 : ip daddr; flags interval; }
+  map icmp_owner { typeof icmp id : ip daddr; flags interval; }
+  set owned { type ipv4_addr . inet_proto . inet_service; flags interval; }
+  set icmp_owned { typeof ip saddr . icmp id; flags interval; }
+  set taken { type inet_proto . inet_service; flags interval; }
+  set icmp_taken { typeof icmp id; flags interval; }
+  set silent { type ipv4_addr . inet_proto . inet_service; flags interval; }
+  set silent_inner { typeof ip saddr . @th,136,8 . @th,240,16; flags interval; }
+  set inside { type ipv4_addr; }
+  set itself { type ipv4_addr . ipv4_addr; }
+  map class { typeof ip saddr : meta priority; }
+  map caution { typeof ip saddr : meta priority; }`
+
+/** Lines for nft that `add` or `delete` all elements of a link. */
+export function ownershipLines(verb: 'add' | 'delete', ownership: Ownership): string[] {
+  const { address, dataClass, cautionClass } = ownership.plan
+  return [
+    elementLine(verb, 'inside', address),
+    elementLine(verb, 'itself', `${address} . ${address}`),
+    elementLine(verb, 'class', address, `${SHAPING_MAJOR}:${dataClass}`),
+    elementLine(verb, 'caution', address, `${SHAPING_MAJOR}:${cautionClass}`),
+    ...portLines(verb, ownership)
+  ]
+}
+
+/** Lines for nft that `add` or `delete` the elements of a link's ports alone. */
+export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[] {
+  const { address } = ownership.plan
+  const element = elementLine.bind(undefined, verb)
+  const owned = mergeRanges(ownership.ports).flatMap((range) => {
+    const ports = interval(range)
+    if (range.protocol === 'icmp') {
+      return [
+        element('icmp_owner', ports, address),
+        element('icmp_owned', `${address} . ${ports}`),
+        element('icmp_taken', ports)
+      ]
+    }
+    return [
+      element('owner', `${range.protocol} . ${ports}`, address),
+      element('inner_owner', `${protocolNumber(range)} . ${ports}`, address),
+      element('owned', `${address} . ${range.protocol} . ${ports}`),
+      element('taken', `${range.protocol} . ${ports}`)
+    ]
+  })
+  const silent = mergeRanges(ownership.silentPorts)
+    .filter((range) => range.protocol !== 'icmp')
+    .flatMap((range) => [
+      element('silent', `${address} . ${range.protocol} . ${interval(range)}`),
+      element('silent_inner', `${address} . ${protocolNumber(range)} . ${interval(range)}`)
+    ])
+  return [...owned, ...silent]
+}
+
+/** Lines for nft that keep vservers from sending from the node's own ports. */
+export function reservedLines(reserved: readonly PortRange[]): string[] {
+  return mergeRanges(reserved).map((range) =>
+    range.protocol === 'icmp'
+      ? `add element ${NODE_TABLE} icmp_taken { ${interval(range)} }`
+      : `add element ${NODE_TABLE} taken { ${range.protocol} . ${interval(range)} }`
+  )
+}
+
+/** The same ports in the fewest ranges, sorted. */
+export function mergeRanges(ranges: readonly PortRange[]): PortRange[] {
+  const merged: PortRange[] = []
+  for (const protocol of PORT_PROTOCOLS) {
+    const sorted = ranges.filter((range) => range.protocol === protocol).sort((a, b) => a.first - b.first)
+    for (const range of sorted) {
+      const before = merged.at(-1)
+      if (before !== undefined && before.protocol === protocol && range.first <= before.last + 1) {
+        merged[merged.length - 1] = { ...before, last: Math.max(before.last, range.last) }
+      } else {
+        merged.push(range)
+      }
+    }
+  }
+  return merged
+}
+
+/** A use of ports that excludes owning them, and what to call it. */
+export interface PortClaim {
+  readonly by: string
+  readonly ports: readonly PortRange[]
+}
+
+/** The claim on what vservers share for the ports that none of them owns. */
+export const SHARED_CLAIM: PortClaim = {
+  by: `the range ${SHARED_PORTS.first}-${SHARED_PORTS.last} that all vservers share`,
+  ports: PORT_PROTOCOLS.map((protocol: PortProtocol) => ({ protocol, ...SHARED_PORTS }))
+}
+
+/** Throws `PORT_IN_USE` when a claim holds one of the wanted ports. */
+export function requireUnclaimed(wanted: readonly PortRange[], claims: readonly PortClaim[]): void {
+  for (const range of wanted) {
+    const claim = claims.find(({ ports }) => portsOverlap([range], ports))
+    if (claim === undefined) continue
+    throw new SlicenetError('PORT_IN_USE', `${formatPortRange(range)} is in use by ${claim.by}`, {
+      hint: 'lease another port',
+      details: { port: formatPortRange(range), by: claim.by }
+    })
+  }
+}
+
+/** Raw packet bytes, unlike fields that nft knows, are compared with numbers only. */
+function protocolNumber(range: PortRange): number {
+  return range.protocol === 'tcp' ? 6 : 17
+}
+
+/** Elements of maps are deleted by their key alone. */
+function elementLine(verb: 'add' | 'delete', set: string, key: string, value?: string): string {
+  const shown = value === undefined || verb === 'delete' ? key : `${key} : ${value}`
+  return `${verb} element ${NODE_TABLE} ${set} { ${shown} }`
+}
+
+function interval(range: PortRange): string {
+  return range.first === range.last ? `${range.first}` : `${range.first}-${range.last}`
+}

@@ -1,0 +1,27 @@
+/**
+ * Forgets connections that the kernel tracks. An entry is made for good by its first packet: without this, a peer that
+ * keeps sending to a port would go on reaching whoever held the port then.
+ */
+import { SlicenetError } from '../../base/errors.ts'
+import { runAnyway } from '../../base/host-program.ts'
+
+/** Forgets what a vserver began and what came to it, of every protocol or of one. */
+export async function forgetVserver(address: string, protocol?: 'udp'): Promise<void> {
+  const only = protocol === undefined ? [] : ['--proto', protocol]
+  await Promise.all([forget([...only, '--orig-src', address]), forget([...only, '--reply-src', address])])
+}
+
+/**
+ * Forgets datagrams and echoes that came to the node's address; they are judged anew by their next packet. TCP needs
+ * nothing: an attempt that was refused is over.
+ */
+export async function forgetArrivals(nodeAddress: string, protocol: 'udp' | 'icmp'): Promise<void> {
+  await forget(['--proto', protocol, '--orig-dst', nodeAddress])
+}
+
+async function forget(filter: readonly string[]): Promise<void> {
+  const result = await runAnyway('conntrack', ['-D', '-f', 'ipv4', ...filter])
+  // 1 with this line is how conntrack says that there was nothing to forget.
+  if (result.exitCode === 0 || /0 flow entries have been deleted/.test(result.stderr)) return
+  throw new SlicenetError('HOST_PROGRAM_FAILED', `conntrack -D failed: ${result.stderr.trim().slice(0, 500)}`)
+}

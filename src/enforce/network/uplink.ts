@@ -1,0 +1,95 @@
+/** What the node's own network is: its uplink device, the address the world knows it by, and the ports it listens on. */
+import { readFile } from 'node:fs/promises'
+import { isIPv4 } from 'node:net'
+import { SlicenetError } from '../../base/errors.ts'
+import { run } from '../../base/host-program.ts'
+import type { PortRange } from '../../ticket/ports.ts'
+
+export interface Uplink {
+  readonly device: string
+  readonly address: string
+  readonly mtu: number
+}
+
+/**
+ * Finds the uplink: the device of the default route and its first global IPv4 address, where they are not given.
+ * Throws `CONFIG_INVALID`.
+ */
+export async function findUplink(
+  init: { readonly uplink?: string | undefined; readonly nodeAddress?: string | undefined } = {}
+): Promise<Uplink> {
+  const device = init.uplink ?? (await defaultDevice())
+  if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
+    throw new SlicenetError('CONFIG_INVALID', `no device can be called ${JSON.stringify(device)}`)
+  }
+  const links = JSON.parse(await run('ip', ['-j', 'addr', 'show', 'dev', device])) as readonly IpLink[]
+  const link = links.find((each) => each.ifname === device)
+  const found = link?.addr_info?.find((each) => each.family === 'inet' && each.scope === 'global')?.local
+  const address = init.nodeAddress ?? found
+  if (address === undefined || !isIPv4(address)) {
+    throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} has no IPv4 address`, {
+      hint: 'name the node’s address, or another uplink, in the node’s configuration'
+    })
+  }
+  return { device, address, mtu: link?.mtu ?? 1500 }
+}
+
+/** Ports that programs of the node listen on at `address`, without those that only the node itself can reach. */
+export async function listeningPorts(address: string): Promise<PortRange[]> {
+  const tables = await Promise.all(
+    (['tcp', 'tcp6', 'udp', 'udp6'] as const).map(async (name) => {
+      const table = await readFile(`/proc/self/net/${name}`, 'utf8').catch(() => '')
+      return listeners(table, name.startsWith('tcp') ? 'tcp' : 'udp', address)
+    })
+  )
+  return tables.flat()
+}
+
+/** Reads a table of sockets as in proc(5): TCP in the state LISTEN, UDP that is bound to no other end. */
+export function listeners(table: string, protocol: 'tcp' | 'udp', address: string): PortRange[] {
+  const own = hexAddress(address)
+  const reachable = new Set([
+    own,
+    '00000000',
+    '0'.repeat(32),
+    // The address as an IPv6 socket shows it.
+    `0000000000000000FFFF0000${own}`
+  ])
+  const ports: PortRange[] = []
+  for (const line of table.split('\n').slice(1)) {
+    const [, local = '', remote = '', state] = line.trim().split(/\s+/)
+    const [localAddress = '', localPort = ''] = local.split(':')
+    if (!reachable.has(localAddress)) continue
+    if (protocol === 'tcp' ? state !== '0A' : !remote.endsWith(':0000')) continue
+    const port = Number.parseInt(localPort, 16)
+    if (port > 0) ports.push({ protocol, first: port, last: port })
+  }
+  return ports
+}
+
+async function defaultDevice(): Promise<string> {
+  const routes = JSON.parse((await run('ip', ['-j', 'route', 'show', 'default'])) || '[]') as readonly {
+    readonly dev?: string
+  }[]
+  const device = routes[0]?.dev
+  if (device !== undefined) return device
+  throw new SlicenetError('CONFIG_INVALID', 'the node has no default route', {
+    hint: 'name the uplink in the node’s configuration'
+  })
+}
+
+/** The kernel prints an address as the number it is in memory, which on every machine supported is little-endian. */
+function hexAddress(address: string): string {
+  const bytes = address.split('.').map((byte) => Number(byte).toString(16).padStart(2, '0'))
+  return bytes.reverse().join('').toUpperCase()
+}
+
+interface IpLink {
+  readonly ifname?: string
+  readonly mtu?: number
+  readonly addr_info?: readonly {
+    readonly family?: string
+    readonly scope?: string
+    readonly local?: string
+  }[]
+}

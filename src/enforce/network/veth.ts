@@ -1,0 +1,75 @@
+/**
+ * The links themselves: a veth pair per vserver, one end in its network namespace, the other on the node, point to point.
+ * Whoever calls keeps the order: the host's end is raised last, when its checks stand.
+ */
+import { readFile, readlink } from 'node:fs/promises'
+import { SlicenetError } from '../../base/errors.ts'
+import { run, runAnyway } from '../../base/host-program.ts'
+import { indexOfDevice, type LinkPlan } from './address-plan.ts'
+
+/** The device's name inside the vserver. */
+export const INSIDE_DEVICE = 'eth0'
+
+/**
+ * The network namespace of a process, as the kernel names it: `net:[4026531840]`.
+ * Throws `VSERVER_FAILED` when there is no such process, or when it shares the node's.
+ */
+export async function namespaceOf(pid: number): Promise<string> {
+  const [namespace, own] = await Promise.all([
+    readlink(`/proc/${pid}/ns/net`).catch(() => undefined),
+    readlink('/proc/self/ns/net')
+  ])
+  if (namespace === undefined) throw new SlicenetError('VSERVER_FAILED', `process ${pid} is gone`)
+  if (namespace === own) {
+    throw new SlicenetError('VSERVER_FAILED', `process ${pid} has no network namespace of its own`)
+  }
+  return namespace
+}
+
+/** Makes the pair, both ends down, one of them in the namespace of process `pid`. */
+export async function makeLink(plan: LinkPlan, pid: number, mtu: number): Promise<void> {
+  // No IPv6 address is made up on either end, so that a silent vserver is silent.
+  await ipBatch([
+    `link add ${plan.device} mtu ${mtu} address ${plan.hostMac} type veth peer name ${INSIDE_DEVICE} mtu ${mtu} address ${plan.insideMac} netns ${pid}`,
+    `link set ${plan.device} addrgenmode none`
+  ])
+}
+
+/** Addresses, routes and raises the inside end. */
+export async function addressInside(plan: LinkPlan, pid: number): Promise<void> {
+  const lines = [
+    'link set lo up',
+    `addr replace ${plan.address}/32 peer ${plan.gateway}/32 dev ${INSIDE_DEVICE}`,
+    `link set ${INSIDE_DEVICE} addrgenmode none`,
+    `link set ${INSIDE_DEVICE} up`,
+    `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`
+  ]
+  await run('nsenter', [`--net=/proc/${pid}/ns/net`, 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+}
+
+/** Addresses and raises the host's end: from here on packets flow. */
+export async function raiseLink(plan: LinkPlan): Promise<void> {
+  await ipBatch([
+    `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`,
+    `link set ${plan.device} up`
+  ])
+}
+
+/** Removes both ends. Idempotent. */
+export async function removeLink(device: string): Promise<void> {
+  const result = await runAnyway('ip', ['link', 'del', 'dev', device])
+  if (result.exitCode === 0 || /Cannot find device/.test(result.stderr)) return
+  throw new SlicenetError('HOST_PROGRAM_FAILED', `ip cannot remove ${device}: ${result.stderr.trim()}`)
+}
+
+/** Numbers of the links whose host end is in this process's network namespace. */
+export async function presentLinks(): Promise<Set<number>> {
+  // Not /sys/class/net, which shows the namespace it was mounted in.
+  const table = await readFile('/proc/self/net/dev', 'utf8')
+  const indexes = table.split('\n').map((line) => indexOfDevice((line.split(':')[0] ?? '').trim()))
+  return new Set(indexes.filter((index) => index !== undefined))
+}
+
+async function ipBatch(lines: readonly string[]): Promise<void> {
+  await run('ip', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
+}

@@ -1,0 +1,247 @@
+/**
+ * A world and a node in network namespaces of their own, with stand-ins for vservers: processes in user and network
+ * namespaces of their own, as an OCI runtime makes them.
+ */
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readFile, readlink, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { run, start } from '../../../src/base/host-program.ts'
+import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
+import type { NetworkCounters, NodeLink, NodeNetworkInit } from '../../../src/enforce/network/node-network.ts'
+import type { Refusal } from '../../../src/enforce/network/source-check.ts'
+import type { PortRange } from '../../../src/ticket/ports.ts'
+import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
+
+const MEGABIT = 1_000_000
+
+/** What a probe saw of one packet. */
+export interface Seen {
+  readonly src: string
+  readonly dst: string
+  readonly proto?: 'tcp' | 'udp' | 'icmp'
+  readonly sport?: number
+  readonly dport?: number
+  readonly flags?: number
+  readonly type?: number
+  readonly code?: number
+  readonly id?: number
+  /** Whether all checksums are right. */
+  readonly ok: boolean
+  readonly size: number
+  readonly inner?: Seen
+}
+
+export interface Vserver {
+  readonly id: string
+  readonly pid: number
+  readonly probe: LineProgram
+  readonly address: string
+}
+
+/** A program that answers each line of JSON by a line of JSON. */
+export class LineProgram {
+  readonly #child: ChildProcess
+  readonly #answers: AsyncIterator<string>
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(argv: readonly string[]) {
+    const [program = '', ...args] = argv
+    this.#child = start(program, args, ['pipe', 'pipe', 'inherit'])
+    if (this.#child.stdout === null) throw new Error('no output')
+    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]()
+  }
+
+  /** The next line's `result`; throws its `error`. */
+  async answer<T>(): Promise<T> {
+    const line = await this.#answers.next()
+    if (line.done === true) throw new Error(`${this.#child.spawnargs.join(' ')} has ended`)
+    const { result, error } = JSON.parse(line.value) as { result?: T; error?: { code?: string } | string }
+    if (error !== undefined) throw Object.assign(new Error(JSON.stringify(error)), error)
+    return result as T
+  }
+
+  async ask<T>(request: object): Promise<T> {
+    const mine = this.#last.then(async () => {
+      this.#child.stdin?.write(`${JSON.stringify(request)}\n`)
+      return this.answer<T>()
+    })
+    this.#last = mine.catch(() => {})
+    return mine
+  }
+
+  async end(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const ended = once(this.#child, 'exit')
+    this.#child.kill('SIGKILL')
+    await ended
+  }
+}
+
+export interface LabInit {
+  /** One letter, distinct in each test file. */
+  readonly letter: string
+  readonly network?: Partial<NodeNetworkInit>
+}
+
+export class Lab {
+  readonly name: string
+  readonly #init: LabInit
+  readonly #hosts
+  readonly #children: { end(): Promise<void> }[] = []
+  #stateDir = ''
+  #node: LineProgram | undefined
+  world!: LineProgram
+
+  constructor(init: LabInit) {
+    this.#init = init
+    // The process id keeps two runs on one machine apart.
+    this.name = `${init.letter}${process.pid}`
+    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node'] })
+  }
+
+  get nodeAddress(): string {
+    return this.#hosts.address('node')
+  }
+
+  get worldAddress(): string {
+    return this.#hosts.address('world')
+  }
+
+  async up(): Promise<void> {
+    this.#stateDir = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
+    await this.#hosts.up()
+    await this.startNode()
+    this.world = await this.#probe(this.#hosts.enter('world'), 'up0')
+  }
+
+  async down(): Promise<void> {
+    await Promise.all(this.#children.map((child) => child.end()))
+    await this.#node?.end()
+    await this.#hosts.down()
+    await rm(this.#stateDir, { recursive: true, force: true })
+  }
+
+  /** Starts the node's network in a process of its own, as a daemon does. */
+  async startNode(change: Partial<NodeNetworkInit> = {}): Promise<void> {
+    const init: NodeNetworkInit = {
+      rootBps: 10_000 * MEGABIT,
+      nodeBps: MEGABIT,
+      reservedPorts: [{ protocol: 'tcp', first: 4001, last: 4001 }],
+      allowedPrivateRanges: ['198.18.0.0/15'],
+      stateDir: this.#stateDir,
+      ...this.#init.network,
+      ...change
+    }
+    const program = fileURLToPath(new URL('node-process.ts', import.meta.url))
+    this.#node = new LineProgram([
+      ...this.#hosts.enter('node'),
+      process.execPath,
+      program,
+      JSON.stringify(init)
+    ])
+    await this.ask({ op: 'start' })
+  }
+
+  /** Ends the daemon as a crash does. */
+  async killNode(): Promise<void> {
+    await this.#node?.end()
+  }
+
+  async ask<T>(request: object): Promise<T> {
+    if (this.#node === undefined) throw new Error('the node is not started')
+    return this.#node.ask<T>(request)
+  }
+
+  async counters(): Promise<
+    Pick<NetworkCounters, 'drops'> & { readonly refused: Record<string, Record<Refusal, number>> }
+  > {
+    return this.ask({ op: 'counters' })
+  }
+
+  /** A process in user and network namespaces of its own. */
+  async standIn(): Promise<number> {
+    const child = start('unshare', ['--user', '--map-root-user', '--net', 'sleep', '300'], 'ignore')
+    this.#children.push({
+      end: async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return
+        const ended = once(child, 'exit')
+        child.kill('SIGKILL')
+        await ended
+      }
+    })
+    const pid = child.pid
+    if (pid === undefined) throw new Error('unshare does not start')
+    const own = await readlink('/proc/self/ns/net')
+    for (let round = 0; round < 500; round++) {
+      const [namespace, map, command] = await Promise.all([
+        readlink(`/proc/${pid}/ns/net`).catch(() => own),
+        readFile(`/proc/${pid}/uid_map`, 'utf8').catch(() => ''),
+        readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')
+      ])
+      if (namespace !== own && /^\s+0\s/.test(map) && command.trim() === 'sleep') return pid
+      await delay(5)
+    }
+    throw new Error('the stand-in has no namespaces')
+  }
+
+  link(
+    id: string,
+    pid: number,
+    ports: readonly PortRange[] = [],
+    resources: Partial<Resources> = {}
+  ): NodeLink {
+    return { id, pid, ports, resources: { ...NO_RESOURCES, ...resources } }
+  }
+
+  /** A stand-in, attached, with a probe in it. */
+  async vserver(
+    id: string,
+    ports: readonly PortRange[] = [],
+    resources: Partial<Resources> = {},
+    more: Partial<NodeLink> = {}
+  ): Promise<Vserver> {
+    const pid = await this.standIn()
+    const link = { ...this.link(id, pid, ports, resources), ...more }
+    const { address } = await this.ask<{ address: string }>({ op: 'attach', link })
+    return { id, pid, address, probe: await this.#probe(insideOf(pid), 'eth0') }
+  }
+
+  /** Runs a program on the node. */
+  async onNode(argv: readonly string[], input?: string): Promise<string> {
+    const [program = '', ...args] = [...this.#hosts.enter('node'), ...argv]
+    return run(program, args, input === undefined ? {} : { input })
+  }
+
+  async nft(text: string): Promise<void> {
+    await this.onNode(['nft', '-f', '-'], text)
+  }
+
+  async probeOnNode(): Promise<LineProgram> {
+    return this.#probe(this.#hosts.enter('node'), 'up0')
+  }
+
+  async #probe(enter: readonly string[], device: string): Promise<LineProgram> {
+    const probe = new LineProgram([
+      ...enter,
+      '/usr/bin/python3',
+      fileURLToPath(new URL('probe.py', import.meta.url)),
+      device
+    ])
+    this.#children.push(probe)
+    await probe.answer()
+    return probe
+  }
+}
+
+export function insideOf(pid: number): string[] {
+  return ['nsenter', `--target=${pid}`, '--user', '--net', '--preserve-credentials']
+}
+
+export const tcp = (first: number, last = first): PortRange => ({ protocol: 'tcp', first, last })
+export const udp = (first: number, last = first): PortRange => ({ protocol: 'udp', first, last })
+export const icmp = (first: number, last = first): PortRange => ({ protocol: 'icmp', first, last })

@@ -1,0 +1,257 @@
+"""Sends and sees packets in one network namespace for the tests of the node's network.
+
+One JSON request a line on standard input, one answer a line on standard output. What arrives on the device named by the
+first argument is kept, bounded, until taken.
+"""
+import errno, json, socket, struct, sys, threading, time
+
+DEVICE = sys.argv[1]
+KEPT_MAX = 20000
+kept, kept_lock = [], threading.Lock()
+counted = {}
+
+
+def checksum(data):
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def transport(p, src, dst):
+    payload = bytes(p.get("payload", "x"), "ascii")
+    kind = p["proto"]
+    if kind == "icmp":
+        body = bytes.fromhex(p["body"]) if "body" in p else payload
+        rest = struct.pack("!HH", p.get("id", 0), p.get("seq", 1)) if "body" not in p else b"\0\0\0\0"
+        head = struct.pack("!BBH", p.get("type", 8), p.get("code", 0), 0) + rest
+        whole = head + body
+        return 1, whole[:2] + struct.pack("!H", checksum(whole)) + whole[4:]
+    if kind == "tcp":
+        head = struct.pack("!HHIIBBHHH", p["sport"], p["dport"], p.get("seq", 1), p.get("ack", 0), 0x50, p.get("flags", 2), p.get("window", 1000), 0, 0)
+        number, at, payload = 6, 16, b""
+    elif kind == "udp":
+        head = struct.pack("!HHHH", p["sport"], p["dport"], 8 + len(payload), 0)
+        number, at = 17, 6
+    else:
+        return int(kind), payload
+    pseudo = socket.inet_aton(src) + socket.inet_aton(dst) + struct.pack("!BBH", 0, number, len(head) + len(payload))
+    value = checksum(pseudo + head + payload)
+    return number, head[:at] + struct.pack("!H", value) + head[at + 2:] + payload
+
+
+def ip_packet(p):
+    number, body = transport(p, p["src"], p["dst"])
+    options = b"\x01\x01\x01\x00" if p.get("options") else b""
+    length = 20 + len(options)
+    head = struct.pack("!BBHHHBBH", 0x40 | length // 4, 0, length + len(body), 7, p.get("frag", 0), 64, number, 0)
+    head += socket.inet_aton(p["src"]) + socket.inet_aton(p["dst"]) + options
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
+
+
+def own_mac():
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+        s.bind((DEVICE, 0))
+        return s.getsockname()[4]
+
+
+def mac(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def frame(p):
+    own = own_mac()
+    # The other end of a vserver's link differs in one byte (address-plan.ts).
+    peer = own[:3] + b"\x01" + own[4:]
+    head = peer + (mac(p["mac"]) if "mac" in p else own)
+    if "vlan" in p:
+        head += struct.pack("!HH", 0x8100, p["vlan"])
+    if p.get("ether") == "arp":
+        sender = own + socket.inet_aton(p["src"])
+        return head + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1) + sender + b"\0" * 6 + socket.inet_aton(p["dst"])
+    if p.get("ether") == "ipv6":
+        body = b"\x60\0\0\0\0\x08\x3a\x40" + socket.inet_pton(socket.AF_INET6, "fe80::1") + socket.inet_pton(socket.AF_INET6, "ff02::1") + b"\x80" + b"\0" * 7
+        return head + struct.pack("!H", 0x86DD) + body
+    if p.get("ether") == "other":
+        return head + struct.pack("!H", 0x88B5) + b"\0" * 46
+    return head + struct.pack("!H", 0x0800) + ip_packet(p)
+
+
+def describe(data, nested=False):
+    length = (data[0] & 15) * 4
+    number = data[9]
+    seen = {"src": socket.inet_ntoa(data[12:16]), "dst": socket.inet_ntoa(data[16:20]), "number": number, "size": len(data)}
+    seen["ok"] = checksum(data[:length]) == 0
+    body = data[length:struct.unpack("!H", data[2:4])[0]] if not nested else data[length:]
+    if number in (6, 17) and len(body) >= 8:
+        seen["proto"] = "tcp" if number == 6 else "udp"
+        seen["sport"], seen["dport"] = struct.unpack("!HH", body[:4])
+        if number == 6 and len(body) >= 20:
+            seen["flags"] = body[13]
+        pseudo = data[12:20] + struct.pack("!BBH", 0, number, len(body))
+        if not nested:
+            seen["ok"] = seen["ok"] and checksum(pseudo + body) == 0
+    elif number == 1 and len(body) >= 8:
+        seen["proto"], seen["type"], seen["code"] = "icmp", body[0], body[1]
+        seen["ok"] = seen["ok"] and checksum(body) == 0
+        if body[0] in (3, 11, 12) and len(body) >= 36:
+            seen["inner"] = describe(body[8:], True)
+        else:
+            seen["id"] = struct.unpack("!H", body[4:6])[0]
+    return seen
+
+
+def watch(s):
+    while True:
+        data, address = s.recvfrom(65535)
+        if address[2] == socket.PACKET_OUTGOING or len(data) < 20 or address[1] != 0x0800:
+            continue
+        port = struct.unpack("!H", data[22:24])[0] if data[9] == 17 and data[0] == 0x45 else 0
+        if port in counted:
+            counted[port] += len(data)
+            continue
+        with kept_lock:
+            if len(kept) < KEPT_MAX:
+                kept.append(describe(data))
+
+
+def op_send(p):
+    data = frame(p)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+        s.bind((DEVICE, 0))
+        for _ in range(p.get("count", 1)):
+            s.send(data)
+
+
+def op_route(p):
+    """Sends a whole IP packet by way of the routing table."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as s:
+        for _ in range(p.get("count", 1)):
+            s.sendto(ip_packet(p), (p["dst"], 0))
+
+
+def op_take(p):
+    """What arrived, once it is at least `least` packets matching `match`, or the wait is over."""
+    end = time.monotonic() + p.get("wait", 0.3)
+    wanted = p.get("match", {})
+    while True:
+        with kept_lock:
+            found = [each for each in kept if all(each.get(k) == v for k, v in wanted.items())]
+        if len(found) >= p.get("least", 1 << 30) or time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    with kept_lock:
+        kept.clear()
+    return found
+
+
+def op_listen(p):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((p.get("host", "0.0.0.0"), p["port"]))
+    s.listen(16)
+
+    def serve():
+        while True:
+            c, address = s.accept()
+            c.sendall(("%s:%d" % address).encode())
+            c.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def op_connect(p):
+    """Gives what the listener saw of us, or the name of the error."""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.settimeout(p.get("timeout", 0.4))
+        try:
+            if "sport" in p:
+                s.bind(("0.0.0.0", p["sport"]))
+            s.connect((p["host"], p["port"]))
+            return s.recv(100).decode()
+        except socket.timeout:
+            return "timeout"
+        except OSError as e:
+            return errno.errorcode.get(e.errno, str(e))
+
+
+def op_answer(p):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(("0.0.0.0", p["port"]))
+
+    def serve():
+        while True:
+            _, address = s.recvfrom(2000)
+            s.sendto(("%s:%d" % address).encode(), address)
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def op_ask(p):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(p.get("timeout", 0.4))
+        try:
+            if "sport" in p:
+                s.bind(("0.0.0.0", p["sport"]))
+            s.sendto(b"?", (p["host"], p["port"]))
+            return s.recvfrom(100)[0].decode()
+        except socket.timeout:
+            return "timeout"
+        except OSError as e:
+            return errno.errorcode.get(e.errno, str(e))
+
+
+def op_count(p):
+    counted[p["port"]] = 0
+
+
+def op_counted(p):
+    return counted[p["port"]]
+
+
+def op_flood(p):
+    """Datagrams of 1,200 bytes, or echo requests, or datagrams with IP options, at a pace, for a time, bounded."""
+    end = time.monotonic() + p["seconds"]
+    sent = 0
+    if p.get("kind", "udp") == "udp":
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind(("0.0.0.0", 20000))
+    else:
+        s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    if p.get("options"):
+        s.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"\x01\x01\x01\x00")
+    payload = b"x" * 1172
+    data = payload
+    if p.get("kind") == "icmp":
+        body = struct.pack("!BBHHH", 8, 0, 0, 77, 1) + payload
+        data = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
+    while sent < p.get("most", 100000) and time.monotonic() < end:
+        for _ in range(20):
+            try:
+                s.sendto(data, (p["host"], p["port"]))
+                sent += 1
+            except OSError:
+                pass
+        time.sleep(p.get("pause", 0.001))
+    s.close()
+    return sent
+
+
+def main():
+    s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(3))
+    s.bind((DEVICE, 3))
+    threading.Thread(target=watch, args=(s,), daemon=True).start()
+    print(json.dumps({"result": "ready"}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            result = globals()["op_" + request["op"]](request)
+            print(json.dumps({"result": result}), flush=True)
+        except Exception as e:
+            print(json.dumps({"error": repr(e)}), flush=True)
+
+
+main()
