@@ -60,7 +60,7 @@ export const agentProtocol = {
       }),
       result: v.strictObject({ grants: v.pipe(v.array(grantSchema), v.maxLength(100)) })
     },
-    /** The holder gives holds back that it will not redeem. Unknown ones are passed over. */
+    /** The holder gives holds back that it will not redeem; the agent cancels them at their nodes. */
     releaseTickets: {
       params: v.strictObject({ tickets: v.pipe(v.array(idSchema), v.maxLength(100)) }),
       result: emptySchema

@@ -36,7 +36,7 @@ export interface Call<Item, Input> {
   /** Aborted when the caller goes away or the callee stops. */
   readonly signal: AbortSignal
   /** Streams an item; resolves when the caller takes more. */
-  emit(item: Item): Promise<void>
+  readonly emit: (item: Item) => Promise<void>
   /** What the caller streams. */
   readonly input: AsyncIterable<Input>
 }

@@ -49,6 +49,10 @@ export const statusSchema = v.strictObject({
   )
 })
 
+/** `open`: may still be redeemed. `lapsed`: was not redeemed in time, or cancelled. `ended`: its lease is over. */
+export const ticketStateSchema = v.picklist(['open', 'redeemed', 'lapsed', 'ended'])
+export type TicketState = v.InferOutput<typeof ticketStateSchema>
+
 export const nodeProtocol = {
   id: '/slicenet/node/1.0.0',
   methods: {
@@ -60,6 +64,17 @@ export const nodeProtocol = {
         tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(LIMITS.chainLinksMax))
       }),
       result: v.strictObject({ lease: v.exactOptional(objectBytes), refusal: v.exactOptional(objectBytes) })
+    },
+    /**
+     * An agent asks what became of tickets of its own, and with `cancel` that those not redeemed never be. A ticket
+     * counts as issued until the node itself says that it can no longer be redeemed.
+     */
+    settleTickets: {
+      params: v.strictObject({
+        tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(50)),
+        cancel: v.boolean()
+      }),
+      result: v.strictObject({ states: v.pipe(v.array(ticketStateSchema), v.maxLength(50)) })
     },
     /** Ends a lease and its virtual machine. Succeeds for a lease of the caller's that has ended already. */
     deleteLease: { params: v.strictObject(leaseParams), result: emptySchema },

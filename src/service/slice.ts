@@ -49,10 +49,12 @@ export const memberSchema = v.strictObject({
 })
 export type MemberView = v.InferOutput<typeof memberSchema>
 
+/** `acquiring` and `deleting` are resumed after a crash. `partial`: fewer members than wanted, not fewer than the minimum. */
+export const sliceStateSchema = v.picklist(['acquiring', 'active', 'partial', 'deleting'])
+
 export const sliceSchema = v.strictObject({
   name: sliceNameSchema,
-  /** `acquiring` and `deleting` are resumed after a crash. */
-  state: v.picklist(['acquiring', 'active', 'partial', 'deleting']),
+  state: sliceStateSchema,
   count: amountSchema,
   createdAt: timeSchema,
   /** The earliest end among its leases. */

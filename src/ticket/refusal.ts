@@ -7,8 +7,8 @@ const schema = v.strictObject({
   ...signedEntries,
   code: v.custom<ErrorCode>(isErrorCode, 'expected an error code'),
   message: v.pipe(v.string(), v.maxLength(512)),
-  /** Id of the redeem or other request that is refused. */
-  request: idSchema,
+  /** Id of the signed request that is refused; absent when the request was not a signed object. */
+  request: v.exactOptional(idSchema),
   /** Ids of the objects that show the reason. */
   evidence: v.pipe(v.array(idSchema), v.maxLength(16))
 })
