@@ -1,0 +1,167 @@
+/**
+ * The leases of a node and the tickets redeemed for them, in memory and in the store. A redemption is written before
+ * its virtual machine is made, so that a crash at any point leaves either nothing acknowledged or a lease that is
+ * found again.
+ */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import type { VserverSpec } from '../enforce/enforcer.ts'
+import { leaseObject, type Lease } from '../ticket/lease.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { amountSchema, timeSchema } from '../ticket/signed-object.ts'
+import { sshKeysSchema } from '../ticket/redeem.ts'
+import { byteString, cborCodec } from '../wire/codec.ts'
+import type { Entry, Store } from '../store/store.ts'
+import type { SteadyClock } from './steady-clock.ts'
+
+/**
+ * `making`: written, not acknowledged. `active`: acknowledged. `ending`: its end is decided, its virtual machine may
+ * still run and its resources still count. `ended`: gone.
+ */
+const STATES = ['making', 'active', 'ending', 'ended'] as const
+export type LeaseState = (typeof STATES)[number]
+
+export interface LeaseRecord {
+  readonly lease: Signed<Lease>
+  readonly state: LeaseState
+  /** The nonce of the redemption, in hex: the same one asks for the same lease. */
+  readonly nonce: string
+  readonly keys: readonly string[]
+  /** UTC ms until which the ticket could be presented again; the record outlives it. */
+  readonly redeemBefore: number
+}
+
+const recordCodec = cborCodec(
+  v.strictObject({
+    lease: byteString(1, LIMITS.objectBytesMax),
+    state: v.picklist(STATES),
+    nonce: v.pipe(v.string(), v.length(32)),
+    keys: sshKeysSchema,
+    redeemBefore: timeSchema
+  }),
+  { bytesMax: 8 * LIMITS.objectBytesMax, depthMax: 4 }
+)
+const cancelledCodec = cborCodec(v.strictObject({ redeemBefore: timeSchema }))
+const highWaterCodec = cborCodec(amountSchema)
+
+/** Keyed by ticket: a ticket is redeemed at most once, so it names the lease as well as the lease's own id does. */
+const LEASES = 'node-leases'
+const CANCELLED = 'node-cancelled-tickets'
+const STATE = 'node-state'
+const HIGH_WATER = 'high-water'
+
+export class LeaseTable {
+  readonly #store: Store
+  readonly #byTicket = new Map<string, LeaseRecord>()
+  readonly #ticketOfLease = new Map<string, string>()
+  /** Ticket ids that may never be redeemed, with the time after which nobody would ask. */
+  readonly #cancelled = new Map<string, number>()
+
+  private constructor(store: Store) {
+    this.#store = store
+  }
+
+  /** Reads the table, and the high-water time that an earlier run wrote down. */
+  static async open(store: Store): Promise<{ table: LeaseTable; highWater: number }> {
+    const table = new LeaseTable(store)
+    for await (const [, bytes] of store.iterate(LEASES)) {
+      const { lease, ...rest } = recordCodec.decode(bytes)
+      table.#keep({ lease: leaseObject.open(lease), ...rest })
+    }
+    for await (const [ticket, bytes] of store.iterate(CANCELLED)) {
+      table.#cancelled.set(ticket, cancelledCodec.decode(bytes).redeemBefore)
+    }
+    const mark = await store.get(STATE, HIGH_WATER)
+    return { table, highWater: mark === undefined ? 0 : highWaterCodec.decode(mark) }
+  }
+
+  ofTicket(ticket: string): LeaseRecord | undefined {
+    return this.#byTicket.get(ticket)
+  }
+
+  ofLease(lease: string): LeaseRecord | undefined {
+    const ticket = this.#ticketOfLease.get(lease)
+    return ticket === undefined ? undefined : this.#byTicket.get(ticket)
+  }
+
+  all(): LeaseRecord[] {
+    return [...this.#byTicket.values()]
+  }
+
+  /** Those that hold resources now. */
+  holding(): LeaseRecord[] {
+    return this.all().filter(({ state }) => state !== 'ended')
+  }
+
+  isCancelled(ticket: string): boolean {
+    return this.#cancelled.has(ticket)
+  }
+
+  /** Takes the resources at once; resolves when the record is durable. On failure nothing is taken. */
+  async put(record: LeaseRecord, clock: SteadyClock): Promise<void> {
+    const before = this.#byTicket.get(record.lease.body.ticket)
+    this.#keep(record)
+    try {
+      await this.#store.commit([this.#entry(record), highWaterEntry(clock)])
+    } catch (error) {
+      if (before === undefined) this.#drop(record)
+      else this.#keep(before)
+      throw error
+    }
+  }
+
+  /** Forgets a redemption that was never acknowledged, so that its ticket may be redeemed again. */
+  async withdraw(record: LeaseRecord): Promise<void> {
+    await this.#store.commit([{ table: LEASES, key: record.lease.body.ticket, value: null }])
+    this.#drop(record)
+  }
+
+  async cancel(ticket: string, redeemBefore: number): Promise<void> {
+    await this.#store.commit([
+      { table: CANCELLED, key: ticket, value: cancelledCodec.encode({ redeemBefore }) }
+    ])
+    this.#cancelled.set(ticket, redeemBefore)
+  }
+
+  /** Writes the time down, and forgets what ended so long ago that its ticket can no longer be presented. */
+  async tidy(clock: SteadyClock): Promise<void> {
+    const now = clock.now()
+    const old = this.all().filter(
+      ({ state, redeemBefore, lease }) =>
+        state === 'ended' && redeemBefore <= now && lease.body.notAfter <= now
+    )
+    const lapsed = [...this.#cancelled].filter(([, redeemBefore]) => redeemBefore <= now)
+    await this.#store.commit([
+      highWaterEntry(clock),
+      ...old.map(({ lease }) => ({ table: LEASES, key: lease.body.ticket, value: null })),
+      ...lapsed.map(([ticket]) => ({ table: CANCELLED, key: ticket, value: null }))
+    ])
+    for (const record of old) this.#drop(record)
+    for (const [ticket] of lapsed) this.#cancelled.delete(ticket)
+  }
+
+  #entry({ lease, ...rest }: LeaseRecord): Entry {
+    const value = recordCodec.encode({ lease: lease.bytes, ...rest, keys: [...rest.keys] })
+    return { table: LEASES, key: lease.body.ticket, value }
+  }
+
+  #keep(record: LeaseRecord): void {
+    this.#byTicket.set(record.lease.body.ticket, record)
+    this.#ticketOfLease.set(record.lease.id, record.lease.body.ticket)
+  }
+
+  #drop({ lease }: LeaseRecord): void {
+    this.#byTicket.delete(lease.body.ticket)
+    this.#ticketOfLease.delete(lease.id)
+  }
+}
+
+function highWaterEntry(clock: SteadyClock): Entry {
+  return { table: STATE, key: HIGH_WATER, value: highWaterCodec.encode(clock.now()) }
+}
+
+/** What the monitor must know of a lease. */
+export function specOf({ lease, keys }: Pick<LeaseRecord, 'lease' | 'keys'>): VserverSpec {
+  const { vserver, slice, image, resources, ports, rights } = lease.body
+  return { id: vserver, slice, image, resources, ports, rights, keys }
+}

@@ -1,0 +1,104 @@
+/**
+ * The resource monitor (paper §4.2.1): says what the node has and what is free, in signed advertisements that live
+ * minutes, now and then and whenever a lease was made or ended.
+ */
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
+import type { Principal, SigningKey } from '../ticket/principal.ts'
+import type { Resources } from '../ticket/resources.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import type { NodeManager } from './node-manager.ts'
+
+export interface ResourceMonitorComponents {
+  readonly key: SigningKey
+  readonly manager: NodeManager
+  readonly clock: Clock
+  readonly logger: Logger
+  /** Content ids of the images here, by name. */
+  readonly images: () => Promise<Readonly<Record<string, string>>>
+  readonly agents: () => readonly Principal[]
+  readonly multiaddrs: () => readonly string[]
+  readonly publish: (advert: Signed<Advertisement>) => Promise<void>
+}
+
+export interface ResourceMonitorInit {
+  readonly name: string
+  readonly epoch: number
+  readonly capacity: Resources
+  readonly attributes: Readonly<Record<string, string | number>>
+  readonly intervalMs: number
+  /** How long an advert is good for; several intervals, so that one lost is no death. */
+  readonly lifetimeMs: number
+}
+
+/** Changes that come together are told together. */
+const SETTLE_MS = 200
+
+export class ResourceMonitor implements Startable {
+  readonly #components: ResourceMonitorComponents
+  readonly #init: ResourceMonitorInit
+  #loop: { stop(): Promise<void> } | undefined
+  #unsubscribe: (() => void) | undefined
+  #pending: NodeJS.Timeout | undefined
+  #seq = 0
+
+  constructor(components: ResourceMonitorComponents, init: ResourceMonitorInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { manager, clock, logger } = this.#components
+    this.#unsubscribe = manager.onChange(() => this.#soon())
+    this.#loop = repeat(
+      () => this.#report(),
+      { clock, onError: (error) => logger.warn('advertising failed', { error }) },
+      { intervalMs: this.#init.intervalMs }
+    )
+  }
+
+  async stop(): Promise<void> {
+    const loop = this.#loop
+    this.#loop = undefined
+    this.#unsubscribe?.()
+    clearTimeout(this.#pending)
+    await loop?.stop()
+  }
+
+  #soon(): void {
+    if (this.#pending !== undefined) return
+    this.#pending = setTimeout(() => {
+      this.#pending = undefined
+      this.#report().catch((error: unknown) => this.#components.logger.warn('advertising failed', { error }))
+    }, SETTLE_MS)
+  }
+
+  async #report(): Promise<void> {
+    const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
+    const { name, epoch, capacity, attributes, lifetimeMs } = this.#init
+    const now = clock.now()
+    this.#seq = Math.max(this.#seq + 1, now)
+    const advert = advertisementObject.sign(
+      {
+        role: 'node',
+        issuer: key.principal,
+        notBefore: now,
+        notAfter: now + lifetimeMs,
+        seq: this.#seq,
+        name,
+        epoch,
+        multiaddrs: [...multiaddrs()],
+        attributes,
+        capacity,
+        free: manager.free(),
+        images: await images(),
+        agents: [...agents()]
+      },
+      key
+    )
+    await publish(advert)
+  }
+}
