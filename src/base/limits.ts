@@ -13,6 +13,20 @@ export const LIMITS = {
   directoryEntriesMax: 20_000,
   /** An advert says when it dies; this is the longest a directory believes. */
   advertLifetimeMsMax: 10 * 60_000,
+  /** How far ahead of this clock an advert may begin. */
+  advertSkewMsMax: 60_000,
+  /** New adverts of one signer: so many at once, and so many a minute in the long run. */
+  advertsPerSignerBurst: 8,
+  advertsPerSignerPerMinute: 30,
+  /** Adverts named in one page of a digest. */
+  digestEntriesMax: 1000,
+  digestPagesMax: 400,
+  /** Exchanges of digests at a time. */
+  pullsAtOnceMax: 8,
+  topicsPerPeerMax: 256,
+  /** Rendezvous keys that one agent announces itself under. */
+  rendezvousKeysMax: 32,
+  agentsFoundMax: 64,
   /** A ticket that is not redeemed within this is worth nothing. */
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,
@@ -29,6 +43,24 @@ export const LIMITS = {
   streamsPerPeerMax: 32,
   /** Requests a role works on at once; more are refused as BUSY. */
   requestsAtOnceMax: 64,
+  /** A stream that brings no request, or takes none of the answer, for so long is given up. */
+  requestWaitMsMax: 30_000,
+  writeStallMsMax: 60_000,
+  /** What is read ahead of a stream's reader, and the most that the other side may have under way. */
+  streamReadAheadBytesMax: 256 * 1024,
+  streamWindowBytesMax: 512 * 1024,
+  /** Opening a stream: looking addresses up, dialing, agreeing on the protocol. */
+  dialMsMax: 15_000,
+  connectionsMax: 2000,
+  inboundConnectionsPerSecondMax: 200,
+  inboundConnectionsPendingMax: 200,
+  /** What the peer remembers of others in memory: addresses, and records it keeps for the DHT. */
+  peersRememberedMax: 4096,
+  dhtRecordsMax: 2048,
+  dhtProvidersMax: 4096,
+  /** Peers on disk, to rejoin by, and how many of them and of the bootstrap peers to stay connected to. */
+  knownPeersMax: 64,
+  joinPeersMax: 4,
   agentsPerNodeMax: 32,
   delegationsPerAgentMax: 10_000,
   controlRequestBytesMax: 2 * 1024 * 1024,

@@ -1,0 +1,118 @@
+/**
+ * Keeps in the DHT what this peer wants found there: its own adverts and, for agents, itself under their topics. Puts
+ * each when it changes for the first time and then rarely, tries again soon when nobody took it.
+ */
+import type { Clock } from '../base/clock.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { putAdvert } from './dht-records.ts'
+import type { PeerServices } from './libp2p-options.ts'
+import { announce } from './rendezvous.ts'
+import type { Advertisement } from '../ticket/advertisement.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+
+const OPERATION_MS_MAX = 20_000
+const RETRY_MS = 5000
+/** Providers count for 48 hours, but those who keep the record may restart. */
+const ANNOUNCE_INTERVAL_MS = 15 * 60_000
+
+export interface DhtUpkeepComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly dht: () => PeerServices['dht']
+}
+
+/** Something kept in the DHT: what to do, and when it is due again. Times are of the monotonic clock. */
+interface Duty {
+  readonly run: (signal: AbortSignal) => Promise<number>
+  readonly intervalMs: number
+  dueAt: number
+}
+
+export class DhtUpkeep {
+  readonly #components: DhtUpkeepComponents
+  readonly #putIntervalMs: number
+  readonly #duties = new Map<string, Duty>()
+  readonly #adverts = new Map<string, Signed<Advertisement>>()
+  #stopping = new AbortController()
+  #wake: () => void = () => {}
+  #running: Promise<void> | undefined
+
+  constructor(components: DhtUpkeepComponents, init: { readonly putIntervalMs: number }) {
+    this.#components = components
+    this.#putIntervalMs = init.putIntervalMs
+  }
+
+  start(): void {
+    this.#stopping = new AbortController()
+    this.#running = this.#run(this.#stopping.signal)
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(new Error('stopped'))
+    this.#wake()
+    await this.#running
+    this.#running = undefined
+  }
+
+  /** The newest of a key takes the place of the one before, when that is due. */
+  advert(key: string, advert: Signed<Advertisement>): void {
+    this.#adverts.set(key, advert)
+    this.#add(`advert ${key}`, this.#putIntervalMs, async (signal) => {
+      const newest = this.#adverts.get(key) ?? advert
+      // One that nobody renewed is not worth a query.
+      if (newest.body.notAfter <= this.#components.clock.now()) return 1
+      return putAdvert(this.#components.dht(), newest, { signal })
+    })
+  }
+
+  announce(topics: readonly string[]): void {
+    for (const topic of topics) {
+      const keys = this.#duties
+        .keys()
+        .filter((name) => name.startsWith('topic '))
+        .toArray()
+      if (keys.length >= LIMITS.rendezvousKeysMax) return
+      this.#add(`topic ${topic}`, ANNOUNCE_INTERVAL_MS, async (signal) =>
+        announce(this.#components.dht(), topic, { signal })
+      )
+    }
+  }
+
+  #add(name: string, intervalMs: number, run: Duty['run']): void {
+    if (this.#duties.has(name)) return
+    this.#duties.set(name, { run, intervalMs, dueAt: this.#components.clock.monotonic() })
+    this.#wake()
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const now = this.#components.clock.monotonic()
+      const due = [...this.#duties.values()].find(({ dueAt }) => dueAt <= now)
+      if (due === undefined) {
+        const next = Math.min(...[...this.#duties.values()].map(({ dueAt }) => dueAt), now + 60_000)
+        await this.#pause(next - now, signal)
+      } else {
+        due.dueAt = now + ((await this.#tend(due, signal)) ? due.intervalMs : RETRY_MS)
+      }
+    }
+  }
+
+  /** One at a time: these are the dearest things that an idle peer does. */
+  async #tend(duty: Duty, signal: AbortSignal): Promise<boolean> {
+    try {
+      const within = AbortSignal.any([signal, AbortSignal.timeout(OPERATION_MS_MAX)])
+      return (await duty.run(within)) > 0
+    } catch (error) {
+      if (!signal.aborted) this.#components.logger.debug('the DHT did not take it', { error })
+      return false
+    }
+  }
+
+  async #pause(ms: number, signal: AbortSignal): Promise<void> {
+    const woken = new AbortController()
+    this.#wake = () => woken.abort(new Error('woken'))
+    const within = AbortSignal.any([signal, woken.signal])
+    await this.#components.clock.sleep(ms, { signal: within }).catch(() => {})
+  }
+}

@@ -1,0 +1,290 @@
+/**
+ * The directory: the adverts this peer knows, fed by gossip, by exchange with connected peers and by the DHT, because
+ * each alone is known to lose some (design §4), and the publishing of its own.
+ */
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { directoryProtocol } from '../protocol/directory-protocol.ts'
+import type { Advertisement } from '../ticket/advertisement.ts'
+import type { Principal } from '../ticket/principal.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { advertKey, AdvertTable, keyOfAdvert, type AdvertRole, type DirectoryEntry } from './advert-table.ts'
+import { advertRecordRule, lookupAdvert, RECORD_NAMESPACE } from './dht-records.ts'
+import { DhtUpkeep } from './dht-upkeep.ts'
+import { Exchanges } from './exchanges.ts'
+import { AdvertGossip } from './gossip.ts'
+import type { PeerHost } from './host.ts'
+import { directoryHandlers } from './pull.ts'
+import { findProviders } from './rendezvous.ts'
+import { AGENTS_TOPIC } from './topics.ts'
+
+const SWEEP_INTERVAL_MS = 5000
+const LOOKUP_MS = 10_000
+const PUSH_MS = 10_000
+
+export interface DirectoryComponents {
+  readonly host: PeerHost
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+export interface DirectoryInit {
+  /** Whether this peer gathers the adverts of others: agents and brokers do, nodes do not. */
+  readonly collects: boolean
+  /** How often a few connected peers are asked for what gossip missed. */
+  readonly pullIntervalMs?: number
+  /** How often an own advert is put into the DHT, which is dear. */
+  readonly dhtPutIntervalMs?: number
+  /** Ways that are not used, so that each can be shown to work alone. */
+  readonly without?: readonly ('gossip' | 'pull' | 'dht')[]
+}
+
+export interface Directory extends Startable {
+  /**
+   * Publishes an own advert: to the topics by gossip, to the agents directly, and to the DHT when it is due there.
+   * Resolves when the agents have it or could not be reached; that nobody listens is no error.
+   */
+  publish(
+    advert: Signed<Advertisement>,
+    to: { readonly topics: readonly string[]; readonly agents: readonly Principal[] }
+  ): Promise<void>
+  /** Listens to adverts of a topic. Throws `TypeError` beyond `LIMITS.topicsPerPeerMax` topics. */
+  subscribe(topic: string): void
+  /** What is known and has not expired. */
+  entries(): DirectoryEntry[]
+  /** A principal's advert of that role; without a role its node's, else its agent's. */
+  get(principal: Principal, role?: AdvertRole): DirectoryEntry | undefined
+  /**
+   * The same, asking the DHT when the table has none. Gives up after ten seconds. Throws `TIMEOUT` when the DHT did not
+   * answer, the signal's reason when aborted.
+   */
+  lookup(
+    principal: Principal,
+    options?: { readonly role?: AdvertRole; readonly signal?: AbortSignal }
+  ): Promise<DirectoryEntry | undefined>
+  /**
+   * Agents of a topic: those that the DHT names, connected to and asked for their adverts, and those in the table. Never
+   * fails for want of answers.
+   */
+  findAgents(options?: { readonly topic?: string; readonly signal?: AbortSignal }): Promise<Principal[]>
+  /** Lets this peer be found as an agent, under the topic of all agents and those given, from soon after until `stop`. */
+  announceAgent(topics?: readonly string[]): void
+  /** Asks every connected peer now; waits a moment for the first when none is connected yet. Gives the number of news. */
+  refresh(options?: { readonly signal?: AbortSignal; readonly waitMs?: number }): Promise<number>
+  /** Calls the listener with each advert that is new or expired, until the function given back is called. */
+  on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void
+}
+
+/** Makes the directory of a host that is not started yet; start it after the host, stop it before. */
+export function createDirectory(components: DirectoryComponents, init: DirectoryInit): Directory {
+  return new PeerDirectory(components, init)
+}
+
+/** What this peer said of itself last. */
+interface Own {
+  readonly advert: Signed<Advertisement>
+  readonly topics: readonly string[]
+}
+
+class PeerDirectory implements Directory {
+  readonly #components: DirectoryComponents
+  readonly #without: ReadonlySet<string>
+  readonly #table: AdvertTable
+  readonly #gossip: AdvertGossip
+  readonly #exchanges: Exchanges
+  readonly #upkeep: DhtUpkeep
+  readonly #own = new Map<string, Own>()
+  #sweeping: { stop(): Promise<void> } | undefined
+
+  constructor(components: DirectoryComponents, init: DirectoryInit) {
+    const { host, clock, logger } = components
+    this.#components = components
+    this.#without = new Set(init.without)
+    const table = new AdvertTable({ clock })
+    this.#table = table
+    this.#gossip = new AdvertGossip(
+      { clock, logger, table },
+      { onSubscriber: (topic) => this.#onSubscriber(topic) }
+    )
+    this.#exchanges = new Exchanges(
+      { clock, logger, host, table },
+      { intervalMs: init.pullIntervalMs ?? 60_000, eager: init.collects && !this.#without.has('pull') }
+    )
+    this.#upkeep = new DhtUpkeep(
+      { clock, logger, dht: () => host.libp2p.services.dht },
+      { putIntervalMs: init.dhtPutIntervalMs ?? LIMITS.advertLifetimeMsMax / 2 }
+    )
+    host.useRules({
+      records: this.#without.has('dht') ? {} : { [RECORD_NAMESPACE]: advertRecordRule(table) },
+      acceptsMessage: (topic, data) => this.#gossip.acceptsMessage(topic, data),
+      scoreOf: (peer) => this.#gossip.scoreOf(peer),
+      addressesOf: (principal) => this.get(principal)?.advert.body.multiaddrs ?? []
+    })
+    if (!this.#without.has('pull')) {
+      void host.serve(directoryProtocol, directoryHandlers({ table }, { collects: init.collects }))
+    }
+  }
+
+  async start(): Promise<void> {
+    if (this.#sweeping !== undefined) return
+    const { host, clock, logger } = this.#components
+    this.#sweeping = repeat(
+      // oxlint-disable-next-line typescript/require-await -- a task is asynchronous.
+      async () => this.#table.sweep(),
+      { clock, onError: (error) => logger.error('the directory could not be swept', { error }) },
+      { intervalMs: SWEEP_INTERVAL_MS, initialDelayMs: SWEEP_INTERVAL_MS }
+    )
+    if (!this.#without.has('gossip')) this.#gossip.start(host.libp2p.services.pubsub)
+    if (!this.#without.has('dht')) this.#upkeep.start()
+    await this.#exchanges.start()
+  }
+
+  async stop(): Promise<void> {
+    if (this.#sweeping === undefined) return
+    await this.#exchanges.stop()
+    await this.#upkeep.stop()
+    this.#gossip.stop()
+    await this.#sweeping.stop()
+    this.#sweeping = undefined
+  }
+
+  async publish(
+    advert: Signed<Advertisement>,
+    to: { readonly topics: readonly string[]; readonly agents: readonly Principal[] }
+  ): Promise<void> {
+    if (advert.body.issuer !== this.#components.host.principal) {
+      throw new TypeError('only own adverts are published')
+    }
+    const { verdict } = this.#table.offer(advert.bytes, 'own')
+    if (verdict !== 'new' && verdict !== 'known')
+      throw new TypeError(`an advert that others refuse: ${verdict}`)
+    const key = keyOfAdvert(advert)
+    this.#own.set(key, { advert, topics: to.topics })
+    if (!this.#without.has('dht')) this.#upkeep.advert(key, advert)
+    await Promise.all([
+      ...to.topics.map(async (topic) => this.#gossip.publish(topic, advert.bytes)),
+      ...to.agents.slice(0, LIMITS.agentsPerNodeMax).map(async (agent) => this.#push(agent, advert))
+    ])
+  }
+
+  subscribe(topic: string): void {
+    this.#gossip.subscribe(topic)
+  }
+
+  entries(): DirectoryEntry[] {
+    return this.#table.entries()
+  }
+
+  get(principal: Principal, role?: AdvertRole): DirectoryEntry | undefined {
+    if (role !== undefined) return this.#table.get(advertKey(principal, role))
+    return this.#table.get(advertKey(principal, 'node')) ?? this.#table.get(advertKey(principal, 'agent'))
+  }
+
+  async lookup(
+    principal: Principal,
+    options: { readonly role?: AdvertRole; readonly signal?: AbortSignal } = {}
+  ): Promise<DirectoryEntry | undefined> {
+    const { role } = options
+    const known = this.get(principal, role)
+    if (known !== undefined || this.#without.has('dht')) return known
+    const roles: readonly AdvertRole[] = role === undefined ? ['node', 'agent'] : [role]
+    const components = { logger: this.#components.logger, table: this.#table }
+    const signal = within(LOOKUP_MS, options.signal)
+    const searches = roles.map(async (each) =>
+      lookupAdvert(components, this.#dht, { principal, role: each }, { signal })
+    )
+    const failed = (await Promise.allSettled(searches)).find((search) => search.status === 'rejected')
+    options.signal?.throwIfAborted()
+    const found = this.get(principal, role)
+    if (found === undefined && failed !== undefined) throw failed.reason
+    return found
+  }
+
+  async findAgents(
+    options: { readonly topic?: string; readonly signal?: AbortSignal } = {}
+  ): Promise<Principal[]> {
+    const { host, logger } = this.#components
+    const signal = within(LOOKUP_MS, options.signal)
+    const found = new Set<Principal>()
+    if (!this.#without.has('dht')) {
+      try {
+        const search = { max: LIMITS.agentsFoundMax, signal }
+        const providers = await findProviders(this.#dht, options.topic ?? AGENTS_TOPIC, search)
+        for (const { principal, multiaddrs } of providers) {
+          if (principal === host.principal) continue
+          found.add(principal)
+          await host.addAddresses(principal, multiaddrs)
+        }
+      } catch (error) {
+        logger.debug('the DHT named no agents', { error })
+      }
+    }
+    if (!this.#without.has('pull')) await this.#pullAll([...found], signal)
+    options.signal?.throwIfAborted()
+    for (const { advert } of this.entries()) {
+      if (advert.body.role === 'agent' && advert.body.issuer !== host.principal) found.add(advert.body.issuer)
+    }
+    return [...found]
+  }
+
+  announceAgent(topics: readonly string[] = []): void {
+    if (!this.#without.has('dht')) this.#upkeep.announce([...new Set([AGENTS_TOPIC, ...topics])])
+  }
+
+  async refresh(options: { readonly signal?: AbortSignal; readonly waitMs?: number } = {}): Promise<number> {
+    if (this.#without.has('pull')) return 0
+    const signal = within(LOOKUP_MS * 3, options.signal)
+    await this.#exchanges.waitForPartner(options.waitMs ?? 5000, signal)
+    const news = await this.#pullAll(this.#exchanges.partners(), signal)
+    options.signal?.throwIfAborted()
+    return news
+  }
+
+  on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void {
+    return this.#table.on(event, listener)
+  }
+
+  get #dht() {
+    return this.#components.host.libp2p.services.dht
+  }
+
+  async #pullAll(peers: readonly Principal[], signal: AbortSignal): Promise<number> {
+    const news = await Promise.all(
+      peers.map(async (peer) => {
+        try {
+          return await this.#exchanges.pull(peer, { signal })
+        } catch (error) {
+          this.#components.logger.debug('an exchange of adverts failed', { peer, error })
+          return 0
+        }
+      })
+    )
+    return news.reduce((sum, each) => sum + each, 0)
+  }
+
+  async #push(agent: Principal, advert: Signed<Advertisement>): Promise<void> {
+    const { host, logger } = this.#components
+    if (agent === host.principal || this.#without.has('pull')) return
+    try {
+      const call = host.caller(directoryProtocol, agent)
+      await call('publish', { adverts: [advert.bytes] }, { signal: AbortSignal.timeout(PUSH_MS) })
+    } catch (error) {
+      logger.debug('an agent did not take the advert', { agent, error })
+    }
+  }
+
+  /** Somebody listens who may have missed what was said before. */
+  #onSubscriber(topic: string): void {
+    for (const { advert, topics } of this.#own.values()) {
+      const live = advert.body.notAfter > this.#components.clock.now()
+      if (live && topics.includes(topic)) void this.#gossip.publish(topic, advert.bytes)
+    }
+  }
+}
+
+function within(ms: number, signal: AbortSignal | undefined): AbortSignal {
+  const timeout = AbortSignal.timeout(ms)
+  return signal === undefined ? timeout : AbortSignal.any([signal, timeout])
+}

@@ -1,0 +1,161 @@
+/**
+ * With whom adverts are exchanged and when: with each peer that speaks the directory protocol as it connects, with a
+ * few of them now and then, with all of them on request; a bounded number at a time, each peer once at a time.
+ */
+import type { Clock } from '../base/clock.ts'
+import { repeat } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { directoryProtocol } from '../protocol/directory-protocol.ts'
+import type { Principal } from '../ticket/principal.ts'
+import type { AdvertTable } from './advert-table.ts'
+import type { PeerHost } from './host.ts'
+import { pullFrom } from './pull.ts'
+
+/** Peers asked at each interval. */
+const PEERS_PER_ROUND = 6
+const EXCHANGE_MS_MAX = 60_000
+
+export interface ExchangesComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly host: PeerHost
+  readonly table: AdvertTable
+}
+
+export interface ExchangesInit {
+  readonly intervalMs: number
+  /** Whether to ask by itself, not only on request. */
+  readonly eager: boolean
+}
+
+export class Exchanges {
+  readonly #components: ExchangesComponents
+  readonly #intervalMs: number
+  readonly #eager: boolean
+  /** Connected peers that speak the protocol, in the order they were asked last. */
+  readonly #partners = new Set<Principal>()
+  readonly #running = new Map<Principal, Promise<number>>()
+  #active = 0
+  readonly #waiting: (() => void)[] = []
+  #stopping = new AbortController()
+  #topology: string | undefined
+  #rounds: { stop(): Promise<void> } | undefined
+  readonly #met: (() => void)[] = []
+
+  constructor(components: ExchangesComponents, init: ExchangesInit) {
+    this.#components = components
+    this.#intervalMs = init.intervalMs
+    this.#eager = init.eager
+  }
+
+  async start(): Promise<void> {
+    const { host, clock, logger } = this.#components
+    this.#stopping = new AbortController()
+    const { libp2p } = host
+    libp2p.addEventListener('peer:disconnect', this.#onDisconnect)
+    this.#topology = await libp2p.register(directoryProtocol.id, {
+      onConnect: (peer) => this.#meet(peer.toString())
+    })
+    // Those that were quicker than this.
+    for (const peer of libp2p.getPeers()) {
+      const stored = await libp2p.peerStore.get(peer).catch(() => undefined)
+      if (stored?.protocols.includes(directoryProtocol.id) === true) this.#meet(peer.toString())
+    }
+    this.#rounds = repeat(
+      async (signal) => this.#round(signal),
+      { clock, onError: (error) => logger.debug('a round of exchanges failed', { error }) },
+      { intervalMs: this.#intervalMs, initialDelayMs: this.#intervalMs }
+    )
+  }
+
+  async stop(): Promise<void> {
+    if (this.#topology === undefined) return
+    const { libp2p } = this.#components.host
+    libp2p.removeEventListener('peer:disconnect', this.#onDisconnect)
+    libp2p.unregister(this.#topology)
+    this.#topology = undefined
+    this.#stopping.abort(new Error('stopped'))
+    await this.#rounds?.stop()
+    for (const go of this.#waiting.splice(0)) go()
+    await Promise.allSettled(this.#running.values())
+    this.#partners.clear()
+  }
+
+  /** Peers connected now that adverts can be exchanged with. */
+  partners(): Principal[] {
+    const connected = new Set(this.#components.host.connected())
+    return [...this.#partners].filter((partner) => connected.has(partner))
+  }
+
+  /** Resolves as soon as there is a partner, or after `ms`. */
+  async waitForPartner(ms: number, signal: AbortSignal): Promise<void> {
+    if (this.partners().length > 0) return
+    const met = new Promise<void>((resolve) => this.#met.push(resolve))
+    const tired = new AbortController()
+    const within = AbortSignal.any([signal, tired.signal])
+    await Promise.race([met, this.#components.clock.sleep(ms, { signal: within }).catch(() => {})])
+    tired.abort(new Error('met'))
+    signal.throwIfAborted()
+  }
+
+  /** Gives the number of adverts that were news; joins an exchange with the same peer that is under way. */
+  async pull(from: Principal, options: { signal?: AbortSignal } = {}): Promise<number> {
+    const running = this.#running.get(from)
+    if (running !== undefined) return running
+    const exchange = this.#exchange(from, options.signal)
+    this.#running.set(from, exchange)
+    try {
+      return await exchange
+    } finally {
+      this.#running.delete(from)
+    }
+  }
+
+  async #exchange(from: Principal, signal: AbortSignal | undefined): Promise<number> {
+    while (this.#active >= LIMITS.pullsAtOnceMax && !this.#stopping.signal.aborted) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    }
+    this.#active += 1
+    try {
+      this.#stopping.signal.throwIfAborted()
+      const signals = [this.#stopping.signal, AbortSignal.timeout(EXCHANGE_MS_MAX)]
+      if (signal !== undefined) signals.push(signal)
+      const call = this.#components.host.caller(directoryProtocol, from)
+      return await pullFrom(this.#components, call, from, { signal: AbortSignal.any(signals) })
+    } finally {
+      this.#active -= 1
+      this.#waiting.shift()?.()
+    }
+  }
+
+  readonly #onDisconnect = ({ detail }: { detail: { toString(): string } }): void => {
+    this.#partners.delete(detail.toString())
+  }
+
+  #meet(peer: Principal): void {
+    if (this.#partners.has(peer)) return
+    this.#partners.add(peer)
+    for (const resolve of this.#met.splice(0)) resolve()
+    if (this.#eager) void this.#try(peer)
+  }
+
+  async #round(signal: AbortSignal): Promise<void> {
+    if (!this.#eager) return
+    const round = this.partners().slice(0, PEERS_PER_ROUND)
+    for (const peer of round) {
+      this.#partners.delete(peer)
+      this.#partners.add(peer)
+    }
+    await Promise.all(round.map(async (peer) => this.#try(peer)))
+    signal.throwIfAborted()
+  }
+
+  async #try(peer: Principal): Promise<void> {
+    try {
+      await this.pull(peer)
+    } catch (error) {
+      this.#components.logger.debug('an exchange of adverts failed', { peer, error })
+    }
+  }
+}

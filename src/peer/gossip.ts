@@ -1,0 +1,130 @@
+/**
+ * Adverts by gossip: fresh, but lost on whoever is away. Each message is checked before it is forwarded; a peer that
+ * sends what no honest one would loses its standing.
+ */
+import { TopicValidatorResult } from '@libp2p/gossipsub'
+import type { Clock } from '../base/clock.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import type { Principal } from '../ticket/principal.ts'
+import type { AdvertTable, Verdict } from './advert-table.ts'
+import type { PeerServices } from './libp2p-options.ts'
+
+type PubSub = PeerServices['pubsub']
+
+const TOPIC_CHARS_MAX = 256
+
+export interface AdvertGossipComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly table: AdvertTable
+}
+
+export class AdvertGossip {
+  readonly #components: AdvertGossipComponents
+  readonly #topics = new Set<string>()
+  readonly #offences: Offences
+  readonly #onSubscriber: (topic: string) => void
+  #pubsub: PubSub | undefined
+
+  /** `onSubscriber` hears of each topic that another peer begins to listen to. */
+  constructor(components: AdvertGossipComponents, init: { onSubscriber: (topic: string) => void }) {
+    this.#components = components
+    this.#onSubscriber = init.onSubscriber
+    this.#offences = new Offences(components.clock)
+  }
+
+  start(pubsub: PubSub): void {
+    this.#pubsub = pubsub
+    pubsub.addEventListener('subscription-change', ({ detail }) => {
+      for (const { topic, subscribe } of detail.subscriptions) if (subscribe) this.#onSubscriber(topic)
+    })
+    for (const topic of this.#topics) this.#join(pubsub, topic)
+  }
+
+  stop(): void {
+    this.#pubsub = undefined
+  }
+
+  subscribe(topic: string): void {
+    if (topic.length > TOPIC_CHARS_MAX) throw new TypeError(`a topic of ${topic.length} characters`)
+    if (this.#topics.has(topic)) return
+    if (this.#topics.size >= LIMITS.topicsPerPeerMax) {
+      throw new TypeError(`more than ${LIMITS.topicsPerPeerMax} topics`)
+    }
+    this.#topics.add(topic)
+    if (this.#pubsub !== undefined) this.#join(this.#pubsub, topic)
+  }
+
+  /** How many peers it was handed to; none is no error. Subscribing is not needed. */
+  async publish(topic: string, bytes: Uint8Array): Promise<number> {
+    // Once handed over, even to nobody, the same bytes would pass for seen already.
+    if (this.#pubsub === undefined || this.#pubsub.getSubscribers(topic).length === 0) return 0
+    try {
+      const { recipients } = await this.#pubsub.publish(topic, bytes)
+      return recipients.length
+    } catch (error) {
+      this.#components.logger.debug('an advert was not published', { topic, error })
+      return 0
+    }
+  }
+
+  acceptsMessage(topic: string, data: Uint8Array): boolean {
+    return data.length <= LIMITS.objectBytesMax && this.#topics.has(topic)
+  }
+
+  scoreOf(peer: Principal): number {
+    return this.#offences.scoreOf(peer)
+  }
+
+  #join(pubsub: PubSub, topic: string): void {
+    pubsub.topicValidators.set(topic, (from, { data }) => {
+      const { verdict } = this.#components.table.offer(data, 'gossip')
+      if (verdict === 'invalid') this.#offences.add(from.toString())
+      return VALIDATION[verdict]
+    })
+    pubsub.subscribe(topic)
+  }
+}
+
+/** An honest peer may forward what this one finds stale or too much; only what is invalid for all counts against it. */
+const VALIDATION: Readonly<Record<Verdict, TopicValidatorResult>> = {
+  new: TopicValidatorResult.Accept,
+  known: TopicValidatorResult.Ignore,
+  stale: TopicValidatorResult.Ignore,
+  expired: TopicValidatorResult.Ignore,
+  'not-yet': TopicValidatorResult.Ignore,
+  'too-often': TopicValidatorResult.Ignore,
+  full: TopicValidatorResult.Ignore,
+  invalid: TopicValidatorResult.Reject
+}
+
+const OFFENCE_POINTS = 20
+const HALF_LIFE_MS = 60_000
+const OFFENDERS_MAX = 1024
+
+/** Points against peers, halved each minute; some five offences in a row silence a peer for a while. */
+class Offences {
+  readonly #clock: Clock
+  readonly #offenders = new Map<Principal, { points: number; at: number }>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  add(peer: Principal): void {
+    const points = OFFENCE_POINTS - this.scoreOf(peer)
+    this.#offenders.delete(peer)
+    this.#offenders.set(peer, { points, at: this.#clock.monotonic() })
+    if (this.#offenders.size > OFFENDERS_MAX) {
+      const [oldest] = this.#offenders.keys()
+      if (oldest !== undefined) this.#offenders.delete(oldest)
+    }
+  }
+
+  scoreOf(peer: Principal): number {
+    const offender = this.#offenders.get(peer)
+    if (offender === undefined) return 0
+    return -offender.points * 0.5 ** ((this.#clock.monotonic() - offender.at) / HALF_LIFE_MS)
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * A peer: one libp2p host with the calls it serves and makes. It starts fast and joins the overlay in the background.
+ */
+import { createLibp2p } from 'libp2p'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import type { Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import type { Caller, Handlers, Methods, Protocol } from '../protocol/method.ts'
+import type { Principal, SigningKey } from '../ticket/principal.ts'
+import { createCaller, rememberAddresses } from './calling.ts'
+import { Joining, parseBootstrap } from './joining.ts'
+import { KnownPeers, type KnownPeer } from './known-peers.ts'
+import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
+import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
+import { Serving } from './serving.ts'
+
+export interface PeerHostComponents {
+  readonly logger: Logger
+  readonly clock: Clock
+}
+
+export interface PeerHostInit {
+  readonly key: SigningKey
+  /** Multiaddrs such as `/ip4/0.0.0.0/tcp/4001`; none for a peer that only dials. */
+  readonly listen: readonly string[]
+  /** What others are told instead of the addresses listened on. */
+  readonly announce?: readonly string[]
+  /** Multiaddrs ending in `/p2p/<peer id>`. */
+  readonly bootstrap: readonly string[]
+  /** Where the peers known from before are kept, in a file `known-peers.json`; nowhere when absent. */
+  readonly stateDirectory?: string
+  /** Servers answer queries and keep records of others; short-lived and hidden peers are clients. */
+  readonly dhtMode: 'server' | 'client'
+}
+
+export interface PeerHost extends Startable, AsyncDisposable {
+  readonly principal: Principal
+  /** Where others reach this peer, each with its `/p2p/…`. Empty before `start`. */
+  multiaddrs(): string[]
+  /** Throws `TypeError` unless started. */
+  readonly libp2p: PeerLibp2p
+  /** Principals at the other end of open connections. */
+  connected(): Principal[]
+  /** A caller of one principal; see `createCaller` for what calls throw. */
+  caller<M extends Methods>(protocol: Protocol<M>, principal: Principal): Caller<M>
+  /** Answers calls of a protocol, from now on or from the start. */
+  serve<M extends Methods>(protocol: Protocol<M>, handlers: Handlers<M>): Promise<void>
+  /** Adds to where a principal may be found. */
+  addAddresses(principal: Principal, multiaddrs: readonly string[]): Promise<void>
+  /** Sets what passes through the services of libp2p. Only before `start`. */
+  useRules(rules: OverlayRules): void
+}
+
+/** Throws `CONFIG_INVALID` when a bootstrap address does not name its peer. */
+export function createPeerHost(components: PeerHostComponents, init: PeerHostInit): PeerHost {
+  return new Libp2pPeerHost(components, init)
+}
+
+class Libp2pPeerHost implements PeerHost {
+  readonly principal: Principal
+  readonly #components: PeerHostComponents
+  readonly #init: PeerHostInit
+  readonly #bootstrap: readonly KnownPeer[]
+  readonly #serving: Serving
+  #rules: OverlayRules = NO_RULES
+  #libp2p: PeerLibp2p | undefined
+  #joining: Joining | undefined
+
+  constructor(components: PeerHostComponents, init: PeerHostInit) {
+    this.#components = components
+    this.#init = init
+    this.principal = init.key.principal
+    this.#bootstrap = init.bootstrap.map(parseBootstrap)
+    this.#serving = new Serving({ logger: components.logger })
+  }
+
+  get libp2p(): PeerLibp2p {
+    if (this.#libp2p === undefined) throw new TypeError('the peer is not started')
+    return this.#libp2p
+  }
+
+  multiaddrs(): string[] {
+    return this.#libp2p?.getMultiaddrs().map((address) => address.toString()) ?? []
+  }
+
+  connected(): Principal[] {
+    return this.#libp2p?.getPeers().map((peer) => peer.toString()) ?? []
+  }
+
+  /** Throws `PORT_IN_USE` naming the address, `CONFIG_INVALID` for one that cannot be listened on. */
+  async start(): Promise<void> {
+    if (this.#libp2p !== undefined) return
+    const { key, listen, announce = [], dhtMode, stateDirectory } = this.#init
+    const libp2p = await createLibp2p(
+      await peerLibp2pOptions({ key, listen, announce, dhtMode }, this.#rules)
+    )
+    this.#libp2p = libp2p
+    const knownPeers = new KnownPeers(this.#components, {
+      file: stateDirectory === undefined ? undefined : join(stateDirectory, 'known-peers.json')
+    })
+    try {
+      // Before the first connection, so that identify names every protocol.
+      await this.#serving.start(libp2p)
+      await knownPeers.load()
+      await libp2p.start()
+      this.#joining = new Joining({ ...this.#components, knownPeers }, { libp2p, bootstrap: this.#bootstrap })
+      await this.#joining.start()
+    } catch (error) {
+      await this.stop().catch(() => {})
+      throw listenError(error, listen)
+    }
+  }
+
+  async stop(): Promise<void> {
+    const libp2p = this.#libp2p
+    if (libp2p === undefined) return
+    await this.#joining?.stop()
+    this.#joining = undefined
+    await this.#serving.stop()
+    await libp2p.stop()
+    this.#libp2p = undefined
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop()
+  }
+
+  caller<M extends Methods>(protocol: Protocol<M>, principal: Principal): Caller<M> {
+    const components = {
+      principal: this.principal,
+      libp2p: () => this.libp2p,
+      serving: this.#serving,
+      addressesOf: (other: Principal) => this.#rules.addressesOf(other)
+    }
+    return createCaller(components, protocol, principal)
+  }
+
+  async serve<M extends Methods>(protocol: Protocol<M>, handlers: Handlers<M>): Promise<void> {
+    await this.#serving.serve(protocol, handlers)
+  }
+
+  async addAddresses(principal: Principal, multiaddrs: readonly string[]): Promise<void> {
+    await rememberAddresses(this.libp2p, principal, multiaddrs)
+  }
+
+  useRules(rules: OverlayRules): void {
+    if (this.#libp2p !== undefined) throw new TypeError('rules are set before the peer is started')
+    this.#rules = rules
+  }
+}
+
+/** libp2p names the addresses that failed only in the text of its error, one a line. */
+function listenError(error: unknown, listen: readonly string[]): unknown {
+  if (!(error instanceof Error) || error.name !== 'UnsupportedListenAddressesError') return error
+  const lines = error.message.split('\n')
+  const taken = listen.filter((address) =>
+    lines.some((line) => line.includes(`${address}:`) && line.includes('EADDRINUSE'))
+  )
+  if (taken.length > 0) {
+    return new SlicenetError('PORT_IN_USE', `another program listens on ${taken.join(', ')}`, {
+      hint: 'Stop it, or choose another address with `listen` in the configuration.',
+      details: { addresses: taken },
+      cause: error
+    })
+  }
+  const why = lines.slice(1).join(' ').trim()
+  return new SlicenetError('CONFIG_INVALID', `cannot listen: ${why}`, { cause: error })
+}

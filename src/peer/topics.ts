@@ -1,0 +1,12 @@
+/** The topics that adverts are published under, which are also the keys that agents are found by in the DHT. */
+
+/** Adverts of agents. Whoever brokers or serves as an agent subscribes to it. */
+export const AGENTS_TOPIC = '/slicenet/ads/1/agents'
+
+export function regionTopic(region: string): string {
+  return `/slicenet/ads/1/region/${encodeURIComponent(region)}`
+}
+
+export function organisationTopic(organisation: string): string {
+  return `/slicenet/ads/1/organisation/${encodeURIComponent(organisation)}`
+}

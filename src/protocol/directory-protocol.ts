@@ -1,0 +1,68 @@
+/**
+ * How peers exchange adverts directly (design §4): one names what it knows, the other sends what is newer and says
+ * what it lacks itself. Gossip alone loses peers that were away.
+ */
+import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import { amountSchema } from '../ticket/signed-object.ts'
+import { byteString } from '../wire/codec.ts'
+import { emptySchema } from './agent-protocol.ts'
+
+/** So many of the largest fit in one message. */
+export const ADVERTS_PER_PUSH = 12
+
+const advertBytes = byteString(1, LIMITS.objectBytesMax)
+
+/** An advert's place in a directory: `<peer id>/<role>`. Exchanges run through these in their byte order. */
+const advertKeySchema = v.pipe(
+  v.string(),
+  v.regex(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}\/(node|agent)$/, 'expected <peer id>/<role>')
+)
+
+const pullParamsSchema = v.strictObject({
+  /** Only keys after this one; empty for the beginning. */
+  after: v.union([v.literal(''), advertKeySchema]),
+  /** The last key this page covers; null when it covers all that follow. */
+  through: v.nullable(advertKeySchema),
+  /** What the caller has in that range: key and sequence number, in the order of the keys. */
+  digest: v.pipe(
+    v.array(v.strictTuple([advertKeySchema, amountSchema])),
+    v.maxLength(LIMITS.digestEntriesMax)
+  )
+})
+
+const pullResultSchema = v.strictObject({
+  /** The last key that the answer covers; null when it covers the page. The caller goes on after it. */
+  through: v.nullable(advertKeySchema),
+  /** Keys of the digest that the callee would like to have, as far as the answer covers. */
+  wants: v.pipe(v.array(advertKeySchema), v.maxLength(LIMITS.digestEntriesMax))
+})
+
+export const directoryProtocol = {
+  id: '/slicenet/directory/1.0.0',
+  methods: {
+    /** How much there is to pull, so that nobody sends a long digest to a peer that has one advert. */
+    about: {
+      params: emptySchema,
+      result: v.strictObject({
+        /** Whether it gathers the adverts of others: an agent or a broker. */
+        collects: v.boolean(),
+        adverts: amountSchema
+      })
+    },
+    /** Streams the adverts (envelopes) that the caller lacks or has older, at most `advertsPerMessageMax`. */
+    pull: {
+      params: pullParamsSchema,
+      item: v.strictObject({ advert: advertBytes }),
+      result: pullResultSchema
+    },
+    /** Hands adverts over. Those that are not valid, not new or too many are passed over. */
+    publish: {
+      params: v.strictObject({
+        adverts: v.pipe(v.array(advertBytes), v.minLength(1), v.maxLength(ADVERTS_PER_PUSH))
+      }),
+      /** How many were news to the callee. */
+      result: v.strictObject({ accepted: amountSchema })
+    }
+  }
+} as const
