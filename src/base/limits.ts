@@ -78,5 +78,16 @@ export const LIMITS = {
   vserversPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
-  devnetHostsMax: 200
+  devnetHostsMax: 200,
+  /** Each takes 65,536 user ids of the host, of which there are 2³². */
+  vserversPerNodeMax: 512,
+  /** Virtual machines that a node makes or removes at the same time; more wait their turn. */
+  vserversInWorkMax: 4,
+  execsPerVserverMax: 32,
+  /** One unpacked image, and all of them on a machine. */
+  imageBytesMax: 8 * 1024 * 1024 * 1024,
+  imageEntriesMax: 500_000,
+  imagesMax: 128,
+  /** A file of accounts, hosts or keys that is read from an image. */
+  rootFileBytesMax: 1024 * 1024
 } as const

@@ -1,0 +1,63 @@
+/** The programs and files of the host that enforcement needs, and which are missing on this machine. */
+import { access, constants } from 'node:fs/promises'
+import { join } from 'node:path'
+import { HOST_PATH } from '../base/host-program.ts'
+
+export interface HostRequirement {
+  /** A program's name, or the absolute path of a file. */
+  readonly program: string
+  readonly debianPackage: string
+  readonly why: string
+}
+
+export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
+  { program: 'runc', debianPackage: 'runc', why: 'makes and runs vservers (OCI runtime)' },
+  { program: 'conmon', debianPackage: 'conmon', why: 'keeps a launched program, its log and its exit code' },
+  { program: 'catatonit', debianPackage: 'catatonit', why: 'is the init of every vserver' },
+  {
+    program: '/usr/share/containers/seccomp.json',
+    debianPackage: 'golang-github-containers-common',
+    why: 'is the list of system calls that a vserver may make'
+  },
+  { program: 'mkfs.btrfs', debianPackage: 'btrfs-progs', why: 'makes the disks of vservers' },
+  { program: 'btrfs', debianPackage: 'btrfs-progs', why: 'makes the disks of vservers and limits them' },
+  { program: 'mount', debianPackage: 'mount', why: 'mounts the disks of vservers' },
+  { program: 'unshare', debianPackage: 'util-linux', why: 'makes user namespaces' },
+  { program: 'nsenter', debianPackage: 'util-linux', why: 'addresses the link inside a vserver' },
+  { program: 'tar', debianPackage: 'tar', why: 'packs and unpacks images' },
+  { program: 'mmdebstrap', debianPackage: 'mmdebstrap', why: 'builds the Debian image' },
+  { program: 'busybox', debianPackage: 'busybox-static', why: 'is the busybox image' },
+  { program: 'nft', debianPackage: 'nftables', why: 'holds the source check, owned ports and flow log' },
+  { program: 'ip', debianPackage: 'iproute2', why: 'makes the links of vservers' },
+  { program: 'tc', debianPackage: 'iproute2', why: 'shapes what vservers send' },
+  { program: 'conntrack', debianPackage: 'conntrack', why: 'forgets the flows of a lease that ended' }
+]
+
+/** Those of `requirements` that this machine lacks. */
+export async function missingHostPrograms(
+  requirements: readonly HostRequirement[] = HOST_REQUIREMENTS
+): Promise<HostRequirement[]> {
+  const present = await Promise.all(requirements.map(({ program }) => isPresent(program)))
+  return requirements.filter((_, index) => present[index] !== true)
+}
+
+/** The absolute path of a host program, looked for where `base/host-program.ts` looks. */
+export async function findHostProgram(program: string): Promise<string | undefined> {
+  for (const directory of HOST_PATH.split(':')) {
+    const path = join(directory, program)
+    if (await canAccess(path, constants.X_OK)) return path
+  }
+  return undefined
+}
+
+async function isPresent(program: string): Promise<boolean> {
+  if (program.startsWith('/')) return canAccess(program, constants.R_OK)
+  return (await findHostProgram(program)) !== undefined
+}
+
+async function canAccess(path: string, mode: number): Promise<boolean> {
+  return access(path, mode).then(
+    () => true,
+    () => false
+  )
+}

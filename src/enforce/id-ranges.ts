@@ -1,0 +1,139 @@
+/**
+ * The user and group ids that vservers have on the host: 65,536 each, never shared. For every range there is a user
+ * namespace to shift the owners of the shared image by; making one takes a process, so the next one is made ahead.
+ */
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { SlicenetError } from '../base/errors.ts'
+import { start } from '../base/host-program.ts'
+import { LIMITS } from '../base/limits.ts'
+
+export const IDS_PER_VSERVER = 65_536
+const IDS_PER_NODE = IDS_PER_VSERVER * LIMITS.vserversPerNodeMax
+
+/** The first id of the `index`-th node of one machine; the ranges of nodes with different indexes never meet. */
+export function nodeUidBase(index: number): number {
+  const base = IDS_PER_NODE * (index + 1)
+  if (!Number.isInteger(index) || index < 0 || base + IDS_PER_NODE > 2 ** 32 - 1) {
+    throw new TypeError(`no id range for node ${index} on one machine`)
+  }
+  return base
+}
+
+export interface IdRangesInit {
+  /** First id of this node's window of 65,536 × `vserversPerNodeMax` ids. */
+  readonly uidBase: number
+}
+
+export class IdRanges {
+  readonly #uidBase: number
+  readonly #taken = new Set<number>()
+  readonly #namespaces = new Map<number, Promise<number>>()
+  #open = false
+
+  constructor(init: IdRangesInit) {
+    this.#uidBase = init.uidBase
+  }
+
+  start(): void {
+    this.#open = true
+    this.#prepare()
+  }
+
+  /** Lets go of the namespaces made ahead. */
+  async stop(): Promise<void> {
+    this.#open = false
+    await Promise.all([...this.#namespaces.keys()].map((base) => this.#drop(base)))
+  }
+
+  /** Marks the range of a vserver that an earlier daemon made. */
+  claim(base: number): void {
+    this.#taken.add(base)
+  }
+
+  /** Takes a free range and gives its first id. Throws `BUSY` when the node has no more. */
+  take(): number {
+    const base = this.#firstFree()
+    if (base === undefined) {
+      throw new SlicenetError('BUSY', `this node holds ${LIMITS.vserversPerNodeMax} virtual machines already`)
+    }
+    this.#taken.add(base)
+    return base
+  }
+
+  async giveBack(base: number): Promise<void> {
+    this.#taken.delete(base)
+    await this.#drop(base)
+  }
+
+  /**
+   * Calls `use` with a descriptor of a user namespace that maps ids 0 … 65535 to the range, then closes it: a mount
+   * made with it keeps the mapping by itself.
+   */
+  async withNamespace<T>(base: number, use: (fd: number) => T): Promise<T> {
+    const fd = await this.#namespace(base)
+    try {
+      return use(fd)
+    } finally {
+      await this.#drop(base)
+      this.#prepare()
+    }
+  }
+
+  #firstFree(): number | undefined {
+    for (let slot = 0; slot < LIMITS.vserversPerNodeMax; slot++) {
+      const base = this.#uidBase + slot * IDS_PER_VSERVER
+      if (!this.#taken.has(base)) return base
+    }
+    return undefined
+  }
+
+  #prepare(): void {
+    const base = this.#firstFree()
+    if (!this.#open || base === undefined) return
+    // Nobody waits for it yet; whoever asks for it later sees the failure.
+    this.#namespace(base).catch(() => {})
+  }
+
+  #namespace(base: number): Promise<number> {
+    const known = this.#namespaces.get(base)
+    if (known !== undefined) return known
+    const made = makeUserNamespace(base)
+    this.#namespaces.set(base, made)
+    made.catch(() => this.#namespaces.delete(base))
+    return made
+  }
+
+  async #drop(base: number): Promise<void> {
+    const namespace = this.#namespaces.get(base)
+    if (namespace === undefined) return
+    this.#namespaces.delete(base)
+    await namespace.then(closeSync).catch(() => {})
+  }
+}
+
+/** A namespace lives while a process or a descriptor is in it: a helper makes it, we map and hold it, the helper ends. */
+async function makeUserNamespace(base: number): Promise<number> {
+  const helper = start('unshare', ['--user', 'cat'], ['pipe', 'pipe', 'ignore'])
+  const ended = once(helper, 'close')
+  try {
+    helper.stdin?.write('\n')
+    // What `cat` repeats shows that it runs, and so that the namespace is there.
+    await Promise.race([
+      once(helper.stdout!, 'data'),
+      ended.then(() => {
+        throw new SlicenetError('KERNEL_FEATURE_MISSING', 'no user namespace can be made on this machine')
+      })
+    ])
+    const mapping = `0 ${base} ${IDS_PER_VSERVER}`
+    await Promise.all([
+      writeFile(`/proc/${helper.pid}/uid_map`, mapping),
+      writeFile(`/proc/${helper.pid}/gid_map`, mapping)
+    ])
+    return openSync(`/proc/${helper.pid}/ns/user`, 'r')
+  } finally {
+    helper.stdin?.end()
+    await ended.catch(() => {})
+  }
+}

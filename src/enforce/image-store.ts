@@ -1,0 +1,251 @@
+/**
+ * Reference images by content: the id of an image is the hash of its normalised archive, its files lie unpacked in a
+ * directory that is never changed, and names are pointers to ids. Several daemons of one machine share a store.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  stat,
+  writeFile
+} from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Startable } from '../base/lifecycle.ts'
+import { inspectArchive, packDirectory, readArchive, unpackArchive } from './image-archive.ts'
+
+const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
+const NAME_PATTERN = /^[a-z0-9][a-z0-9._-]{0,62}$/
+/** An import that was not finished within this was cut off. */
+const ABANDONED_MS = 24 * 3_600_000
+
+export interface Image {
+  /** `sha256:<64 hex digits>`. */
+  readonly id: string
+  readonly names: readonly string[]
+  /** Bytes of its files. */
+  readonly bytes: number
+  readonly entries: number
+  /** UTC milliseconds. */
+  readonly importedAt: number
+}
+
+export interface ImageStoreComponents {
+  readonly clock: Clock
+}
+
+export interface ImageStoreInit {
+  /** May be shared by every daemon of the machine; only root reads it. */
+  readonly directory: string
+}
+
+interface ImageRecord {
+  readonly bytes: number
+  readonly entries: number
+  readonly importedAt: number
+}
+
+export class ImageStore implements Startable {
+  readonly #clock: Clock
+  readonly #directory: string
+
+  constructor(components: ImageStoreComponents, init: ImageStoreInit) {
+    this.#clock = components.clock
+    this.#directory = init.directory
+  }
+
+  async start(): Promise<void> {
+    await mkdir(join(this.#directory, 'names'), { recursive: true })
+    // Programs in an image may be set-user-id root: no account of the host may reach them here.
+    await chmod(this.#directory, 0o700)
+    await this.#sweep()
+  }
+
+  async stop(): Promise<void> {}
+
+  /**
+   * Takes in a root directory or an archive of one (tar, also compressed). Importing the same content again gives the
+   * same image. With `name` the name points to it from then on.
+   * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist.
+   */
+  async import(path: string, options: { readonly name?: string } = {}): Promise<Image> {
+    if (options.name !== undefined) checkName(options.name)
+    const source = await stat(path).catch(() => undefined)
+    if (source === undefined) throw new SlicenetError('NOT_FOUND', `there is no ${path}`)
+    if (!source.isDirectory() && !source.isFile()) {
+      throw new SlicenetError('IMAGE_INVALID', `${path} is neither a directory nor an archive`)
+    }
+    if ((await this.#ids()).length >= LIMITS.imagesMax) {
+      throw new SlicenetError('TOO_LARGE', `the store holds ${LIMITS.imagesMax} images already`, {
+        hint: 'remove some that no lease uses'
+      })
+    }
+    const work = await mkdtemp(join(this.#directory, 'import-'))
+    try {
+      let archive = path
+      if (source.isDirectory()) {
+        archive = join(work, 'packed.tar')
+        await packDirectory(path, archive)
+      }
+      const summary = await inspectArchive(archive)
+      const id = await this.#unpack(archive, work, summary)
+      if (options.name !== undefined) await this.#point(options.name, id)
+      return await this.#describe(id)
+    } finally {
+      await rm(work, { recursive: true, force: true })
+    }
+  }
+
+  /** All images, the newest first. */
+  async list(): Promise<Image[]> {
+    const images = await Promise.all((await this.#ids()).map((id) => this.#describe(id)))
+    return images.sort((a, b) => b.importedAt - a.importedAt)
+  }
+
+  /**
+   * The image of that name or id, or whose id begins with it (at least four hex digits).
+   * Throws `IMAGE_MISSING`, `AMBIGUOUS_ID`.
+   */
+  async find(nameOrIdPrefix: string): Promise<Image> {
+    const named = await this.#resolve(nameOrIdPrefix)
+    if (named !== undefined) return this.#describe(named)
+    const digits = nameOrIdPrefix.replace(/^sha256:/, '')
+    if (/^[0-9a-f]{4,64}$/.test(digits)) {
+      const matching = (await this.#ids()).filter((id) => id.startsWith(`sha256:${digits}`))
+      if (matching.length > 1) {
+        throw new SlicenetError('AMBIGUOUS_ID', `${matching.length} images begin with ${nameOrIdPrefix}`)
+      }
+      if (matching[0] !== undefined) return this.#describe(matching[0])
+    }
+    throw missing(nameOrIdPrefix)
+  }
+
+  /** The root directory of an image, to be read and never changed. Throws `IMAGE_MISSING`. */
+  async open(id: string): Promise<string> {
+    if (!ID_PATTERN.test(id)) throw missing(id)
+    const root = join(this.#path(id), 'root')
+    const there = await lstat(root).catch(() => undefined)
+    if (there?.isDirectory() !== true) throw missing(id)
+    return root
+  }
+
+  /** The normalised archive of an image, whose SHA-256 is its id. Throws `IMAGE_MISSING`. */
+  async *read(id: string): AsyncGenerator<Buffer> {
+    yield* readArchive(await this.open(id))
+  }
+
+  /** Whether the files still give the id. */
+  async verify(id: string): Promise<boolean> {
+    return (await hashDirectory(await this.open(id))) === id
+  }
+
+  /** Removes an image and its names. The caller sees to it that no vserver uses it. Idempotent. */
+  async remove(id: string): Promise<void> {
+    if (!ID_PATTERN.test(id)) throw missing(id)
+    for (const [name, target] of await this.#names()) {
+      if (target === id) await rm(join(this.#directory, 'names', name), { force: true })
+    }
+    // Renamed first, so that nobody opens it half removed.
+    const doomed = join(this.#directory, `import-removed-${randomBytes(6).toString('hex')}`)
+    await rename(this.#path(id), doomed).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+    })
+    await rm(doomed, { recursive: true, force: true })
+  }
+
+  async #unpack(
+    archive: string,
+    work: string,
+    summary: { readonly bytes: number; readonly entries: number }
+  ): Promise<string> {
+    const image = join(work, 'image')
+    const root = join(image, 'root')
+    await mkdir(root, { recursive: true })
+    await unpackArchive(archive, root)
+    // An archive without an entry for its top would get the mode that this process happens to make directories with.
+    await chmod(root, 0o755)
+    const id = await hashDirectory(root)
+    const record: ImageRecord = { ...summary, importedAt: this.#clock.now() }
+    await writeFile(join(image, 'image.json'), JSON.stringify(record))
+    try {
+      await rename(image, this.#path(id))
+    } catch (error) {
+      // Somebody else brought in the same content.
+      const code = (error as NodeJS.ErrnoException).code
+      if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error
+    }
+    return id
+  }
+
+  async #point(name: string, id: string): Promise<void> {
+    const temporary = join(this.#directory, `import-name-${randomBytes(6).toString('hex')}`)
+    await writeFile(temporary, id)
+    await rename(temporary, join(this.#directory, 'names', name))
+  }
+
+  async #resolve(name: string): Promise<string | undefined> {
+    if (!NAME_PATTERN.test(name)) return undefined
+    const id = await readFile(join(this.#directory, 'names', name), 'utf8').catch(() => undefined)
+    return id !== undefined && ID_PATTERN.test(id) ? id : undefined
+  }
+
+  async #names(): Promise<[name: string, id: string][]> {
+    const names = await readdir(join(this.#directory, 'names'))
+    const pairs = await Promise.all(names.map(async (name) => [name, await this.#resolve(name)] as const))
+    return pairs.filter((pair): pair is [string, string] => pair[1] !== undefined)
+  }
+
+  async #describe(id: string): Promise<Image> {
+    const text = await readFile(join(this.#path(id), 'image.json'), 'utf8').catch(() => undefined)
+    if (text === undefined) throw missing(id)
+    const record = JSON.parse(text) as ImageRecord
+    const names = (await this.#names()).filter(([, target]) => target === id).map(([name]) => name)
+    return { id, names: names.sort(), ...record }
+  }
+
+  async #ids(): Promise<string[]> {
+    const entries = await readdir(this.#directory)
+    return entries.map((entry) => entry.replace('sha256-', 'sha256:')).filter((id) => ID_PATTERN.test(id))
+  }
+
+  #path(id: string): string {
+    return join(this.#directory, id.replace(':', '-'))
+  }
+
+  async #sweep(): Promise<void> {
+    const oldest = this.#clock.now() - ABANDONED_MS
+    for (const entry of await readdir(this.#directory)) {
+      if (!entry.startsWith('import-')) continue
+      const path = join(this.#directory, entry)
+      const made = await stat(path).catch(() => undefined)
+      if (made !== undefined && made.mtimeMs < oldest) await rm(path, { recursive: true, force: true })
+    }
+  }
+}
+
+async function hashDirectory(directory: string): Promise<string> {
+  const hash = createHash('sha256')
+  for await (const chunk of readArchive(directory)) hash.update(chunk)
+  return `sha256:${hash.digest('hex')}`
+}
+
+function checkName(name: string): void {
+  if (NAME_PATTERN.test(name) && !/^[0-9a-f]{64}$/.test(name)) return
+  throw new SlicenetError('USAGE', `${JSON.stringify(name)} is no name for an image`, {
+    hint: 'use up to 63 letters, digits, dots, dashes and underscores, in lower case'
+  })
+}
+
+function missing(what: string): SlicenetError {
+  return new SlicenetError('IMAGE_MISSING', `there is no image ${what} on this node`, {
+    hint: '`slicenet image list` shows those that are there'
+  })
+}
