@@ -1,0 +1,211 @@
+/**
+ * The node's own control groups, one below the top of each hierarchy with one vserver's each in it, under cgroups v2,
+ * v1 or both at once. The OCI runtime makes and limits the vservers' groups; this reads, and removes what is left.
+ */
+import { availableParallelism } from 'node:os'
+import { readFileSync } from 'node:fs'
+import { mkdir, readFile, readdir, rmdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import type { Startable } from '../base/lifecycle.ts'
+
+const BUSY_ATTEMPTS_MAX = 200
+
+interface Hierarchy {
+  readonly directory: string
+  /** Empty for the v2 tree. */
+  readonly controllers: readonly string[]
+}
+
+export interface CgroupUsage {
+  readonly cpuMicros: number
+  readonly memoryBytes: number
+  readonly pids: number
+}
+
+export interface CgroupsComponents {
+  readonly clock: Clock
+}
+
+export interface CgroupsInit {
+  /** The node's group, such as `/slicenet-ab12`. */
+  readonly parent: string
+}
+
+export class Cgroups implements Startable {
+  readonly #components: CgroupsComponents
+  readonly #parent: string
+  #hierarchies: readonly Hierarchy[] = []
+
+  constructor(components: CgroupsComponents, init: CgroupsInit) {
+    this.#components = components
+    this.#parent = init.parent
+  }
+
+  /** Finds the hierarchies and gives the node's group the weight of the whole machine among the host's programs. */
+  async start(): Promise<void> {
+    this.#hierarchies = findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))
+    if (this.#hierarchies.length === 0) {
+      throw new SlicenetError('KERNEL_FEATURE_MISSING', 'no cgroup hierarchy is mounted on this machine')
+    }
+    const cores = availableParallelism()
+    const v1 = this.#controller('cpu')
+    if (v1 !== undefined) {
+      const directory = join(v1, this.#parent)
+      await mkdir(directory, { recursive: true })
+      await writeFile(join(directory, 'cpu.shares'), String(1024 * cores))
+    } else if (this.unified) {
+      const top = this.#hierarchies[0]!.directory
+      await writeFile(join(top, 'cgroup.subtree_control'), '+cpu +memory +pids')
+      await mkdir(join(top, this.#parent), { recursive: true })
+      await writeFile(join(top, this.#parent, 'cpu.weight'), String(Math.min(10_000, 100 * cores)))
+    }
+  }
+
+  /** Removes the node's groups if no vserver is in them. */
+  async stop(): Promise<void> {
+    await Promise.all(
+      this.#hierarchies.map(({ directory }) => rmdir(join(directory, this.#parent)).catch(() => {}))
+    )
+  }
+
+  /** Whether all controllers are in the v2 tree. */
+  get unified(): boolean {
+    return this.#hierarchies.every((hierarchy) => hierarchy.controllers.length === 0)
+  }
+
+  /** The path of a vserver's group below the top of each hierarchy. */
+  path(id: string): string {
+    return `${this.#parent}/${id}`
+  }
+
+  async usage(id: string): Promise<CgroupUsage> {
+    const path = this.path(id)
+    if (this.unified) {
+      const directory = join(this.#hierarchies[0]!.directory, path)
+      const [cpu, memory, stat, pids] = await Promise.all(
+        ['cpu.stat', 'memory.current', 'memory.stat', 'pids.current'].map((file) => read(directory, file))
+      )
+      return {
+        cpuMicros: field(cpu, 'usage_usec'),
+        memoryBytes: Math.max(0, Number(memory) - field(stat, 'inactive_file')),
+        pids: Number(pids)
+      }
+    }
+    const [cpu, memory, stat, pids] = await Promise.all([
+      this.#read('cpuacct', path, 'cpuacct.usage'),
+      this.#read('memory', path, 'memory.usage_in_bytes'),
+      this.#read('memory', path, 'memory.stat'),
+      this.#read('pids', path, 'pids.current')
+    ])
+    return {
+      cpuMicros: Math.floor(Number(cpu) / 1000),
+      memoryBytes: Math.max(0, Number(memory) - field(stat, 'total_inactive_file')),
+      pids: Number(pids)
+    }
+  }
+
+  /** Processes in a vserver's group. */
+  async processes(id: string): Promise<number[]> {
+    const directory = this.#controller('pids') ?? this.#hierarchies[0]!.directory
+    const text = await read(join(directory, this.path(id)), 'cgroup.procs')
+    return text
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number)
+  }
+
+  /** Vservers that have a group in any hierarchy. */
+  async list(): Promise<string[]> {
+    const found = new Set<string>()
+    for (const { directory } of this.#hierarchies) {
+      const entries = await readdir(join(directory, this.#parent), { withFileTypes: true }).catch(() => [])
+      for (const entry of entries) if (entry.isDirectory()) found.add(entry.name)
+    }
+    return [...found]
+  }
+
+  /** Removes a vserver's groups, whose processes have ended. Idempotent. */
+  async remove(id: string): Promise<void> {
+    await Promise.all(
+      this.#hierarchies.map(({ directory }) => this.#removeGroup(join(directory, this.path(id))))
+    )
+  }
+
+  /** A group may hold groups that programs inside made; ended processes leave a moment after they were killed. */
+  async #removeGroup(directory: string): Promise<void> {
+    const children = await readdir(directory, { withFileTypes: true }).catch(() => [])
+    for (const child of children) {
+      if (child.isDirectory()) await this.#removeGroup(join(directory, child.name))
+    }
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await rmdir(directory)
+        return
+      } catch (error) {
+        const code = (error as NodeJS.ErrnoException).code
+        if (code === 'ENOENT') return
+        if (code !== 'EBUSY' || attempt === BUSY_ATTEMPTS_MAX) throw error
+        await this.#components.clock.sleep(10)
+      }
+    }
+  }
+
+  #controller(name: string): string | undefined {
+    return this.#hierarchies.find((hierarchy) => hierarchy.controllers.includes(name))?.directory
+  }
+
+  async #read(controller: string, path: string, file: string): Promise<string> {
+    const directory = this.#controller(controller)
+    return directory === undefined ? '' : read(join(directory, path), file)
+  }
+}
+
+/** Whether `pid` is in the group at `path`, given the text of its /proc/…/cgroup. */
+export function isInCgroup(cgroupText: string, path: string): boolean {
+  return cgroupText.split('\n').some((line) => {
+    const group = line.split(':').slice(2).join(':')
+    return group === path || group.startsWith(`${path}/`)
+  })
+}
+
+/** Whether `pid` is in the group at `path` now; to be asked when the process is pinned. */
+export function isProcessInCgroup(pid: number, path: string): boolean {
+  try {
+    return isInCgroup(readFileSync(`/proc/${pid}/cgroup`, 'utf8'), path)
+  } catch {
+    return false
+  }
+}
+
+/** Mount points of the cgroup file systems, in the order they are mounted; later ones of one controller are bind mounts. */
+export function findHierarchies(mountinfo: string): Hierarchy[] {
+  const found: Hierarchy[] = []
+  const seen = new Set<string>()
+  for (const line of mountinfo.split('\n')) {
+    const [before, after] = line.split(' - ')
+    const fields = before?.split(' ') ?? []
+    const [type, , options] = after?.split(' ') ?? []
+    const directory = fields[4]
+    if (directory === undefined || options === undefined || fields[3] !== '/') continue
+    if (type !== 'cgroup' && type !== 'cgroup2') continue
+    const controllers =
+      type === 'cgroup2' ? [] : options.split(',').filter((option) => option !== 'rw' && option !== 'ro')
+    const key = controllers.join(',')
+    if (seen.has(key)) continue
+    seen.add(key)
+    found.push({ directory, controllers })
+  }
+  return found
+}
+
+async function read(directory: string, file: string): Promise<string> {
+  return readFile(join(directory, file), 'utf8').catch(() => '')
+}
+
+/** One number of a `name value` table; 0 when it is not there. */
+function field(table: string | undefined, name: string): number {
+  const line = table?.split('\n').find((row) => row.startsWith(`${name} `))
+  return line === undefined ? 0 : Number(line.slice(name.length + 1))
+}

@@ -1,0 +1,401 @@
+/**
+ * The protection interface over containers of an OCI runtime (design §5). It composes volume, image store, root file
+ * system, runtime and network, and keeps to itself only who may do what to a vserver at the same time.
+ */
+import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { randomUUID } from 'node:crypto'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { Lifecycle } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import type { Resources } from '../ticket/resources.ts'
+import { findUser, writeKeys } from './account.ts'
+import { measureCapacity } from './capacity.ts'
+import { Cgroups } from './cgroup.ts'
+import type {
+  Enforcer,
+  EnforcerCapacity,
+  ExecSession,
+  LogChunk,
+  ProgramSpec,
+  UploadedFile,
+  VserverSpec,
+  VserverStatus,
+  VserverUsage
+} from './enforcer.ts'
+import { checkKeys, checkProgram, checkUpload, checkVserverSpec, isSameSpec } from './enforcer-input.ts'
+import { IdRanges } from './id-ranges.ts'
+import type { ImageStore } from './image-store.ts'
+import type { VserverNetwork } from './network.ts'
+import { ociProcess } from './oci-config.ts'
+import { findWorkingRuntime, OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { readLog } from './program-log.ts'
+import { ProgramRunner } from './program-runner.ts'
+import { DEFAULT_PATH, hasProgram, withRoot, writeFileBeneath } from './root-files.ts'
+import type { ContainersSeccomp } from './seccomp.ts'
+import { isErrno, SystemCallError } from './syscall.ts'
+import { Turns } from './turns.ts'
+import { VserverMaker } from './vserver-maker.ts'
+import { VserverRecords, type VserverRecord } from './vserver-records.ts'
+import { VserverRoots } from './vserver-root.ts'
+import { Volume } from './volume.ts'
+
+const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
+
+export interface OciEnforcerComponents {
+  readonly clock: Clock
+  readonly log: Logger
+  readonly images: ImageStore
+  readonly network: VserverNetwork
+}
+
+export interface OciEnforcerInit {
+  /** This node's own directory for disks and records. */
+  readonly stateDir: string
+  /** Names the node on this machine: up to 12 characters of `[a-z0-9]`. */
+  readonly nodeShort: string
+  /** First host id of this node's window; see `nodeUidBase`. */
+  readonly uidBase: number
+  /** Size of the volume for the disks of vservers, when there is none yet. */
+  readonly volumeBytes: number
+  /** For what is lost at a reboot; host accounts must be able to pass. Default `/run/slicenet/<nodeShort>`. */
+  readonly runDir?: string
+  /** Default: the one that works. */
+  readonly runtime?: OciRuntimeName
+  readonly policy?: Partial<Resources>
+}
+
+/** What there is only once the runtime was found. */
+interface Started {
+  readonly runtime: OciRuntime
+  readonly programs: ProgramRunner
+  readonly maker: VserverMaker
+}
+
+export class OciEnforcer implements Enforcer {
+  readonly #components: OciEnforcerComponents
+  readonly #init: OciEnforcerInit
+  readonly #runDir: string
+  readonly #volume: Volume
+  readonly #idRanges: IdRanges
+  readonly #roots: VserverRoots
+  readonly #cgroups: Cgroups
+  readonly #records: VserverRecords
+  readonly #parts: Lifecycle
+  readonly #turns = new Turns({ atOnceMax: LIMITS.vserversInWorkMax, waitingMax: LIMITS.vserversPerNodeMax })
+  readonly #execs = new Map<string, number>()
+  #started: Started | undefined
+
+  constructor(components: OciEnforcerComponents, init: OciEnforcerInit) {
+    if (!/^[a-z0-9]{1,12}$/.test(init.nodeShort)) throw new TypeError('nodeShort is 1 to 12 of [a-z0-9]')
+    this.#components = components
+    this.#init = init
+    this.#runDir = init.runDir ?? join('/run/slicenet', init.nodeShort)
+    this.#volume = new Volume(components, { stateDir: init.stateDir, sizeBytes: init.volumeBytes })
+    this.#idRanges = new IdRanges({ uidBase: init.uidBase })
+    this.#roots = new VserverRoots({ idRanges: this.#idRanges }, { runDir: this.#runDir })
+    this.#cgroups = new Cgroups(components, { parent: `/slicenet-${init.nodeShort}` })
+    this.#records = new VserverRecords({ directory: join(init.stateDir, 'vservers') })
+    this.#parts = new Lifecycle([
+      components.images,
+      this.#records,
+      this.#volume,
+      this.#roots,
+      this.#cgroups,
+      components.network
+    ])
+  }
+
+  async start(): Promise<void> {
+    if (this.#started !== undefined) return
+    await mkdir(this.#init.stateDir, { recursive: true, mode: 0o700 })
+    if (this.#init.runDir === undefined) {
+      await mkdir('/run/slicenet', { recursive: true })
+      await chmod('/run/slicenet', 0o711)
+    }
+    await this.#parts.start()
+    try {
+      for (const record of this.#records.all()) this.#idRanges.claim(record.uidBase)
+      this.#idRanges.start()
+      this.#started = await this.#assemble()
+      await this.#sweep(this.#started.maker)
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  /** Vservers run on; what was begun is finished first. */
+  async stop(): Promise<void> {
+    await this.#turns.idle()
+    this.#started = undefined
+    await this.#idRanges.stop()
+    await this.#parts.stop()
+  }
+
+  /** After `stop`, once every vserver was destroyed: unmounts the volume, which lets go of its loop device. */
+  async close(): Promise<void> {
+    await this.#volume.close()
+  }
+
+  async capacity(): Promise<EnforcerCapacity> {
+    return measureCapacity({
+      policy: this.#init.policy ?? {},
+      diskBytes: await this.#volume.capacityBytes(),
+      monitor: `oci/${this.#running().runtime.name}`
+    })
+  }
+
+  async create(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverStatus> {
+    const { maker } = this.#running()
+    checkVserverSpec(spec)
+    return this.#turns.take(spec.id, async () => {
+      options.signal?.throwIfAborted()
+      const before = this.#records.get(spec.id)
+      if (before !== undefined && !isSameSpec(before.spec, spec)) {
+        throw new SlicenetError('VSERVER_FAILED', `vserver ${spec.id} exists with another specification`)
+      }
+      if (before !== undefined && (await maker.isRunning(before))) return this.#describe(before)
+      return this.#describe(await maker.make(spec, options))
+    })
+  }
+
+  async destroy(id: string): Promise<void> {
+    const { maker } = this.#running()
+    if (this.#records.get(id) === undefined) return
+    await this.#turns.take(id, async () => {
+      if (this.#records.get(id) !== undefined) await maker.unmake(id)
+    })
+  }
+
+  async upload(id: string, files: readonly UploadedFile[]): Promise<void> {
+    checkUpload(files)
+    await this.#turns.take(id, async () => {
+      const record = await this.#runningVserver(id)
+      const owner = { uid: record.uidBase, gid: record.uidBase }
+      this.#inRoot(id, (rootFd) => {
+        for (const { path, content, mode } of files) {
+          writeFileBeneath(rootFd, path, content, { ...owner, mode, directories: { ...owner, mode: 0o755 } })
+        }
+      })
+    })
+  }
+
+  async setKeys(id: string, keys: readonly string[]): Promise<void> {
+    checkKeys(keys)
+    await this.#turns.take(id, async () => {
+      const { spec, uidBase } = await this.#runningVserver(id)
+      this.#inRoot(id, (rootFd) => writeKeys(rootFd, { slice: spec.slice, keys, uidBase }))
+    })
+  }
+
+  async launch(id: string, program: ProgramSpec): Promise<void> {
+    const { maker, programs } = this.#running()
+    checkProgram(program)
+    await this.#turns.take(id, async () => {
+      const record = await this.#runningVserver(id)
+      const directory = maker.programDir(id)
+      if ((await programs.state(directory, id)).state === 'running') {
+        throw new SlicenetError('BUSY', `a program runs in vserver ${id} already`, { hint: 'stop it first' })
+      }
+      const process = this.#process(record, program)
+      await programs.launch({ id, cgroupPath: this.#cgroups.path(id), directory, process })
+    })
+  }
+
+  async stopProgram(id: string): Promise<void> {
+    const { maker, programs } = this.#running()
+    this.#record(id)
+    await this.#turns.take(id, () => programs.stop(maker.programDir(id), id, this.#cgroups.path(id)))
+  }
+
+  async exec(id: string, program: ProgramSpec): Promise<ExecSession> {
+    const { programs } = this.#running()
+    checkProgram(program)
+    const record = await this.#runningVserver(id)
+    const process = this.#process(record, program)
+    const others = this.#execs.get(id) ?? 0
+    if (others >= LIMITS.execsPerVserverMax) {
+      throw new SlicenetError('BUSY', `${others} programs are attached to vserver ${id} already`)
+    }
+    this.#execs.set(id, others + 1)
+    try {
+      const directory = join(this.#roots.bundle(id), `exec-${randomUUID()}`)
+      const session = await programs.exec({ id, cgroupPath: this.#cgroups.path(id), directory, process })
+      const release = (): void => this.#releaseExec(id)
+      session.exitCode.then(release, release)
+      return session
+    } catch (error) {
+      this.#releaseExec(id)
+      throw error
+    }
+  }
+
+  async *logs(
+    id: string,
+    options: { readonly follow?: boolean; readonly signal?: AbortSignal } = {}
+  ): AsyncIterable<LogChunk> {
+    const { maker, programs } = this.#running()
+    this.#record(id)
+    const directory = maker.programDir(id)
+    yield* readLog(this.#components, {
+      path: programs.logPath(directory),
+      mayGrow: async () =>
+        options.follow === true && (await programs.state(directory, id)).state === 'running',
+      ...(options.signal === undefined ? {} : { signal: options.signal })
+    })
+  }
+
+  async status(id: string): Promise<VserverStatus | undefined> {
+    this.#running()
+    const record = this.#records.get(id)
+    return record === undefined ? undefined : this.#describe(record)
+  }
+
+  async list(): Promise<VserverStatus[]> {
+    this.#running()
+    return Promise.all(this.#records.all().map((record) => this.#describe(record)))
+  }
+
+  async usage(id: string): Promise<VserverUsage> {
+    this.#record(id)
+    const [group, diskBytes, egressBytes] = await Promise.all([
+      this.#cgroups.usage(id),
+      this.#volume.usedBytes(id),
+      this.#components.network.egressBytes(id)
+    ])
+    return { ...group, diskBytes, egressBytes }
+  }
+
+  async #assemble(): Promise<Started> {
+    const stateDir = join(this.#runDir, 'runtime')
+    await mkdir(stateDir, { recursive: true, mode: 0o700 })
+    const profile = await readFile(SECCOMP_PROFILE, 'utf8').catch(() => undefined)
+    if (profile === undefined) {
+      throw new SlicenetError('HOST_PROGRAM_MISSING', `${SECCOMP_PROFILE} is not installed`, {
+        hint: 'run `slicenet doctor --install`'
+      })
+    }
+    const runtime = new OciRuntime({ name: await this.#chooseRuntime(), stateDir })
+    const programs = new ProgramRunner({ clock: this.#components.clock, runtime })
+    const maker = new VserverMaker(
+      {
+        ...this.#components,
+        volume: this.#volume,
+        idRanges: this.#idRanges,
+        roots: this.#roots,
+        cgroups: this.#cgroups,
+        records: this.#records,
+        runtime,
+        programs,
+        seccompProfile: JSON.parse(profile) as ContainersSeccomp
+      },
+      { programsDir: join(this.#init.stateDir, 'programs') }
+    )
+    return { runtime, programs, maker }
+  }
+
+  /** Crun is the faster one, but takes only machines that have nothing but cgroups v2. */
+  async #chooseRuntime(): Promise<OciRuntimeName> {
+    if (this.#init.runtime !== undefined) return this.#init.runtime
+    return findWorkingRuntime(this.#cgroups.unified ? ['crun', 'runc'] : ['runc', 'crun'], {
+      scratchDir: this.#runDir,
+      rootDir: this.#roots.initLayer,
+      cgroupPath: this.#cgroups.path('probe')
+    })
+  }
+
+  /** Takes away what is left of vservers that no record speaks of. */
+  async #sweep(maker: VserverMaker): Promise<void> {
+    const [groups, disks, links] = await Promise.all([
+      this.#cgroups.list(),
+      this.#volume.list(),
+      this.#components.network.list()
+    ])
+    for (const id of new Set([...groups, ...disks, ...links])) {
+      if (this.#records.get(id) !== undefined) continue
+      this.#components.log.warn('removing what is left of an unknown vserver', { id })
+      await maker.unmake(id)
+    }
+    await this.#volume.sweepQuotas()
+  }
+
+  async #describe(record: VserverRecord): Promise<VserverStatus> {
+    const { maker, programs } = this.#running()
+    const { id, image } = record.spec
+    const about = { id, image, ...(record.address === undefined ? {} : { address: record.address }) }
+    const [runs, program] = await Promise.all([
+      maker.isRunning(record),
+      programs.state(maker.programDir(id), id)
+    ])
+    const exit = program.state === 'exited' ? { exit: program.exit } : {}
+    if (!runs) return { ...about, state: 'failed', ...exit }
+    const pid = record.pid === undefined ? {} : { pid: record.pid }
+    if (program.state === 'none') return { ...about, ...pid, state: 'created' }
+    return { ...about, ...pid, state: program.state, ...exit }
+  }
+
+  /** The process object of a program, after its account and file were found in the vserver. */
+  #process(record: VserverRecord, program: ProgramSpec): Record<string, unknown> {
+    const { id } = record.spec
+    return this.#inRoot(id, (rootFd) => {
+      const [argv0 = ''] = program.argv
+      const user = findUser(rootFd, program.user)
+      if (!hasProgram(rootFd, argv0, program.env.PATH ?? DEFAULT_PATH, program.cwd ?? '/')) {
+        throw new SlicenetError(
+          'PROGRAM_NOT_FOUND',
+          `vserver ${id} has no program ${JSON.stringify(argv0)}`,
+          {
+            hint: 'upload it, or use an image that has it'
+          }
+        )
+      }
+      return ociProcess(record.spec, program, user)
+    })
+  }
+
+  #inRoot<T>(id: string, use: (rootFd: number) => T): T {
+    try {
+      return withRoot(this.#roots.rootPath(id), use)
+    } catch (error) {
+      if (isErrno(error, 'EDQUOT', 'ENOSPC') || isNodeErrno(error, 'EDQUOT', 'ENOSPC')) {
+        throw new SlicenetError('QUOTA_EXCEEDED', `the disk of vserver ${id} is full`, { cause: error })
+      }
+      if (error instanceof SystemCallError) {
+        throw new SlicenetError('USAGE', `vserver ${id} does not take this file: ${error.message}`, {
+          cause: error
+        })
+      }
+      throw error
+    }
+  }
+
+  #releaseExec(id: string): void {
+    const count = (this.#execs.get(id) ?? 1) - 1
+    if (count === 0) this.#execs.delete(id)
+    else this.#execs.set(id, count)
+  }
+
+  #record(id: string): VserverRecord {
+    const record = this.#records.get(id)
+    if (record === undefined) throw new SlicenetError('NOT_FOUND', `there is no vserver ${id} on this node`)
+    return record
+  }
+
+  async #runningVserver(id: string): Promise<VserverRecord> {
+    const record = this.#record(id)
+    if (await this.#running().maker.isRunning(record)) return record
+    throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
+  }
+
+  #running(): Started {
+    if (this.#started === undefined) throw new TypeError('the enforcer was not started')
+    return this.#started
+  }
+}
+
+function isNodeErrno(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && codes.includes((error as NodeJS.ErrnoException).code ?? '')
+}

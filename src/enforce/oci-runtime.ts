@@ -1,0 +1,162 @@
+/**
+ * One small wrapper round an OCI runtime's command line (runc and crun take the same): it keeps their state in a
+ * directory of this node's, and turns their messages into errors.
+ */
+import { once } from 'node:events'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { SlicenetError } from '../base/errors.ts'
+import { run, runAnyway, start } from '../base/host-program.ts'
+
+export const OCI_RUNTIMES = ['crun', 'runc'] as const
+export type OciRuntimeName = (typeof OCI_RUNTIMES)[number]
+const DEADLINE_MS = 30_000
+
+export interface OciRuntimeInit {
+  readonly name: OciRuntimeName
+  /** Where the runtime keeps its state; of this node alone. */
+  readonly stateDir: string
+}
+
+export class OciRuntime {
+  readonly name: OciRuntimeName
+  readonly #stateDir: string
+
+  constructor(init: OciRuntimeInit) {
+    this.name = init.name
+    this.#stateDir = init.stateDir
+  }
+
+  /** Arguments that go before every command, also for programs that call the runtime for us. */
+  get globalArgs(): readonly string[] {
+    return ['--root', this.#stateDir]
+  }
+
+  /**
+   * Makes the container's namespaces, mounts and groups; its init waits for `start`. Its process id goes to `pidFile`.
+   * Throws `VSERVER_FAILED`.
+   */
+  async create(id: string, init: { readonly bundle: string; readonly pidFile: string }): Promise<void> {
+    const log = join(init.bundle, 'runtime.log')
+    // The container's init keeps the descriptors it is started with: so none of ours, or we would wait for its end.
+    const child = start(
+      this.name,
+      [...this.globalArgs, '--log', log, 'create', '--bundle', init.bundle, '--pid-file', init.pidFile, id],
+      'ignore'
+    )
+    const timer = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS)
+    try {
+      await once(child, 'exit')
+    } catch (error) {
+      throw new SlicenetError('HOST_PROGRAM_MISSING', `the OCI runtime ${this.name} is not installed`, {
+        hint: 'run `slicenet doctor --install`',
+        cause: error
+      })
+    } finally {
+      clearTimeout(timer)
+    }
+    if (child.exitCode === 0) return
+    const said = await readFile(log, 'utf8').catch(() => '')
+    throw new SlicenetError('VSERVER_FAILED', `${this.name} create failed: ${lastMessage(said)}`)
+  }
+
+  async start(id: string): Promise<void> {
+    await this.#command('start', id)
+  }
+
+  async signal(id: string, signal: string): Promise<void> {
+    await this.#command('kill', id, signal)
+  }
+
+  /** Ends the container if it runs and forgets it. Idempotent. */
+  async delete(id: string): Promise<void> {
+    const result = await runAnyway(this.name, [...this.globalArgs, 'delete', '--force', id])
+    if (result.exitCode === 0 || /does not exist|no such file/i.test(result.stderr)) return
+    throw new SlicenetError('VSERVER_FAILED', `${this.name} delete failed: ${lastMessage(result.stderr)}`)
+  }
+
+  /** Undefined when the runtime knows no such container. */
+  async state(id: string): Promise<{ readonly status: string; readonly pid: number } | undefined> {
+    const result = await runAnyway(this.name, [...this.globalArgs, 'state', id])
+    if (result.exitCode !== 0) return undefined
+    return JSON.parse(result.stdout) as { status: string; pid: number }
+  }
+
+  async #command(...args: readonly string[]): Promise<void> {
+    const result = await runAnyway(this.name, [...this.globalArgs, ...args], { deadlineMs: DEADLINE_MS })
+    if (result.exitCode === 0) return
+    throw new SlicenetError('VSERVER_FAILED', `${this.name} ${args[0]} failed: ${lastMessage(result.stderr)}`)
+  }
+}
+
+/**
+ * The first of `candidates` that can run a container on this machine: being installed is not enough, since crun refuses
+ * machines that have both versions of cgroups. Tried with a root directory that holds only a static init program.
+ * Throws `HOST_PROGRAM_MISSING` when none can.
+ */
+export async function findWorkingRuntime(
+  candidates: readonly OciRuntimeName[],
+  init: { readonly scratchDir: string; readonly rootDir: string; readonly cgroupPath: string }
+): Promise<OciRuntimeName> {
+  const failures: string[] = []
+  for (const name of candidates) {
+    const failure = await probe(name, init)
+    if (failure === undefined) return name
+    failures.push(`${name}: ${failure}`)
+  }
+  throw new SlicenetError(
+    'HOST_PROGRAM_MISSING',
+    `no OCI runtime works on this machine (${failures.join('; ')})`,
+    { hint: 'run `slicenet doctor --install`, which installs runc and crun' }
+  )
+}
+
+async function probe(
+  name: OciRuntimeName,
+  init: { readonly scratchDir: string; readonly rootDir: string; readonly cgroupPath: string }
+): Promise<string | undefined> {
+  const bundle = await mkdtemp(join(init.scratchDir, 'probe-'))
+  try {
+    const state = join(bundle, 'state')
+    await mkdir(state)
+    await writeFile(join(bundle, 'config.json'), JSON.stringify(probeConfig(init.rootDir, init.cgroupPath)))
+    await run(name, ['--root', state, 'run', '--bundle', bundle, `slicenet-${process.pid}`], {
+      deadlineMs: DEADLINE_MS
+    })
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  } finally {
+    await rm(bundle, { recursive: true, force: true })
+  }
+}
+
+function probeConfig(rootDir: string, cgroupPath: string): Record<string, unknown> {
+  return {
+    ociVersion: '1.0.2',
+    process: {
+      user: { uid: 0, gid: 0 },
+      args: ['/.slicenet/init', '--version'],
+      cwd: '/',
+      env: [],
+      noNewPrivileges: true
+    },
+    root: { path: rootDir, readonly: true },
+    mounts: [
+      { destination: '/proc', type: 'proc', source: 'proc' },
+      { destination: '/dev', type: 'tmpfs', source: 'tmpfs' }
+    ],
+    linux: {
+      namespaces: ['pid', 'mount', 'uts', 'ipc', 'network'].map((type) => ({ type })),
+      cgroupsPath: cgroupPath,
+      resources: { pids: { limit: 16 } }
+    }
+  }
+}
+
+/** Runtimes print one line or JSON object a message, the last of which says why. */
+function lastMessage(output: string): string {
+  const line = output.trim().split('\n').at(-1) ?? ''
+  const quoted = /msg="((?:[^"\\]|\\.)*)"/.exec(line)
+  return (quoted?.[1]?.replaceAll('\\"', '"') ?? line).slice(0, 2000)
+}

@@ -1,0 +1,275 @@
+/**
+ * Runs programs in vservers. The launched one runs under conmon, so that it outlives the daemon, its log is bounded and
+ * its exit code is kept; others run attached to their caller.
+ */
+import { once } from 'node:events'
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { ChildProcess } from 'node:child_process'
+import type { Readable } from 'node:stream'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { start } from '../base/host-program.ts'
+import { LIMITS } from '../base/limits.ts'
+import { isProcessInCgroup } from './cgroup.ts'
+import type { ExecSession, ProgramExit } from './enforcer.ts'
+import { findHostProgram } from './host-requirements.ts'
+import type { OciRuntime } from './oci-runtime.ts'
+import { mergeOutput } from './output.ts'
+import { signalProcess } from './syscall.ts'
+
+const START_POLL_MS = 2
+const START_DEADLINE_MS = 15_000
+const GRACE_MS = 5_000
+const GRACE_POLL_MS = 20
+const SIGKILL = 9
+const SIGTERM = 15
+
+export interface ProgramRunnerComponents {
+  readonly clock: Clock
+  readonly runtime: OciRuntime
+}
+
+export interface LaunchInit {
+  readonly id: string
+  /** Path below the top of each cgroup hierarchy. */
+  readonly cgroupPath: string
+  /** Of this vserver's launched program alone. */
+  readonly directory: string
+  /** The runtime specification's process object. */
+  readonly process: Record<string, unknown>
+}
+
+export type ProgramState =
+  | { readonly state: 'none' }
+  | { readonly state: 'running'; readonly pid: number }
+  | { readonly state: 'exited'; readonly exit: ProgramExit }
+
+export class ProgramRunner {
+  readonly #clock: Clock
+  readonly #runtime: OciRuntime
+
+  constructor(components: ProgramRunnerComponents) {
+    this.#clock = components.clock
+    this.#runtime = components.runtime
+  }
+
+  logPath(directory: string): string {
+    return join(directory, 'log')
+  }
+
+  /** Starts the program, in place of one that has ended. Throws `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`. */
+  async launch(init: LaunchInit): Promise<void> {
+    const { directory, id } = init
+    const [runtimePath] = await Promise.all([
+      findHostProgram(this.#runtime.name),
+      rm(directory, { recursive: true, force: true })
+    ])
+    await mkdir(join(directory, 'exit'), { recursive: true, mode: 0o700 })
+    const specification = join(directory, 'process.json')
+    await writeFile(specification, JSON.stringify(init.process), { mode: 0o600 })
+    const args = ['--api-version', '1', '--exec', '--cid', id, '--cuuid', id]
+    args.push('--runtime', runtimePath ?? this.#runtime.name)
+    args.push(...this.#runtime.globalArgs.map((arg) => `--runtime-arg=${arg}`))
+    args.push('--exec-process-spec', specification)
+    args.push('--container-pidfile', join(directory, 'pid'), '--conmon-pidfile', join(directory, 'keeper'))
+    args.push('--exit-dir', join(directory, 'exit'), '--no-sync-log')
+    args.push('--log-path', `k8s-file:${this.logPath(directory)}`)
+    args.push('--log-size-max', String(LIMITS.logBytesPerVserverMax))
+    const report = await this.#startKeeper(args, directory)
+    if (report.pid > 0) return
+    await rm(directory, { recursive: true, force: true })
+    throw startFailure(report.message)
+  }
+
+  /** The keeper says the program's pid on a pipe, or a negative number and why it did not start. */
+  async #startKeeper(
+    args: readonly string[],
+    directory: string
+  ): Promise<{ readonly pid: number; readonly message: string }> {
+    const child = start('conmon', args, ['ignore', 'ignore', 'pipe', 'pipe'], {
+      cwd: directory,
+      env: { _OCI_SYNCPIPE: '3' }
+    })
+    const pipe = child.stdio[3] as Readable
+    const timer = setTimeout(
+      () => pipe.destroy(new Error('conmon did not report in time')),
+      START_DEADLINE_MS
+    )
+    let said = ''
+    child.stderr?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)))
+    const failed = once(child, 'error').then(([error]: unknown[]) => {
+      throw new SlicenetError('HOST_PROGRAM_MISSING', 'the program conmon cannot be started', {
+        hint: 'run `slicenet doctor --install`',
+        cause: error
+      })
+    })
+    failed.catch(() => {})
+    try {
+      const line = await Promise.race([firstLine(pipe), failed])
+      const report = JSON.parse(line === '' ? '{"data":-1}' : line) as { data: number; message?: string }
+      return { pid: report.data, message: report.message ?? said }
+    } finally {
+      clearTimeout(timer)
+      pipe.destroy()
+      child.stderr?.destroy()
+    }
+  }
+
+  async state(directory: string, id: string): Promise<ProgramState> {
+    const pid = await readNumber(join(directory, 'pid'))
+    if (pid === undefined) return { state: 'none' }
+    const exit = await readExit(join(directory, 'exit', id))
+    if (exit !== undefined) return { state: 'exited', exit }
+    const keeper = await readNumber(join(directory, 'keeper'))
+    if (keeper !== undefined && (await isKeeper(keeper, directory))) return { state: 'running', pid }
+    // It may have ended between the two looks.
+    const late = await readExit(join(directory, 'exit', id))
+    if (late !== undefined) return { state: 'exited', exit: late }
+    // The keeper went without a word, as at a reboot, and the program with it.
+    const { mtimeMs } = await stat(join(directory, 'pid'))
+    return { state: 'exited', exit: { exitCode: 128 + SIGKILL, exitedAt: Math.floor(mtimeMs) } }
+  }
+
+  /** Resolves when the keeper is gone, whose program was ended with its vserver. */
+  async settle(directory: string): Promise<void> {
+    const keeper = await readNumber(join(directory, 'keeper'))
+    if (keeper === undefined) return
+    const deadline = this.#clock.monotonic() + GRACE_MS
+    while (await isKeeper(keeper, directory)) {
+      if (this.#clock.monotonic() > deadline) {
+        signalProcess(keeper, SIGKILL, () => true)
+        return
+      }
+      await this.#clock.sleep(START_POLL_MS)
+    }
+  }
+
+  /** SIGTERM, then SIGKILL after 5 s; resolves when the program has ended. Idempotent. */
+  async stop(directory: string, id: string, cgroupPath: string): Promise<void> {
+    const before = await this.state(directory, id)
+    if (before.state !== 'running') return
+    await this.#end(before.pid, cgroupPath, async () => (await this.state(directory, id)).state !== 'running')
+  }
+
+  /** Runs a program attached to the caller. Throws `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`. */
+  async exec(init: LaunchInit): Promise<ExecSession> {
+    const { directory } = init
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    const specification = join(directory, 'process.json')
+    const pidFile = join(directory, 'pid')
+    await writeFile(specification, JSON.stringify(init.process), { mode: 0o600 })
+    const child = start(
+      this.#runtime.name,
+      [...this.#runtime.globalArgs, 'exec', '--process', specification, '--pid-file', pidFile, init.id],
+      ['pipe', 'pipe', 'pipe']
+    )
+    const exited = exitCodeOf(child)
+    // Who never asks for the exit code must not bring the daemon down.
+    exited.catch(() => {})
+    let pid: number | undefined
+    try {
+      pid = await this.#waitForPid(child, pidFile)
+    } finally {
+      await rm(directory, { recursive: true, force: true })
+    }
+    // The runtime writes the pid once the program runs, and ends after it.
+    if (pid === undefined) throw startFailure(await text(child.stderr!))
+    return this.#session(child, exited, pid, init.cgroupPath)
+  }
+
+  #session(child: ChildProcess, exitCode: Promise<number>, pid: number, cgroupPath: string): ExecSession {
+    const stdin = child.stdin!
+    // A program that ended takes no input; its exit code tells.
+    stdin.on('error', () => {})
+    return {
+      output: mergeOutput(child.stdout!, child.stderr!),
+      exitCode,
+      write: async (bytes) => {
+        if (bytes === undefined) stdin.end()
+        else if (!stdin.destroyed && !stdin.write(bytes)) {
+          await Promise.race([once(stdin, 'drain'), once(stdin, 'close')]).catch(() => {})
+        }
+      },
+      kill: async () => {
+        const hasEnded = async (): Promise<boolean> => child.exitCode !== null || child.signalCode !== null
+        await this.#end(pid, cgroupPath, hasEnded)
+        if (!(await hasEnded())) child.kill('SIGKILL')
+        await exitCode.catch(() => {})
+      }
+    }
+  }
+
+  async #end(pid: number, cgroupPath: string, hasEnded: () => Promise<boolean>): Promise<void> {
+    for (const signal of [SIGTERM, SIGKILL]) {
+      if (!signalProcess(pid, signal, () => isProcessInCgroup(pid, cgroupPath)) && (await hasEnded())) return
+      const deadline = this.#clock.monotonic() + GRACE_MS
+      while (this.#clock.monotonic() < deadline) {
+        if (await hasEnded()) return
+        await this.#clock.sleep(GRACE_POLL_MS)
+      }
+    }
+    throw new SlicenetError('VSERVER_FAILED', `process ${pid} could not be ended`)
+  }
+
+  async #waitForPid(child: ChildProcess, pidFile: string): Promise<number | undefined> {
+    const deadline = this.#clock.monotonic() + START_DEADLINE_MS
+    while (child.exitCode === null && child.signalCode === null) {
+      const pid = await readNumber(pidFile)
+      if (pid !== undefined) return pid
+      if (this.#clock.monotonic() > deadline) {
+        child.kill('SIGKILL')
+        throw new SlicenetError('VSERVER_FAILED', 'the program did not start in time')
+      }
+      await this.#clock.sleep(START_POLL_MS)
+    }
+    return readNumber(pidFile)
+  }
+}
+
+function startFailure(said: string): SlicenetError {
+  const message = said.trim().split('\n').at(-1)?.slice(0, 500) ?? ''
+  return /not found|no such file|permission denied|exec format|not a directory/i.test(message)
+    ? new SlicenetError('PROGRAM_NOT_FOUND', `the program cannot be run: ${message}`)
+    : new SlicenetError('VSERVER_FAILED', `the program did not start: ${message}`)
+}
+
+/** Whether `pid` is the conmon of the program in `directory`, and not a later process with its number. */
+async function isKeeper(pid: number, directory: string): Promise<boolean> {
+  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return commandLine.split('\0').includes(join(directory, 'exit'))
+}
+
+async function readNumber(path: string): Promise<number | undefined> {
+  const content = await readFile(path, 'utf8').catch(() => '')
+  return /^\d+$/.test(content.trim()) ? Number(content) : undefined
+}
+
+async function readExit(path: string): Promise<ProgramExit | undefined> {
+  const exitCode = await readNumber(path)
+  if (exitCode === undefined) return undefined
+  return { exitCode, exitedAt: Math.floor((await stat(path)).mtimeMs) }
+}
+
+async function exitCodeOf(child: ChildProcess): Promise<number> {
+  const [code] = (await once(child, 'exit')) as [number | null]
+  return code ?? 128 + SIGKILL
+}
+
+async function firstLine(stream: Readable): Promise<string> {
+  let content = ''
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    content += chunk.toString()
+    const end = content.indexOf('\n')
+    if (end >= 0) return content.slice(0, end)
+  }
+  return content
+}
+
+async function text(stream: Readable): Promise<string> {
+  let content = ''
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    if (content.length < 64 * 1024) content += chunk.toString()
+  }
+  return content
+}

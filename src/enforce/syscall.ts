@@ -1,0 +1,225 @@
+/**
+ * The one file that makes system calls for which neither Node nor a host program serves: mounts (also idmapped ones),
+ * path look-up confined to a directory, and signals to a process that cannot be mistaken for another. Linux only.
+ */
+import koffi from 'koffi'
+import { SlicenetError } from '../base/errors.ts'
+
+const SYS_PIDFD_SEND_SIGNAL = 424
+const SYS_OPEN_TREE = 428
+const SYS_MOVE_MOUNT = 429
+const SYS_PIDFD_OPEN = 434
+const SYS_OPENAT2 = 437
+const SYS_MOUNT_SETATTR = 442
+
+const AT_FDCWD = -100
+const AT_EMPTY_PATH = 0x1000
+const OPEN_TREE_CLONE = 1
+const O_CLOEXEC = 0o2000000
+const MOVE_MOUNT_F_EMPTY_PATH = 4
+const MOUNT_ATTR_RDONLY = 0x1n
+const MOUNT_ATTR_NODEV = 0x4n
+const MOUNT_ATTR_IDMAP = 0x100000n
+const MNT_DETACH = 2
+
+export const MOUNT_FLAGS = { nosuid: 2, nodev: 4, bind: 4096, noatime: 1024 } as const
+
+/** How `openBeneath` treats the way to the file. */
+const RESOLVE_NO_XDEV = 0x01n
+const RESOLVE_NO_MAGICLINKS = 0x02n
+const RESOLVE_IN_ROOT = 0x10n
+
+interface Calls {
+  readonly openTree: (number: number, fd: number, path: string, flags: number) => number
+  readonly mountSetattr: (
+    number: number,
+    fd: number,
+    path: string,
+    flags: number,
+    attributes: Buffer,
+    size: number
+  ) => number
+  readonly moveMount: (
+    number: number,
+    fromFd: number,
+    from: string,
+    toFd: number,
+    to: string,
+    flags: number
+  ) => number
+  readonly openat2: (number: number, fd: number, path: string, how: Buffer, size: number) => number
+  readonly pidfdOpen: (number: number, pid: number, flags: number) => number
+  readonly pidfdSendSignal: (number: number, fd: number, signal: number, info: null, flags: number) => number
+  readonly close: (fd: number) => number
+  readonly mount: (source: string, target: string, type: string, flags: number, data: string) => number
+  readonly umount2: (target: string, flags: number) => number
+  readonly mkdirat: (fd: number, path: string, mode: number) => number
+  readonly renameat: (fromFd: number, from: string, toFd: number, to: string) => number
+  readonly unlinkat: (fd: number, path: string, flags: number) => number
+}
+
+let loaded: Calls | undefined
+
+/** The library is loaded at first use, so that importing the enforcer costs nothing on a peer that is no node. */
+function calls(): Calls {
+  if (loaded !== undefined) return loaded
+  // Null is the running program, whose C library is there whatever its name is.
+  const libc = koffi.load(null)
+  const f = (name: string, args: string[], result = 'int'): never => libc.func(name, result, args) as never
+  loaded = {
+    openTree: f('syscall', ['long', 'int', 'str', 'uint'], 'long'),
+    mountSetattr: f('syscall', ['long', 'int', 'str', 'uint', 'void *', 'size_t'], 'long'),
+    moveMount: f('syscall', ['long', 'int', 'str', 'int', 'str', 'uint'], 'long'),
+    openat2: f('syscall', ['long', 'int', 'str', 'void *', 'size_t'], 'long'),
+    pidfdOpen: f('syscall', ['long', 'int', 'uint'], 'long'),
+    pidfdSendSignal: f('syscall', ['long', 'int', 'int', 'void *', 'uint'], 'long'),
+    close: f('close', ['int']),
+    mount: f('mount', ['str', 'str', 'str', 'ulong', 'str']),
+    umount2: f('umount2', ['str', 'int']),
+    mkdirat: f('mkdirat', ['int', 'str', 'uint']),
+    renameat: f('renameat', ['int', 'str', 'int', 'str']),
+    unlinkat: f('unlinkat', ['int', 'str', 'int'])
+  }
+  return loaded
+}
+
+/** A failed system call: `errno` by name (`ENOENT`), so that callers can tell what they expect from what they do not. */
+export class SystemCallError extends Error {
+  readonly call: string
+  readonly errno: string
+
+  constructor(call: string, errno: string, subject: string) {
+    super(`${call} ${subject}: ${errno}`)
+    this.name = 'SystemCallError'
+    this.call = call
+    this.errno = errno
+  }
+}
+
+function check(call: string, result: number, subject: string): number {
+  if (result >= 0) return result
+  const number = koffi.errno()
+  const name = Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
+  throw new SystemCallError(call, name, subject)
+}
+
+export function isErrno(error: unknown, ...names: readonly string[]): boolean {
+  return error instanceof SystemCallError && names.includes(error.errno)
+}
+
+/** Mounts a file system. `data` is its own option string. */
+export function mount(init: {
+  readonly source: string
+  readonly target: string
+  readonly type: string
+  readonly flags?: number
+  readonly data?: string
+}): void {
+  const result = calls().mount(init.source, init.target, init.type, init.flags ?? 0, init.data ?? '')
+  check('mount', result, `${init.type} on ${init.target}`)
+}
+
+/** Takes a mount away; what still uses it keeps it until it ends. Idempotent. */
+export function unmount(target: string): void {
+  try {
+    check('umount2', calls().umount2(target, MNT_DETACH), target)
+  } catch (error) {
+    if (!isErrno(error, 'EINVAL', 'ENOENT')) throw error
+  }
+}
+
+/**
+ * Shows the directory `source` at `target`, read-only, with every owner shifted by the mapping of the user namespace
+ * behind the descriptor `userNamespaceFd`. Nothing is copied or chowned.
+ * Throws `KERNEL_FEATURE_MISSING` where the kernel or the file system cannot do it.
+ */
+export function mountIdmapped(source: string, target: string, userNamespaceFd: number): void {
+  const c = calls()
+  const tree = check(
+    'open_tree',
+    c.openTree(SYS_OPEN_TREE, AT_FDCWD, source, OPEN_TREE_CLONE | O_CLOEXEC),
+    source
+  )
+  try {
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd; each 64 bits.
+    const attributes = Buffer.alloc(32)
+    attributes.writeBigUInt64LE(MOUNT_ATTR_IDMAP | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV, 0)
+    attributes.writeBigUInt64LE(BigInt(userNamespaceFd), 24)
+    const set = c.mountSetattr(SYS_MOUNT_SETATTR, tree, '', AT_EMPTY_PATH, attributes, attributes.length)
+    try {
+      check('mount_setattr', set, source)
+    } catch (error) {
+      if (!isErrno(error, 'EINVAL', 'ENOSYS', 'EOPNOTSUPP')) throw error
+      throw new SlicenetError(
+        'KERNEL_FEATURE_MISSING',
+        `the file system of ${source} takes no idmapped mount`,
+        {
+          hint: 'keep images on ext4, xfs or btrfs, on Linux 5.19 or later',
+          cause: error
+        }
+      )
+    }
+    const moved = c.moveMount(SYS_MOVE_MOUNT, tree, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
+    check('move_mount', moved, target)
+  } finally {
+    c.close(tree)
+  }
+}
+
+/**
+ * Opens `path` as a program whose root is the directory behind `rootFd` would: no link, absolute or with `..`, leads
+ * out. Files on other mounts are refused unless `crossMounts`. The caller closes the descriptor.
+ */
+export function openBeneath(
+  rootFd: number,
+  path: string,
+  flags: number,
+  options: { readonly mode?: number; readonly crossMounts?: boolean } = {}
+): number {
+  // struct open_how: flags, mode, resolve; each 64 bits.
+  const how = Buffer.alloc(24)
+  how.writeBigUInt64LE(BigInt(flags | O_CLOEXEC), 0)
+  how.writeBigUInt64LE(BigInt(options.mode ?? 0), 8)
+  const resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+  how.writeBigUInt64LE(options.crossMounts === true ? resolve : resolve | RESOLVE_NO_XDEV, 16)
+  return check('openat2', calls().openat2(SYS_OPENAT2, rootFd, path, how, how.length), path)
+}
+
+/** Makes one directory in the directory behind `fd`; `name` has no slash. */
+export function makeDirectoryAt(fd: number, name: string, mode: number): void {
+  check('mkdirat', calls().mkdirat(fd, name, mode), name)
+}
+
+/** Renames within the directory behind `fd`, over what is there. */
+export function renameAt(fd: number, from: string, to: string): void {
+  check('renameat', calls().renameat(fd, from, fd, to), to)
+}
+
+export function unlinkAt(fd: number, name: string): void {
+  check('unlinkat', calls().unlinkat(fd, name, 0), name)
+}
+
+/**
+ * Sends a signal to process `pid` if `isStillIt` says, after the process was pinned, that it is the one meant.
+ * Gives whether it was sent.
+ */
+export function signalProcess(pid: number, signal: number, isStillIt: () => boolean): boolean {
+  const c = calls()
+  let fd: number
+  try {
+    fd = check('pidfd_open', c.pidfdOpen(SYS_PIDFD_OPEN, pid, 0), String(pid))
+  } catch (error) {
+    if (isErrno(error, 'ESRCH', 'EINVAL')) return false
+    throw error
+  }
+  try {
+    if (!isStillIt()) return false
+    check('pidfd_send_signal', c.pidfdSendSignal(SYS_PIDFD_SEND_SIGNAL, fd, signal, null, 0), String(pid))
+    return true
+  } catch (error) {
+    if (isErrno(error, 'ESRCH')) return false
+    throw error
+  } finally {
+    c.close(fd)
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * Makes vservers and takes them away again: the order of the steps, which of them go side by side, and how a step that
+ * fails unwinds those before it.
+ */
+import { readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import type { Logger } from '../base/log.ts'
+import { isInCgroup, isProcessInCgroup, type Cgroups } from './cgroup.ts'
+import type { VserverSpec } from './enforcer.ts'
+import type { IdRanges } from './id-ranges.ts'
+import type { ImageStore } from './image-store.ts'
+import type { VserverNetwork } from './network.ts'
+import { ociConfig } from './oci-config.ts'
+import type { OciRuntime } from './oci-runtime.ts'
+import type { ProgramRunner } from './program-runner.ts'
+import type { ContainersSeccomp } from './seccomp.ts'
+import { signalProcess } from './syscall.ts'
+import type { VserverRecord, VserverRecords } from './vserver-records.ts'
+import type { VserverRoots } from './vserver-root.ts'
+import type { Volume } from './volume.ts'
+
+const SIGKILL = 9
+const END_DEADLINE_MS = 10_000
+const END_POLL_MS = 2
+
+export interface VserverMakerComponents {
+  readonly clock: Clock
+  readonly log: Logger
+  readonly images: ImageStore
+  readonly network: VserverNetwork
+  readonly volume: Volume
+  readonly idRanges: IdRanges
+  readonly roots: VserverRoots
+  readonly cgroups: Cgroups
+  readonly records: VserverRecords
+  readonly runtime: OciRuntime
+  readonly programs: ProgramRunner
+  readonly seccompProfile: ContainersSeccomp
+}
+
+export interface VserverMakerInit {
+  /** Where logs and exit codes of launched programs are kept. */
+  readonly programsDir: string
+}
+
+/** Milliseconds that each step took; some run side by side. */
+export type StepTimes = Record<string, number>
+
+export class VserverMaker {
+  readonly #c: VserverMakerComponents
+  readonly #init: VserverMakerInit
+
+  constructor(components: VserverMakerComponents, init: VserverMakerInit) {
+    this.#c = components
+    this.#init = init
+  }
+
+  /** Of the vserver's launched program. */
+  programDir(id: string): string {
+    return join(this.#init.programsDir, id)
+  }
+
+  /**
+   * Makes what `spec` says and starts its init. A vserver that was made before and whose processes are gone, as after
+   * a reboot, comes back with its files.
+   */
+  async make(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverRecord> {
+    const { images, idRanges, records } = this.#c
+    const before = records.get(spec.id)
+    const imageRoot = await images.open(spec.image)
+    if (before !== undefined) await this.#takeDown(before, { keepFiles: before.phase === 'made' })
+    const uidBase = before?.uidBase ?? idRanges.take()
+    idRanges.claim(uidBase)
+    const record: VserverRecord = { spec, uidBase, phase: before?.phase ?? 'making' }
+    try {
+      await records.put(record)
+      const made = await this.#steps(record, imageRoot, options.signal)
+      await records.put(made)
+      return made
+    } catch (error) {
+      const keepFiles = before?.phase === 'made'
+      await this.#takeDown(record, { keepFiles }).catch((cleanUpError: unknown) => {
+        this.#c.log.error('a half-made vserver could not be removed', { id: spec.id, error: cleanUpError })
+      })
+      if (!keepFiles) await this.#forget(record)
+      options.signal?.throwIfAborted()
+      throw asVserverFailure(error)
+    }
+  }
+
+  /** Removes all of it, also of one that was only begun or is known by its remains alone. Idempotent. */
+  async unmake(id: string): Promise<void> {
+    const record = this.#c.records.get(id)
+    await this.#takeDown(record ?? id, { keepFiles: false })
+    if (record !== undefined) await this.#forget(record)
+  }
+
+  /** Whether the vserver's init runs. */
+  async isRunning(record: VserverRecord): Promise<boolean> {
+    if (record.pid === undefined) return false
+    const [group, stat] = await Promise.all(
+      ['cgroup', 'stat'].map((file) => readFile(`/proc/${record.pid}/${file}`, 'utf8').catch(() => ''))
+    )
+    // After the program's name, which may hold anything but ends with the last bracket, comes the state.
+    const state = stat!.slice(stat!.lastIndexOf(')') + 2, stat!.lastIndexOf(')') + 3)
+    return state !== '' && !'ZX'.includes(state) && isInCgroup(group!, this.#c.cgroups.path(record.spec.id))
+  }
+
+  async #steps(record: VserverRecord, imageRoot: string, signal?: AbortSignal): Promise<VserverRecord> {
+    const { spec, uidBase } = record
+    const { clock, cgroups, log, network, roots, runtime, volume } = this.#c
+    const times: StepTimes = {}
+    const timed = async <T>(step: string, work: Promise<T>): Promise<T> => {
+      const began = clock.monotonic()
+      const result = await work
+      times[step] = Math.round((clock.monotonic() - began) * 10) / 10
+      signal?.throwIfAborted()
+      return result
+    }
+    const bundle = roots.bundle(spec.id)
+    const disk = timed('disk', volume.create(spec.id, spec.resources.diskBytes))
+    const root = timed(
+      'root',
+      roots.make({ id: spec.id, slice: spec.slice, keys: spec.keys, uidBase, imageRoot, disk })
+    )
+    // Both have come to an end before one's failure is dealt with.
+    await Promise.allSettled([disk, root])
+    await root
+    const config = ociConfig({
+      spec,
+      uidBase,
+      rootPath: roots.rootPath(spec.id),
+      cgroupPath: cgroups.path(spec.id),
+      seccompProfile: this.#c.seccompProfile,
+      arch: process.arch
+    })
+    await writeFile(join(bundle, 'config.json'), JSON.stringify(config), { mode: 0o600 })
+    const pidFile = join(bundle, 'init.pid')
+    await timed('runtime create', runtime.create(spec.id, { bundle, pidFile }))
+    const pid = Number(await readFile(pidFile, 'utf8'))
+    const link = { id: spec.id, pid, ports: spec.ports, resources: spec.resources }
+    const { address } = await timed('network', network.attach(link))
+    await timed('runtime start', runtime.start(spec.id))
+    log.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
+    return { ...record, phase: 'made', pid, address }
+  }
+
+  async #takeDown(
+    recordOrId: VserverRecord | string,
+    options: { readonly keepFiles: boolean }
+  ): Promise<void> {
+    const record = typeof recordOrId === 'string' ? undefined : recordOrId
+    const id = typeof recordOrId === 'string' ? recordOrId : recordOrId.spec.id
+    const { cgroups, network, programs, roots, runtime, volume } = this.#c
+    await Promise.all([this.#endProcesses(id, record), network.detach(id)])
+    await Promise.all([programs.settle(this.programDir(id)), runtime.delete(id)])
+    await roots.remove(id)
+    await cgroups.remove(id)
+    if (options.keepFiles) return
+    await Promise.all([volume.destroy(id), rm(this.programDir(id), { recursive: true, force: true })])
+  }
+
+  /** Ends the init, and with it, as the kernel does for a process namespace, everything in the vserver. */
+  async #endProcesses(id: string, record: VserverRecord | undefined): Promise<void> {
+    const { cgroups, clock } = this.#c
+    const path = cgroups.path(id)
+    const deadline = clock.monotonic() + END_DEADLINE_MS
+    for (;;) {
+      const left = await cgroups.processes(id)
+      if (left.length === 0) return
+      if (clock.monotonic() > deadline) {
+        throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
+      }
+      // The init first: one signal instead of one a process.
+      const first = record?.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
+      for (const pid of first) signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
+      await clock.sleep(END_POLL_MS)
+    }
+  }
+
+  async #forget(record: VserverRecord): Promise<void> {
+    await this.#c.records.remove(record.spec.id)
+    await this.#c.idRanges.giveBack(record.uidBase)
+  }
+}
+
+/** A refusal of the network or an image keeps its code; what a host program said is the monitor's failure. */
+function asVserverFailure(error: unknown): SlicenetError {
+  if (error instanceof SlicenetError && error.code !== 'HOST_PROGRAM_FAILED') return error
+  const message = error instanceof Error ? error.message : String(error)
+  return new SlicenetError('VSERVER_FAILED', `the virtual machine could not be made: ${message}`, {
+    cause: error
+  })
+}

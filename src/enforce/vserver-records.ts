@@ -1,0 +1,73 @@
+/**
+ * What this node has made or began to make, one file a vserver, written before anything is made: so whatever a crash
+ * leaves behind can be found and removed (design §3, "intent is written before the virtual machine is made").
+ */
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Startable } from '../base/lifecycle.ts'
+import type { VserverSpec } from './enforcer.ts'
+
+export interface VserverRecord {
+  readonly spec: VserverSpec
+  /** First host id of its range. */
+  readonly uidBase: number
+  /** `making` until it ran once: after a crash then, nobody knows how far it came. */
+  readonly phase: 'making' | 'made'
+  /** Process id of its init on the host. */
+  readonly pid?: number
+  readonly address?: string
+}
+
+export interface VserverRecordsInit {
+  readonly directory: string
+}
+
+export class VserverRecords implements Startable {
+  readonly #directory: string
+  readonly #records = new Map<string, VserverRecord>()
+
+  constructor(init: VserverRecordsInit) {
+    this.#directory = init.directory
+  }
+
+  async start(): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    this.#records.clear()
+    for (const name of await readdir(this.#directory)) {
+      if (!name.endsWith('.json')) continue
+      const record = parse(await readFile(join(this.#directory, name), 'utf8'))
+      if (record !== undefined) this.#records.set(record.spec.id, record)
+    }
+  }
+
+  async stop(): Promise<void> {}
+
+  get(id: string): VserverRecord | undefined {
+    return this.#records.get(id)
+  }
+
+  all(): VserverRecord[] {
+    return [...this.#records.values()]
+  }
+
+  async put(record: VserverRecord): Promise<void> {
+    const path = join(this.#directory, `${record.spec.id}.json`)
+    await writeFile(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
+    await rename(`${path}.new`, path)
+    this.#records.set(record.spec.id, record)
+  }
+
+  async remove(id: string): Promise<void> {
+    await rm(join(this.#directory, `${id}.json`), { force: true })
+    this.#records.delete(id)
+  }
+}
+
+/** A file that the power went out on is no record; what it spoke of did not outlive that either. */
+function parse(text: string): VserverRecord | undefined {
+  try {
+    return JSON.parse(text) as VserverRecord
+  } catch {
+    return undefined
+  }
+}
