@@ -58,6 +58,7 @@ export const ERROR_CODES = {
   PROTOCOL_ERROR: { exit: 1, retryable: false },
   BUSY: { exit: 1, retryable: true },
   TIMEOUT: { exit: 7, retryable: true },
+  INTERRUPTED: { exit: 130, retryable: true },
   INTERNAL: { exit: 1, retryable: false }
 } as const satisfies Record<string, { exit: number; retryable: boolean }>
 

@@ -89,5 +89,15 @@ export const LIMITS = {
   imageEntriesMax: 500_000,
   imagesMax: 128,
   /** A file of accounts, hosts or keys that is read from an image. */
-  rootFileBytesMax: 1024 * 1024
+  rootFileBytesMax: 1024 * 1024,
+  /** Calls on the control socket at once (more are refused as BUSY), and its connections. */
+  controlCallsMax: 64,
+  controlConnectionsMax: 128,
+  /** A slice's files together: they travel in one message with the rest of its description. */
+  sliceFilesBytesMax: 192 * 1024,
+  /** A file of a signed object or a chain of them, as text or as bytes. */
+  objectFileBytesMax: 512 * 1024,
+  /** What `slice exec --json` and `slice logs --json` gather into their document. */
+  gatheredOutputBytesMax: 4 * 1024 * 1024,
+  logBytesPerVserverMax: 4 * 1024 * 1024
 } as const

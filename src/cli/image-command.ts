@@ -1,0 +1,67 @@
+/** `slicenet image …`: the root file systems that vservers on this machine can have. */
+import type { Command } from 'commander'
+import { resolve } from 'node:path'
+import { SlicenetError } from '../base/errors.ts'
+import { byteUnit } from '../base/units.ts'
+import type { ImageView } from '../daemon/images.ts'
+import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
+import type { Outcome, Style } from './output.ts'
+import { formatTable, formatTime, shortId } from './table.ts'
+
+export function addImageCommand(root: Command, run: RunCommand): void {
+  const image = root.command('image').description('build, import and list the images of this machine')
+  image
+    .command('build')
+    .description('build one of the images that slicenet knows how to make (root)')
+    .argument('<name>', 'debian or busybox')
+    .addHelpText('after', examples('slicenet image build debian'))
+    .action((name: string) => run((context) => build(context, name)))
+  image
+    .command('import')
+    .description('take in a directory or an archive of a root file system (root)')
+    .argument('<path>', 'a directory, or a tar archive, compressed or not')
+    .requiredOption('--name <name>', 'what nodes and slices call it')
+    .addHelpText('after', examples('slicenet image import ./rootfs.tar.gz --name alpine'))
+    .action((path: string, options: { name: string }) => run((context) => take(context, path, options.name)))
+  image
+    .command('list')
+    .description('list the images of this machine')
+    .addHelpText('after', examples('slicenet image list'))
+    .action(() => run(list, QUESTION))
+}
+
+async function build(context: CommandContext, name: string): Promise<Outcome> {
+  const { kinds, buildImage } = await context.services.images(context.environment)
+  if (!kinds.includes(name)) {
+    throw new SlicenetError('USAGE', `there is no way to build an image ${name}`, {
+      hint: `known are ${kinds.join(', ')}; \`slicenet image import\` takes any other`
+    })
+  }
+  return outcomeOf(await buildImage(name, { onProgress: context.progress, signal: context.signal }))
+}
+
+async function take(context: CommandContext, path: string, name: string): Promise<Outcome> {
+  const { importImage } = await context.services.images(context.environment)
+  return outcomeOf(await importImage(resolve(path), name))
+}
+
+async function list(context: CommandContext): Promise<Outcome> {
+  const { listImages } = await context.services.images(context.environment)
+  const images = await listImages()
+  return { document: { images }, text: (style) => imageTable(images, style) }
+}
+
+function outcomeOf(image: ImageView): Outcome {
+  return { document: { image }, text: (style) => imageTable([image], style) }
+}
+
+function imageTable(images: readonly ImageView[], style: Style): string {
+  if (images.length === 0) return 'No images. `slicenet image build busybox` makes a small one.\n'
+  const rows = images.map((image) => [
+    image.names.join(',') || '-',
+    shortId(image.id),
+    byteUnit.format(image.bytes),
+    formatTime(image.importedAt)
+  ])
+  return formatTable(['NAME', 'IMAGE', 'SIZE', 'IMPORTED'], rows, style)
+}

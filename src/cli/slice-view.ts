@@ -1,0 +1,60 @@
+/** Slices and their members as text for people. */
+import { durationUnit } from '../base/units.ts'
+import type { ControlResult } from '../daemon/control-client.ts'
+import type { LeaseView } from '../daemon/control-protocol.ts'
+import type { Style } from './output.ts'
+import { formatFields, formatTable, formatTime, shortId } from './table.ts'
+
+export type SliceView = ControlResult<'sliceShow'>
+export type MemberView = SliceView['members'][number]
+
+export function formatPorts(ports: LeaseView['ports']): string {
+  const shown = ports.map(({ protocol, first, last }) =>
+    first === last ? `${protocol}/${first}` : `${protocol}/${first}-${last}`
+  )
+  return shown.join(',') || '-'
+}
+
+export function sliceTable(slices: readonly SliceView[], style: Style): string {
+  if (slices.length === 0) return 'No slices.\n'
+  const rows = slices.map((slice) => [
+    slice.name,
+    slice.state,
+    `${slice.members.length}/${slice.count}`,
+    formatTime(slice.createdAt),
+    slice.notAfter === undefined ? '-' : formatTime(slice.notAfter)
+  ])
+  return formatTable(['SLICE', 'STATE', 'MEMBERS', 'CREATED', 'ENDS'], rows, style)
+}
+
+export function sliceText(slice: SliceView, style: Style): string {
+  const fields = formatFields([
+    ['slice', slice.name],
+    ['state', slice.state],
+    ['members', `${slice.members.length} of ${slice.count}`],
+    ['created', formatTime(slice.createdAt)],
+    ['ends', slice.notAfter === undefined ? '-' : formatTime(slice.notAfter)]
+  ])
+  return slice.members.length === 0 ? fields : `${fields}\n${memberTable(slice.members, style)}`
+}
+
+function memberTable(members: readonly MemberView[], style: Style): string {
+  const rows = members.map((member) => [
+    member.nodeName,
+    shortId(member.node),
+    member.exitCode === undefined ? member.state : `${member.state} (${member.exitCode})`,
+    member.address,
+    formatPorts(member.ports),
+    member.vserver,
+    shortId(member.lease),
+    member.agentName,
+    formatTime(member.notAfter)
+  ])
+  const header = ['MEMBER', 'NODE', 'STATE', 'ADDRESS', 'PORTS', 'VSERVER', 'LEASE', 'AGENT', 'ENDS']
+  return formatTable(header, rows, style)
+}
+
+export function progressLine(progress: { step: string; message: string; ms?: number | undefined }): string {
+  const took = progress.ms === undefined ? '' : ` (${durationUnit.format(progress.ms)})`
+  return `${progress.step}: ${progress.message}${took}`
+}

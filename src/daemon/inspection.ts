@@ -1,0 +1,218 @@
+/**
+ * Reads a file of one signed object or a chain of them, as bytes, base64 or hex, and says what is in it and whether
+ * it holds: encoding, fields, signatures, and the links of a chain.
+ */
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import * as v from 'valibot'
+import { asSlicenetError, SlicenetError, type ErrorCode } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import { advertisementObject } from '../ticket/advertisement.ts'
+import { chainFault } from '../ticket/chain.ts'
+import { delegationObject, type Delegation } from '../ticket/delegation.ts'
+import { leaseObject } from '../ticket/lease.ts'
+import { principalOfPublicKey } from '../ticket/principal.ts'
+import { redeemObject } from '../ticket/redeem.ts'
+import { refusalObject } from '../ticket/refusal.ts'
+import type { ObjectType, Signed, SignedFields } from '../ticket/signed-object.ts'
+import { ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { decodeCbor } from '../wire/cbor.ts'
+import { byteString, parse } from '../wire/codec.ts'
+import { nativeEd25519 } from '../wire/ed25519.ts'
+import { decodeEnvelope, payloadId, verifyEnvelope } from '../wire/envelope.ts'
+
+export interface InspectedObject {
+  /** As the payload says; `unknown` types are shown as far as they can be. */
+  readonly type: string
+  readonly id: string
+  /** Who signed, by the envelope; proven only if the signature is valid. */
+  readonly signer: string
+  readonly signature: 'valid' | 'invalid'
+  /** Why it is worth nothing, beyond a wrong signature as well: malformed fields, another issuer than signer. */
+  readonly fault?: { readonly code: ErrorCode; readonly message: string }
+  readonly body: Readonly<Record<string, unknown>>
+}
+
+export interface Inspection {
+  readonly objects: readonly InspectedObject[]
+  /** Of a delegation followed by tickets: whether its links hold now, for the last ticket's own node and holder. */
+  readonly chain?: { readonly valid: boolean; readonly code?: ErrorCode; readonly message?: string }
+  /** The first thing that is wrong, passing time aside. */
+  readonly error?: SlicenetError
+}
+
+const OBJECTS_MAX = LIMITS.chainLinksMax + 1
+
+// oxlint-disable-next-line typescript/no-explicit-any -- types of bodies differ, and only their fields are shown.
+const OBJECT_TYPES: readonly ObjectType<any>[] = [
+  ticketObject,
+  delegationObject,
+  leaseObject,
+  redeemObject,
+  advertisementObject,
+  refusalObject
+]
+
+/** Throws `NOT_FOUND`, `TOO_LARGE`, and `ENCODING_INVALID` for what holds no signed object at all. */
+export async function inspectFile(path: string, now: number): Promise<Inspection> {
+  return inspectBytes(await readFile(path), now)
+}
+
+/** `now` is UTC ms. Throws `TOO_LARGE` and `ENCODING_INVALID`. */
+export function inspectBytes(bytes: Uint8Array, now: number): Inspection {
+  const envelopes = splitEnvelopes(bytes)
+  if (envelopes.length > OBJECTS_MAX) {
+    throw new SlicenetError('TOO_LARGE', `more than ${OBJECTS_MAX} objects in one file`)
+  }
+  const found = envelopes.map(inspectEnvelope)
+  const objects = found.map(({ shown }) => shown)
+  const faulty = objects.find(({ fault }) => fault !== undefined)?.fault
+  if (faulty !== undefined) return { objects, error: new SlicenetError(faulty.code, faulty.message) }
+  const chain = inspectChain(found, now)
+  if (chain === undefined) return { objects }
+  // A chain that time has passed by was in order once.
+  const isBroken = !chain.valid && chain.code !== 'TICKET_EXPIRED' && chain.code !== 'TICKET_NOT_YET_VALID'
+  return {
+    objects,
+    chain,
+    ...(isBroken ? { error: new SlicenetError(chain.code ?? 'CHAIN_INVALID', chain.message ?? '') } : {})
+  }
+}
+
+interface Found {
+  readonly shown: InspectedObject
+  readonly signed?: Signed<SignedFields>
+}
+
+const payloadSchema = v.object({
+  type: v.pipe(v.string(), v.maxLength(64)),
+  version: v.number(),
+  body: v.record(v.string(), v.unknown())
+})
+
+function inspectEnvelope(bytes: Uint8Array): Found {
+  const envelope = decodeEnvelope(bytes)
+  const { type, body } = parse(
+    payloadSchema,
+    decodeCbor(envelope.payload),
+    'ENCODING_INVALID',
+    'not a signed object of slicenet'
+  )
+  const about = { type, id: payloadId(envelope.payload), signer: signerOf(envelope.signer), body }
+  const signature = isSigned(type, envelope) ? 'valid' : 'invalid'
+  try {
+    const objectType = OBJECT_TYPES.find((candidate) => candidate.type === type)
+    if (objectType === undefined) {
+      verifyEnvelope(type, envelope, nativeEd25519)
+      return { shown: { ...about, signature } }
+    }
+    return { shown: { ...about, signature }, signed: objectType.open(bytes) as Signed<SignedFields> }
+  } catch (error) {
+    const { code, message } = asSlicenetError(error)
+    return { shown: { ...about, signature, fault: { code, message } } }
+  }
+}
+
+function isSigned(type: string, envelope: ReturnType<typeof decodeEnvelope>): boolean {
+  try {
+    verifyEnvelope(type, envelope, nativeEd25519)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function signerOf(publicKey: Uint8Array): string {
+  try {
+    return principalOfPublicKey(publicKey)
+  } catch {
+    return `no principal: ${Buffer.from(publicKey).toString('hex')}`
+  }
+}
+
+function inspectChain(found: readonly Found[], now: number): Inspection['chain'] {
+  const [first, ...rest] = found
+  const isChain =
+    first?.shown.type === 'delegation' &&
+    rest.length > 0 &&
+    rest.every(({ shown }) => shown.type === 'ticket')
+  if (!isChain) return undefined
+  const tickets = rest.map(({ signed }) => signed as Signed<Ticket>)
+  const leaf = tickets.at(-1)?.body
+  const fault = chainFault(
+    { delegation: first.signed as Signed<Delegation>, tickets },
+    { node: leaf?.node ?? '', holder: leaf?.holder ?? '', now }
+  )
+  return fault === undefined ? { valid: true } : { valid: false, code: fault.code, message: fault.message }
+}
+
+/** One envelope, a list of envelopes, or text with one envelope a line. */
+function splitEnvelopes(bytes: Uint8Array): Uint8Array[] {
+  const text = asText(bytes)
+  if (text === undefined) return splitBinary(bytes)
+  const lines = text.split('\n').filter((line) => line.trim() !== '')
+  // Base64 that was wrapped is one object; if each line is one by itself, each is.
+  const whole = decodeText(lines.join(''))
+  if (whole !== undefined && (lines.length === 1 || isWhole(whole))) return splitBinary(whole)
+  const each = lines.slice(0, OBJECTS_MAX + 1).map((line) => decodeText(line))
+  return each.flatMap((part) => {
+    if (part === undefined) throw notAnObject()
+    return splitBinary(part)
+  })
+}
+
+function splitBinary(bytes: Uint8Array): Uint8Array[] {
+  const limits = { bytesMax: LIMITS.objectFileBytesMax, depthMax: LIMITS.objectDepthMax }
+  const value = decodeCbor(bytes, limits)
+  if (!Array.isArray(value)) return [bytes]
+  const listSchema = v.pipe(v.array(byteString(1, LIMITS.objectBytesMax * 2)), v.minLength(1))
+  return parse(listSchema, value, 'ENCODING_INVALID', 'not a list of signed objects')
+}
+
+function isWhole(bytes: Uint8Array): boolean {
+  try {
+    splitBinary(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function asText(bytes: Uint8Array): string | undefined {
+  return bytes.every((byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 0x20 && byte < 0x7f))
+    ? Buffer.from(bytes).toString('latin1')
+    : undefined
+}
+
+function decodeText(text: string): Uint8Array | undefined {
+  const packed = text.replaceAll(/\s/g, '')
+  if (packed !== '' && /^(?:[0-9a-fA-F]{2})+$/.test(packed)) return new Uint8Array(Buffer.from(packed, 'hex'))
+  if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(packed)) return new Uint8Array(Buffer.from(packed, 'base64'))
+  return undefined
+}
+
+function notAnObject(): SlicenetError {
+  return new SlicenetError('ENCODING_INVALID', 'the file holds no signed object', {
+    hint: 'expected an envelope or a list of them, as bytes, base64 or hex'
+  })
+}
+
+async function readFile(path: string): Promise<Uint8Array> {
+  try {
+    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+    try {
+      const buffer = new Uint8Array(LIMITS.objectFileBytesMax + 1)
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, 0)
+      if (bytesRead <= LIMITS.objectFileBytesMax) return buffer.subarray(0, bytesRead)
+    } finally {
+      await file.close()
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') throw new SlicenetError('NOT_FOUND', `there is no file ${path}`, { cause: error })
+    throw new SlicenetError('ENCODING_INVALID', `${path} cannot be read: ${code ?? 'unknown error'}`, {
+      cause: error
+    })
+  }
+  throw new SlicenetError('TOO_LARGE', `${path} has more than ${LIMITS.objectFileBytesMax} bytes`)
+}
