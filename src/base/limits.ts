@@ -74,12 +74,10 @@ export const LIMITS = {
   storeGroupBytesMax: 16 * 1024 * 1024,
   /** A journal segment that has reached this is closed and the next one begun. */
   storeSegmentBytesMax: 64 * 1024 * 1024,
-  /** Network links of a node; their addresses, devices and traffic classes are numbered up to here. */
-  vserversPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
   devnetHostsMax: 200,
-  /** Each takes 65,536 user ids of the host, of which there are 2³². */
+  /** Each takes 65,536 user ids of the host, of which there are 2³², and a number for its device, address and class. */
   vserversPerNodeMax: 512,
   /** Virtual machines that a node makes or removes at the same time; more wait their turn. */
   vserversInWorkMax: 4,
@@ -98,6 +96,5 @@ export const LIMITS = {
   /** A file of a signed object or a chain of them, as text or as bytes. */
   objectFileBytesMax: 512 * 1024,
   /** What `slice exec --json` and `slice logs --json` gather into their document. */
-  gatheredOutputBytesMax: 4 * 1024 * 1024,
-  logBytesPerVserverMax: 4 * 1024 * 1024
+  gatheredOutputBytesMax: 4 * 1024 * 1024
 } as const

@@ -66,7 +66,7 @@ function parseName(text: string): string {
 
 async function up(context: CommandContext, options: UpOptions): Promise<Outcome> {
   const { directory, ...rest } = options
-  const { devnetUp } = await context.services.devnet()
+  const { devnetUp } = await context.services.devnet(context.environment)
   const view = await devnetUp({
     ...rest,
     ...(directory === undefined ? {} : { directory: resolve(directory) }),
@@ -77,13 +77,13 @@ async function up(context: CommandContext, options: UpOptions): Promise<Outcome>
 }
 
 async function down(context: CommandContext, { name }: NameOption): Promise<Outcome> {
-  const { devnetDown } = await context.services.devnet()
+  const { devnetDown } = await context.services.devnet(context.environment)
   await devnetDown({ name, onProgress: context.progress })
   return { document: { name }, text: () => `${name} is down\n` }
 }
 
 async function status(context: CommandContext, { name }: NameOption): Promise<Outcome> {
-  const { devnetStatus } = await context.services.devnet()
+  const { devnetStatus } = await context.services.devnet(context.environment)
   return outcomeOf(await devnetStatus(name))
 }
 
@@ -93,7 +93,7 @@ async function exec(
   options: NameOption
 ): Promise<Outcome> {
   const argv = requireProgram(context)
-  const { devnetExec } = await context.services.devnet()
+  const { devnetExec } = await context.services.devnet(context.environment)
   const exitCode = await devnetExec({ ...options, argv, ...(host === undefined ? {} : { host }) })
   return { exitCode }
 }

@@ -3,23 +3,15 @@
  * `--help` must not wait for a network stack.
  */
 import type { ControlCaller } from '../daemon/control-client.ts'
+import type { DaemonInit } from '../daemon/daemon.ts'
 import type { Devnet } from '../daemon/devnet.ts'
 import { systemDoctor, type DoctorComponents } from '../daemon/doctor.ts'
 import type { Environment } from '../daemon/environment.ts'
 import type { Images } from '../daemon/images.ts'
-import { SlicenetError } from '../base/errors.ts'
 
 export interface EmbeddedPeer {
   readonly call: ControlCaller
   stop(): Promise<void>
-}
-
-export interface DaemonInit {
-  readonly environment: Environment
-  /** Absolute path; absent means the environment's, which need not exist. */
-  readonly configFile?: string
-  /** Its abort ends the daemon in order. */
-  readonly signal: AbortSignal
 }
 
 export interface Services {
@@ -30,7 +22,7 @@ export interface Services {
   }) => Promise<EmbeddedPeer>
   /** Resolves when the daemon has ended in order. */
   readonly runDaemon: (init: DaemonInit) => Promise<void>
-  readonly devnet: () => Promise<Devnet>
+  readonly devnet: (environment: Environment) => Promise<Devnet>
   readonly images: (environment: Environment) => Promise<Images>
   readonly doctor: DoctorComponents
   /** The TCP ports that this machine's daemon listens on. */
@@ -38,17 +30,13 @@ export interface Services {
   readonly now: () => number
 }
 
-const DEFAULT_LISTEN_PORTS = [4001]
-
-function notThere(what: string): never {
-  throw new SlicenetError('INTERNAL', `${what} is not part of this build`)
-}
-
 export const systemServices: Services = {
-  runDaemon: async () => notThere('the daemon'),
-  devnet: async () => notThere('the devnet'),
-  images: async () => notThere('the image store'),
+  startEmbedded: async (init) => (await import('../daemon/daemon.ts')).startEmbedded(init),
+  runDaemon: async (init) => (await import('../daemon/daemon.ts')).runDaemon(init),
+  devnet: async (environment) => (await import('../daemon/devnet.ts')).createDevnet(environment),
+  images: async (environment) => (await import('../daemon/images.ts')).createImages(environment),
   doctor: systemDoctor,
-  listenPorts: async () => DEFAULT_LISTEN_PORTS,
+  listenPorts: async (environment) =>
+    (await import('../daemon/config.ts')).configuredPorts(environment.configFile),
   now: () => Date.now()
 }

@@ -108,7 +108,10 @@ export const controlProtocol = {
     },
     /** Of a node: the leases on it. Of a researcher's peer: the leases it holds. */
     leaseList: { params: emptySchema, result: v.strictObject({ leases: v.array(leaseViewSchema) }) },
-    /** Ends the daemon in order; vservers run on. */
-    shutdown: { params: emptySchema, result: emptySchema }
+    /**
+     * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
+     * and what it has on the machine is taken away first.
+     */
+    shutdown: { params: v.strictObject({ giveUpNode: v.boolean() }), result: emptySchema }
   }
 } as const

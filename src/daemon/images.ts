@@ -1,5 +1,11 @@
 /** The machine's images, for the CLI: what enforcement's image store and builder do. */
 
+import { systemClock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { buildImage, IMAGE_KINDS } from '../enforce/image-build.ts'
+import { ImageStore } from '../enforce/image-store.ts'
+import type { Environment } from './environment.ts'
+
 export interface ImageView {
   /** `sha256:<64 hex digits>`. */
   readonly id: string
@@ -21,4 +27,24 @@ export interface Images {
   readonly buildImage: (name: string, options: ImageOptions) => Promise<ImageView>
   readonly importImage: (path: string, name: string) => Promise<ImageView>
   readonly listImages: () => Promise<readonly ImageView[]>
+}
+
+/** The machine's image store and builder. */
+export async function createImages(environment: Environment): Promise<Images> {
+  const images = new ImageStore({ clock: systemClock }, { directory: environment.imagesDirectory })
+  await images.start()
+  return {
+    kinds: IMAGE_KINDS,
+    async buildImage(name, { onProgress, signal }) {
+      const kind = IMAGE_KINDS.find((known) => known === name)
+      if (kind === undefined) {
+        throw new SlicenetError('USAGE', `there is no recipe for an image ${name}`, {
+          hint: `recipes are ${IMAGE_KINDS.join(', ')}; import anything else with \`slicenet image import\``
+        })
+      }
+      return buildImage(kind, { images }, { onProgress, signal })
+    },
+    importImage: (path, name) => images.import(path, { name }),
+    listImages: () => images.list()
+  }
 }

@@ -54,7 +54,7 @@ export interface OciEnforcerComponents {
 export interface OciEnforcerInit {
   /** This node's own directory for disks and records. */
   readonly stateDir: string
-  /** Names the node on this machine: up to 12 characters of `[a-z0-9]`. */
+  /** Names the node on this machine: up to 24 characters of `[a-z0-9-]`, the first no dash. */
   readonly nodeShort: string
   /** First host id of this node's window; see `nodeUidBase`. */
   readonly uidBase: number
@@ -89,7 +89,8 @@ export class OciEnforcer implements Enforcer {
   #started: Started | undefined
 
   constructor(components: OciEnforcerComponents, init: OciEnforcerInit) {
-    if (!/^[a-z0-9]{1,12}$/.test(init.nodeShort)) throw new TypeError('nodeShort is 1 to 12 of [a-z0-9]')
+    if (!/^[a-z0-9][a-z0-9-]{0,23}$/.test(init.nodeShort))
+      throw new TypeError('nodeShort is 1 to 24 of [a-z0-9-]')
     this.#components = components
     this.#init = init
     this.#runDir = init.runDir ?? join('/run/slicenet', init.nodeShort)

@@ -52,6 +52,7 @@ export class Delegator implements Startable {
   readonly #delegations = new Map<Principal, Signed<Delegation>>()
   /** Ids that their agents have taken since this process began. */
   readonly #taken = new Set<string>()
+  readonly #listeners = new Set<() => void>()
   #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: DelegatorComponents, init: DelegatorInit) {
@@ -75,6 +76,11 @@ export class Delegator implements Startable {
     const loop = this.#loop
     this.#loop = undefined
     await loop?.stop()
+  }
+
+  /** Calls back whenever an agent took a delegation. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener)
   }
 
   /** Agents that hold a delegation of this node now. */
@@ -110,6 +116,7 @@ export class Delegator implements Startable {
     await callAgent(share.agent)('delegate', { delegation: delegation.bytes }, { signal: callSignal })
     if (known !== undefined) this.#taken.delete(known.id)
     this.#taken.add(delegation.id)
+    for (const listener of this.#listeners) listener()
     logger.info('delegated', { agent: share.agent, delegation: delegation.id })
   }
 

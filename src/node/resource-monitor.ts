@@ -52,7 +52,7 @@ export class ResourceMonitor implements Startable {
   async start(): Promise<void> {
     if (this.#loop !== undefined) return
     const { manager, clock, logger } = this.#components
-    this.#unsubscribe = manager.onChange(() => this.#soon())
+    this.#unsubscribe = manager.onChange(() => this.reportSoon())
     this.#loop = repeat(
       () => this.#report(),
       { clock, onError: (error) => logger.warn('advertising failed', { error }) },
@@ -68,8 +68,9 @@ export class ResourceMonitor implements Startable {
     await loop?.stop()
   }
 
-  #soon(): void {
-    if (this.#pending !== undefined) return
+  /** Reports within a moment; many calls make one report. */
+  reportSoon(): void {
+    if (this.#pending !== undefined || this.#loop === undefined) return
     this.#pending = setTimeout(() => {
       this.#pending = undefined
       this.#report().catch((error: unknown) => this.#components.logger.warn('advertising failed', { error }))

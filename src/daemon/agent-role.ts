@@ -1,0 +1,127 @@
+/** The role of an agent: its book and grants, its own adverts, and listening for the nodes that it serves. */
+import { Agent } from '../agent/agent.ts'
+import { Lifecycle, repeat, type Startable } from '../base/lifecycle.ts'
+import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
+import { agentProtocol } from '../protocol/agent-protocol.ts'
+import { nodeProtocol } from '../protocol/node-protocol.ts'
+import { advertisementObject, type NodeAdvertisement } from '../ticket/advertisement.ts'
+import type { AgentConfig, DaemonConfig } from './config.ts'
+import type { RoleComponents } from './node-role.ts'
+
+export interface AgentRoleInit {
+  readonly config: DaemonConfig
+  readonly agent: AgentConfig
+  readonly epoch: number
+}
+
+const SETTLE_INTERVAL_MS = 15_000
+const CHANGE_POLL_MS = 500
+
+export class AgentRole implements Startable {
+  readonly #components: RoleComponents
+  readonly #init: AgentRoleInit
+  readonly #agent: Agent
+  #advertised = { at: -Infinity, what: '' }
+  #parts: Lifecycle | undefined
+  #seq = 0
+
+  constructor(components: RoleComponents, init: AgentRoleInit) {
+    const { key, store, host, directory, clock, logger } = components
+    const { holders, longestTerm, hold, rights } = init.agent
+    this.#components = components
+    this.#init = init
+    this.#agent = new Agent(
+      {
+        key,
+        store,
+        clock,
+        logger: logger.child('agent'),
+        advertOf: (node) => directory.get(node, 'node')?.advert,
+        callNode: (node) => host.caller(nodeProtocol, node)
+      },
+      {
+        policy: { holders, durationMsMax: longestTerm, rights },
+        holdMs: hold,
+        settleIntervalMs: SETTLE_INTERVAL_MS
+      }
+    )
+  }
+
+  /** Nodes whose delegation it holds now. */
+  get delegations(): number {
+    return this.#agent.nodes().length
+  }
+
+  async start(): Promise<void> {
+    if (this.#parts !== undefined) return
+    const { host, directory, clock, logger } = this.#components
+    const advertising: Startable = {
+      start: async () => {
+        directory.subscribe(AGENTS_TOPIC)
+        directory.announceAgent()
+        loop = repeat(
+          () => this.#advertise(),
+          { clock, onError: (error) => logger.warn('advertising failed', { error }) },
+          { intervalMs: CHANGE_POLL_MS }
+        )
+      },
+      stop: async () => loop?.stop()
+    }
+    let loop: { stop(): Promise<void> } | undefined
+    this.#parts = new Lifecycle([this.#agent, advertising])
+    await this.#parts.start()
+    await host.serve(agentProtocol, this.#agent.handlers())
+  }
+
+  async stop(): Promise<void> {
+    const parts = this.#parts
+    this.#parts = undefined
+    await parts?.stop()
+  }
+
+  /** Says what it serves, now and then and as soon as that changed, and listens to where its nodes are. */
+  async #advertise(): Promise<void> {
+    const { key, host, directory, clock } = this.#components
+    const { config, epoch } = this.#init
+    const served = this.#agent.nodes()
+    const adverts = served.flatMap((node) => {
+      const body = directory.get(node, 'node')?.advert.body
+      return body?.role === 'node' ? [body] : []
+    })
+    const regions = valuesOf(adverts, 'region')
+    const organisations = valuesOf(adverts, 'organisation')
+    for (const region of regions) directory.subscribe(regionTopic(region))
+    for (const organisation of organisations) directory.subscribe(organisationTopic(organisation))
+    const what = JSON.stringify([served.length, regions, organisations])
+    const due = clock.monotonic() - this.#advertised.at >= config.advertEvery
+    if (!due && what === this.#advertised.what) return
+    const now = clock.now()
+    this.#seq = Math.max(this.#seq + 1, now)
+    const advert = advertisementObject.sign(
+      {
+        role: 'agent',
+        issuer: key.principal,
+        notBefore: now,
+        notAfter: now + config.advertLife,
+        seq: this.#seq,
+        name: config.name,
+        epoch,
+        multiaddrs: host.multiaddrs(),
+        attributes: { organisation: config.organisation, region: config.region },
+        nodes: served.length,
+        regions,
+        organisations
+      },
+      key
+    )
+    this.#advertised = { at: clock.monotonic(), what }
+    await directory.publish(advert, { topics: [AGENTS_TOPIC], agents: [] })
+  }
+}
+
+function valuesOf(adverts: readonly NodeAdvertisement[], attribute: string): string[] {
+  const values = adverts
+    .map(({ attributes }) => attributes[attribute])
+    .filter((value) => typeof value === 'string')
+  return [...new Set(values)].sort().slice(0, 64)
+}

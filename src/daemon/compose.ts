@@ -1,0 +1,197 @@
+/**
+ * Wires a peer of all its parts: the store, the libp2p host, the directory, the roles that its configuration turns
+ * on, and the broker and service manager that every peer has. Parts start in order and stop in reverse.
+ */
+import * as v from 'valibot'
+import type { Clock } from '../base/clock.ts'
+import { Lifecycle, repeat, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import { Broker } from '../broker/broker.ts'
+import { createDirectory, type Directory } from '../peer/directory.ts'
+import { createPeerHost, type PeerHost } from '../peer/host.ts'
+import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
+import { agentProtocol } from '../protocol/agent-protocol.ts'
+import { nodeProtocol } from '../protocol/node-protocol.ts'
+import { ServiceManager } from '../service/service-manager.ts'
+import type { Store } from '../store/store.ts'
+import type { SigningKey } from '../ticket/principal.ts'
+import { cborCodec } from '../wire/codec.ts'
+import { AgentRole } from './agent-role.ts'
+import type { DaemonConfig } from './config.ts'
+import { NodeRole, type RoleComponents } from './node-role.ts'
+
+export interface PeerParts {
+  readonly host: PeerHost
+  readonly directory: Directory
+  readonly broker: Broker
+  readonly services: ServiceManager
+  readonly node: NodeRole | undefined
+  readonly agent: AgentRole | undefined
+}
+
+export interface ComposeComponents {
+  readonly key: SigningKey
+  readonly store: Store
+  readonly clock: Clock
+  readonly random: Random
+  readonly logger: Logger
+}
+
+export interface ComposeInit {
+  readonly config: DaemonConfig
+  readonly stateDirectory: string
+  readonly imagesDirectory: string
+  /** A peer that lives as long as one command answers nobody and keeps nothing for the DHT. */
+  readonly shortLived: boolean
+}
+
+const RESUME_INTERVAL_MS = 10_000
+const FIND_AGENTS_INTERVAL_MS = 120_000
+const PULL_INTERVAL_MS = 30_000
+
+/** Makes the parts; the store is started here, because the parts are made from what it holds. */
+export class ComposedPeer implements Startable {
+  readonly #components: ComposeComponents
+  readonly #init: ComposeInit
+  #parts: PeerParts | undefined
+  #life: Lifecycle | undefined
+
+  constructor(components: ComposeComponents, init: ComposeInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  /** Only once started. */
+  get parts(): PeerParts {
+    if (this.#parts === undefined) throw new TypeError('the peer is not started')
+    return this.#parts
+  }
+
+  async start(): Promise<void> {
+    if (this.#life !== undefined) return
+    const { store } = this.#components
+    const { config } = this.#init
+    await store.start()
+    try {
+      const epoch = await countStart(store)
+      const parts = wire(this.#components, this.#init, epoch)
+      this.#parts = parts
+      const { host, directory, services, node, agent } = parts
+      this.#life = new Lifecycle([
+        host,
+        directory,
+        ...(node === undefined ? [] : [node]),
+        ...(agent === undefined ? [] : [agent]),
+        ...(config.node === undefined || agent !== undefined ? [listening(parts, this.#components)] : []),
+        services
+      ])
+      await this.#life.start()
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  async stop(): Promise<void> {
+    const life = this.#life
+    this.#life = undefined
+    try {
+      await life?.stop()
+    } finally {
+      this.#parts = undefined
+      await this.#components.store.stop()
+    }
+  }
+}
+
+function wire(components: ComposeComponents, init: ComposeInit, epoch: number): PeerParts {
+  const { key, store, clock, random, logger } = components
+  const { config, stateDirectory, imagesDirectory, shortLived } = init
+  const host = createPeerHost(
+    { logger: logger.child('peer'), clock },
+    {
+      key,
+      listen: shortLived ? [] : config.listen,
+      ...(config.announce === undefined ? {} : { announce: config.announce }),
+      bootstrap: config.bootstrap,
+      stateDirectory,
+      dhtMode: shortLived ? 'client' : 'server'
+    }
+  )
+  // Agents and researchers gather adverts; a node only makes its own.
+  const collects = config.node === undefined || config.agent !== undefined
+  const directory = createDirectory(
+    { host, clock, logger: logger.child('directory') },
+    { collects, pullIntervalMs: PULL_INTERVAL_MS }
+  )
+  const broker = new Broker({
+    directory,
+    clock,
+    logger: logger.child('broker'),
+    callAgent: (agent) => host.caller(agentProtocol, agent)
+  })
+  const services = new ServiceManager(
+    {
+      key,
+      store,
+      broker,
+      callNode: (node) => host.caller(nodeProtocol, node),
+      clock,
+      random,
+      logger: logger.child('service')
+    },
+    { retryMs: RESUME_INTERVAL_MS }
+  )
+  const role: RoleComponents = { key, store, host, directory, clock, logger }
+  return {
+    host,
+    directory,
+    broker,
+    services,
+    node:
+      config.node === undefined
+        ? undefined
+        : new NodeRole(role, { config, node: config.node, stateDirectory, imagesDirectory, epoch }),
+    agent:
+      config.agent === undefined ? undefined : new AgentRole(role, { config, agent: config.agent, epoch })
+  }
+}
+
+/**
+ * How one who looks for nodes hears of them: agents are found through the DHT now and then, and where they say that
+ * they serve nodes is listened to.
+ */
+function listening({ directory }: PeerParts, { clock, logger }: ComposeComponents): Startable {
+  let loop: { stop(): Promise<void> } | undefined
+  let unsubscribe = (): void => {}
+  return {
+    async start() {
+      directory.subscribe(AGENTS_TOPIC)
+      unsubscribe = directory.on('update', ({ advert: { body } }) => {
+        if (body.role !== 'agent') return
+        for (const region of body.regions) directory.subscribe(regionTopic(region))
+        for (const organisation of body.organisations) directory.subscribe(organisationTopic(organisation))
+      })
+      loop = repeat(
+        async (signal) => void (await directory.findAgents({ signal })),
+        { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
+        { intervalMs: FIND_AGENTS_INTERVAL_MS }
+      )
+    },
+    async stop() {
+      unsubscribe()
+      await loop?.stop()
+    }
+  }
+}
+
+const epochCodec = cborCodec(v.pipe(v.number(), v.integer()))
+
+/** Each start is a new epoch, so that others see that a peer began anew. */
+async function countStart(store: Store): Promise<number> {
+  const before = await store.get('daemon', 'epoch')
+  const epoch = (before === undefined ? 0 : epochCodec.decode(before)) + 1
+  await store.commit([{ table: 'daemon', key: 'epoch', value: epochCodec.encode(epoch) }])
+  return epoch
+}

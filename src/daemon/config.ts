@@ -1,0 +1,201 @@
+/**
+ * The daemon's configuration file, typed: YAML in, `DaemonConfig` out, every field checked and no unknown one passed
+ * over. Which roles a daemon has is which of the sections `node` and `agent` its file has.
+ */
+import { readFile } from 'node:fs/promises'
+import { multiaddr } from '@multiformats/multiaddr'
+import * as v from 'valibot'
+import { parse as parseYaml } from 'yaml'
+import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import { byteUnit, cpuUnit, durationUnit, rateUnit, type Unit } from '../base/units.ts'
+import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
+import { principalSchema } from '../ticket/principal.ts'
+import { rightsSchema } from '../ticket/resource-schema.ts'
+import { parse } from '../wire/codec.ts'
+
+function amount(unit: Unit) {
+  return v.pipe(
+    v.union([v.string(), v.number()], `expected ${unit.expected}`),
+    v.transform((input) => unit.parse(String(input))),
+    v.custom<number>((value) => value !== undefined, `expected ${unit.expected}`)
+  )
+}
+
+const text = v.pipe(v.string(), v.minLength(1), v.maxLength(128))
+const nameSchema = v.pipe(
+  v.string(),
+  v.maxLength(64),
+  v.regex(/^[\w.-]+$/, 'expected letters, digits, . _ -')
+)
+const multiaddrSchema = v.pipe(
+  v.string(),
+  v.check(isMultiaddr, 'expected a multiaddr such as /ip4/0.0.0.0/tcp/4001')
+)
+const peerAddressSchema = v.pipe(
+  v.string(),
+  v.check(
+    (input) => isMultiaddr(input) && /\/p2p\/12D3KooW\w+$/.test(input),
+    'expected a multiaddr that ends in /p2p/<peer id>'
+  )
+)
+const percent = (max: number) => v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(max))
+const cidr = v.pipe(
+  v.string(),
+  v.regex(/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/, 'expected a range such as 192.0.2.0/24')
+)
+
+/** `tcp/20000-29999` or `udp/53`. */
+const portRangeText = v.pipe(
+  v.string(),
+  v.transform(parsePortRange),
+  v.custom<PortRange>((range) => range !== undefined, 'expected a range such as tcp/20000-29999')
+)
+
+const agentShareSchema = v.strictObject({
+  /** Where the agent is; the peer id at its end says who. */
+  address: peerAddressSchema,
+  sharePercent: v.optional(percent(100)),
+  overbookPercent: v.optional(percent(1000), 100),
+  maxDepth: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(LIMITS.chainLinksMax)), 3),
+  /** Default: an equal part of the node's ports. */
+  ports: v.optional(v.array(portRangeText)),
+  rights: v.optional(rightsSchema, [])
+})
+
+const nodeSchema = v.strictObject({
+  /** Names the node among those on this machine: in cgroups, run-time directories and the like. */
+  shortName: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9-]{0,23}$/))),
+  /** Numbers the nodes on this machine, so that their vservers never share user ids. */
+  index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(14)), 0),
+  /** The IPv4 address by which the world knows the node. Default: the uplink's. */
+  address: v.optional(v.pipe(v.string(), v.ipv4())),
+  uplink: v.optional(
+    v.strictObject({
+      /** Default: the device of the default route. */
+      device: v.optional(text),
+      /** The administrator's cap on all that leaves the node, and what its own traffic is guaranteed of it. */
+      rate: v.optional(amount(rateUnit), '100Mbps'),
+      own: v.optional(amount(rateUnit), '10Mbps')
+    }),
+    {}
+  ),
+  /** Private ranges that vservers may reach. */
+  allowedPrivateRanges: v.optional(v.array(cidr), []),
+  /** Caps on what may be leased. Default: what the machine has. */
+  capacity: v.optional(
+    v.strictObject({
+      cpu: v.optional(amount(cpuUnit)),
+      memory: v.optional(amount(byteUnit)),
+      disk: v.optional(amount(byteUnit)),
+      egress: v.optional(amount(rateUnit)),
+      egressPerDay: v.optional(amount(byteUnit)),
+      pids: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1)))
+    }),
+    {}
+  ),
+  /** Size of the file system for vservers' disks; the file takes only what is used. */
+  volume: v.optional(amount(byteUnit), '20GiB'),
+  /** Ports that slices may own. */
+  ports: v.optional(v.pipe(v.array(portRangeText), v.minLength(1)), [
+    'tcp/20000-29999',
+    'udp/20000-29999',
+    'icmp/20000-29999'
+  ]),
+  agents: v.pipe(v.array(agentShareSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
+  delegationTerm: v.optional(amount(durationUnit), '7d')
+})
+
+const agentSchema = v.strictObject({
+  holders: v.optional(v.union([v.literal('anyone'), v.array(principalSchema)]), 'anyone'),
+  longestTerm: v.optional(amount(durationUnit), '30d'),
+  hold: v.optional(amount(durationUnit), '5m'),
+  rights: v.optional(rightsSchema, [])
+})
+
+const schema = v.strictObject({
+  name: nameSchema,
+  organisation: v.optional(text, 'none'),
+  region: v.optional(text, 'none'),
+  site: v.optional(text),
+  country: v.optional(text),
+  listen: v.optional(v.array(multiaddrSchema), ['/ip4/0.0.0.0/tcp/4001']),
+  announce: v.optional(v.array(multiaddrSchema)),
+  bootstrap: v.optional(v.array(peerAddressSchema), []),
+  /** How often adverts are made anew, and how long each is good for. */
+  advertEvery: v.optional(amount(durationUnit), '30s'),
+  advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),
+  node: v.optional(nodeSchema),
+  agent: v.optional(agentSchema)
+})
+
+export type DaemonConfig = v.InferOutput<typeof schema>
+export type NodeConfig = NonNullable<DaemonConfig['node']>
+export type AgentConfig = NonNullable<DaemonConfig['agent']>
+
+function isMultiaddr(input: string): boolean {
+  try {
+    multiaddr(input)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function parsePortRange(input: string): PortRange | undefined {
+  const match = /^([a-z]+)\/(\d{1,5})(?:-(\d{1,5}))?$/.exec(input)
+  if (match === null) return undefined
+  const [, protocol, from, to] = match
+  const first = Number(from)
+  const last = Number(to ?? from)
+  if (!isPortProtocol(protocol) || first < 1 || last < first || last > 65_535) return undefined
+  return { protocol, first, last }
+}
+
+function isPortProtocol(input: string | undefined): input is PortProtocol {
+  return PORT_PROTOCOLS.some((protocol) => protocol === input)
+}
+
+/** Throws `CONFIG_INVALID` naming the file and each field that is wrong. */
+export function parseConfig(yaml: string, file: string): DaemonConfig {
+  let document: unknown
+  try {
+    document = parseYaml(yaml, { maxAliasCount: 0 })
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error)
+    throw new SlicenetError('CONFIG_INVALID', `${file}: ${message}`, { cause: error })
+  }
+  return parse(schema, document ?? {}, 'CONFIG_INVALID', file)
+}
+
+/** Reads a configuration file; where there is none and none was asked for, a peer without roles. */
+export async function loadConfig(
+  file: string,
+  options: { readonly required: boolean }
+): Promise<DaemonConfig> {
+  let yaml: string
+  try {
+    yaml = await readFile(file, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' && !options.required) return parseConfig('name: peer', file)
+    throw new SlicenetError(
+      'CONFIG_INVALID',
+      `the configuration ${file} cannot be read: ${code ?? 'unknown error'}`,
+      {
+        cause: error
+      }
+    )
+  }
+  return parseConfig(yaml, file)
+}
+
+/** The TCP ports that a daemon with this configuration listens on. Throws `CONFIG_INVALID`. */
+export async function configuredPorts(file: string): Promise<number[]> {
+  const { listen } = await loadConfig(file, { required: false })
+  return tcpPorts(listen)
+}
+
+export function tcpPorts(listen: readonly string[]): number[] {
+  return listen.map((address) => Number(/\/tcp\/(\d+)/.exec(address)?.[1] ?? 0)).filter((port) => port !== 0)
+}

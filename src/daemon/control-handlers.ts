@@ -1,0 +1,169 @@
+/** What the daemon answers on its control socket, over the parts of the peer. */
+import { SlicenetError } from '../base/errors.ts'
+import { nodeProtocol } from '../protocol/node-protocol.ts'
+import type { Handlers } from '../protocol/method.ts'
+import type { MemberRecord } from '../service/slice-book.ts'
+import type { Lease } from '../ticket/lease.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import type { PeerParts } from './compose.ts'
+import type { DaemonConfig } from './config.ts'
+import type { ControlMethods } from './control-client.ts'
+import type { LeaseView, NodeView } from './control-protocol.ts'
+import { VERSION } from './version.ts'
+import type { FoundNode } from '../broker/broker.ts'
+
+type ControlHandlers = Handlers<ControlMethods>
+
+export interface ControlHandlersInit {
+  readonly config: DaemonConfig
+  /** UTC ms. */
+  readonly startedAt: number
+  /** Told when somebody asks the daemon to end. */
+  readonly onShutdown: (options: { readonly giveUpNode: boolean }) => Promise<void>
+}
+
+export function controlHandlers(parts: () => PeerParts, init: ControlHandlersInit): ControlHandlers {
+  return {
+    ...overviewHandlers(parts, init),
+    ...sliceHandlers(parts),
+    ...memberHandlers(parts),
+    async shutdown(options) {
+      await init.onShutdown(options)
+      return {}
+    }
+  }
+}
+
+function overviewHandlers(
+  parts: () => PeerParts,
+  { config, startedAt }: ControlHandlersInit
+): Pick<ControlHandlers, 'status' | 'find' | 'leaseList'> {
+  return {
+    async status() {
+      const { host, directory, node, agent } = parts()
+      const adverts = directory.entries().map(({ advert }) => advert.body.role)
+      return {
+        version: VERSION,
+        principal: host.principal,
+        name: config.name,
+        roles: [
+          ...(node === undefined ? [] : ['node' as const]),
+          ...(agent === undefined ? [] : ['agent' as const])
+        ],
+        multiaddrs: host.multiaddrs(),
+        pid: process.pid,
+        startedAt,
+        peers: host.connected().length,
+        nodesKnown: adverts.filter((role) => role === 'node').length,
+        agentsKnown: adverts.filter((role) => role === 'agent').length,
+        delegations: node?.delegations ?? agent?.delegations ?? 0,
+        leases: node?.manager.table.holding().length ?? 0
+      }
+    },
+    async find({ query }, { signal }) {
+      const { found, mismatches } = await parts().broker.find(query, { signal })
+      if (found.length > 0) return { nodes: found.map(nodeView) }
+      if (mismatches.length === 0) {
+        throw new SlicenetError('NO_MATCH', 'no node is known', {
+          hint: 'see with `slicenet status` whether this peer is connected; adverts may take a moment after a start',
+          details: { nodes: [] }
+        })
+      }
+      throw new SlicenetError('NO_MATCH', `none of ${mismatches.length} nodes matches`, {
+        details: { nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })) }
+      })
+    },
+    async leaseList() {
+      const { node, services } = parts()
+      const onNode = node?.manager.table.all() ?? []
+      const held = (await services.list()).flatMap(({ name }) => services.members(name))
+      return {
+        leases: [
+          ...onNode.map(({ lease, state }) => leaseView(lease, state)),
+          ...held.flatMap(({ lease }) => (lease === undefined ? [] : [leaseView(lease, 'held')]))
+        ]
+      }
+    }
+  }
+}
+
+function sliceHandlers(
+  parts: () => PeerParts
+): Pick<ControlHandlers, 'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceDelete'> {
+  return {
+    sliceCreate: (description, { emit, signal }) =>
+      parts().services.create(description, { onProgress: emit, signal }),
+    sliceList: async (_params, { signal }) => ({ slices: await parts().services.list({ signal }) }),
+    sliceShow: ({ slice }, { signal }) => parts().services.show(slice, { signal }),
+    async sliceDelete({ slice }, { emit, signal }) {
+      const { deleted, unreachable } = await parts().services.delete(slice, { onProgress: emit, signal })
+      return { deleted, unreachable: [...unreachable] }
+    }
+  }
+}
+
+function memberHandlers(parts: () => PeerParts): Pick<ControlHandlers, 'sliceExec' | 'sliceLogs'> {
+  const callNode = (member: MemberRecord) => parts().host.caller(nodeProtocol, member.node)
+  return {
+    async sliceExec({ slice, member: prefix, program }, { input, emit, signal }) {
+      const [member] = parts().services.members(slice, prefix)
+      const lease = member?.lease?.id
+      if (member === undefined || lease === undefined) {
+        throw new SlicenetError('NOT_FOUND', `slice ${slice} has no member to run on`)
+      }
+      return callNode(member)('exec', { lease, program }, { onItem: emit, input, signal })
+    },
+    async sliceLogs({ slice, member: prefix, follow }, { emit, signal }) {
+      const members = parts().services.members(slice, prefix)
+      await Promise.all(
+        members.map(async (member) => {
+          if (member.lease === undefined) return
+          const { node, nodeName } = member
+          await callNode(member)(
+            'logs',
+            { lease: member.lease.id, follow },
+            {
+              onItem: (item) => emit({ node, nodeName, ...item }),
+              signal
+            }
+          )
+        })
+      )
+      return {}
+    }
+  }
+}
+
+function nodeView({ advert: { body }, via }: FoundNode): NodeView {
+  return {
+    id: body.issuer,
+    name: body.name,
+    attributes: body.attributes,
+    capacity: body.capacity,
+    free: body.free,
+    images: body.images,
+    agents: [...body.agents],
+    multiaddrs: [...body.multiaddrs],
+    advertisedAt: body.notBefore,
+    expiresAt: body.notAfter,
+    via
+  }
+}
+
+function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
+  const { slice, issuer, holder, ticket, vserver, address, resources, ports, notBefore, notAfter } = body
+  return {
+    lease: id,
+    slice,
+    node: issuer,
+    holder,
+    ticket,
+    vserver,
+    address,
+    resources,
+    ports: [...ports],
+    notBefore,
+    notAfter,
+    state
+  }
+}

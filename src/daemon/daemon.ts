@@ -1,0 +1,147 @@
+/** Runs a daemon from its environment and configuration until it is told to end, and ends it in order. */
+import { join } from 'node:path'
+import { systemClock } from '../base/clock.ts'
+import { Lifecycle } from '../base/lifecycle.ts'
+import { createLogger, type Logger } from '../base/log.ts'
+import { systemRandom } from '../base/random.ts'
+import { createStore } from '../store/disk-store.ts'
+import { ComposedPeer } from './compose.ts'
+import { loadConfig, type DaemonConfig } from './config.ts'
+import type { ControlCaller } from './control-client.ts'
+import { controlHandlers } from './control-handlers.ts'
+import { createControlServer } from './control-server.ts'
+import type { Environment } from './environment.ts'
+import { createKey, loadKey } from './key-file.ts'
+import { SlicenetError } from '../base/errors.ts'
+
+export interface DaemonInit {
+  readonly environment: Environment
+  /** Absolute path; absent means the environment's, which need not exist. */
+  readonly configFile?: string
+  /** Its abort ends the daemon in order. */
+  readonly signal: AbortSignal
+  readonly onReady?: () => void
+}
+
+/**
+ * Resolves when the daemon has ended in order. Throws what kept it from starting: `CONFIG_INVALID`, `NOT_FOUND`
+ * without a key, `NOT_ROOT`, `DAEMON_RUNNING`, `STORE_LOCKED`, `STORE_CORRUPT`, `PORT_IN_USE`, `HOST_PROGRAM_MISSING`.
+ */
+export async function runDaemon(init: DaemonInit): Promise<void> {
+  const { environment, signal } = init
+  const config = await loadConfig(init.configFile ?? environment.configFile, {
+    required: init.configFile !== undefined
+  })
+  if (config.node !== undefined && process.getuid?.() !== 0) {
+    throw new SlicenetError('NOT_ROOT', 'a node makes vservers, for which it must be root', {
+      hint: 'run `slicenet daemon` as root, or take the section `node` out of its configuration'
+    })
+  }
+  const key = await loadKey(environment.keyFile)
+  const logger = createLogger({
+    level: environment.logLevel,
+    clock: systemClock,
+    write: (line) => void process.stderr.write(line)
+  })
+  const ended = Promise.withResolvers<void>()
+  const peer = new ComposedPeer(
+    { ...systemParts(environment, logger), key },
+    {
+      config,
+      stateDirectory: environment.stateDirectory,
+      imagesDirectory: environment.imagesDirectory,
+      shortLived: false
+    }
+  )
+  const handlers = controlHandlers(() => peer.parts, {
+    config,
+    startedAt: systemClock.now(),
+    onShutdown: async ({ giveUpNode }) => {
+      if (giveUpNode) await peer.parts.node?.giveUp()
+      // The caller is to have its answer first.
+      setImmediate(() => ended.resolve())
+    }
+  })
+  const control = createControlServer({ logger }, { socketPath: environment.socketPath, handlers })
+  await using life = new Lifecycle([peer, control])
+  signal.throwIfAborted()
+  signal.addEventListener('abort', () => ended.resolve(), { once: true })
+  await life.start()
+  logger.info('ready', { principal: key.principal, name: config.name })
+  init.onReady?.()
+  await ended.promise
+}
+
+function systemParts(environment: Environment, logger: Logger) {
+  return {
+    store: createStore(
+      { clock: systemClock, logger },
+      { directory: join(environment.stateDirectory, 'store') }
+    ),
+    clock: systemClock,
+    random: systemRandom,
+    logger
+  }
+}
+
+/** A peer that lives as long as one command, with the same state as a daemon's. */
+export async function startEmbedded(init: {
+  readonly environment: Environment
+  readonly signal: AbortSignal
+}): Promise<{ readonly call: ControlCaller; stop(): Promise<void> }> {
+  const { environment } = init
+  const config = withoutRoles(await loadConfig(environment.configFile, { required: false }))
+  const logger = createLogger({
+    level: environment.debug ? environment.logLevel : 'error',
+    clock: systemClock,
+    write: (line) => void process.stderr.write(line)
+  })
+  const key = await loadOrCreateKey(environment.keyFile)
+  const peer = new ComposedPeer(
+    { ...systemParts(environment, logger), key },
+    {
+      config,
+      stateDirectory: environment.stateDirectory,
+      imagesDirectory: environment.imagesDirectory,
+      shortLived: true
+    }
+  )
+  init.signal.throwIfAborted()
+  await peer.start()
+  const handlers = controlHandlers(() => peer.parts, {
+    config,
+    startedAt: systemClock.now(),
+    onShutdown: async () => {
+      throw new SlicenetError('DAEMON_UNREACHABLE', 'no daemon runs that could be ended')
+    }
+  })
+  return { call: directCaller(handlers), stop: () => peer.stop() }
+}
+
+/** A node's or agent's duties need a daemon; a command in its place is a researcher's peer. */
+function withoutRoles({ node: _node, agent: _agent, ...config }: DaemonConfig): DaemonConfig {
+  return config
+}
+
+async function loadOrCreateKey(path: string) {
+  try {
+    return await loadKey(path)
+  } catch (error) {
+    if (error instanceof SlicenetError && error.code === 'NOT_FOUND') return createKey(path)
+    throw error
+  }
+}
+
+/** Calls the handlers in the same process, as the control client does over the socket. */
+function directCaller(handlers: ReturnType<typeof controlHandlers>): ControlCaller {
+  async function* nothing(): AsyncGenerator<never> {}
+  return (method, params, options = {}) => {
+    const handler = handlers[method] as (params: unknown, call: unknown) => Promise<never>
+    return handler(params, {
+      principal: undefined,
+      signal: options.signal ?? new AbortController().signal,
+      emit: async (item: never) => options.onItem?.(item),
+      input: options.input ?? nothing()
+    })
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * Who is on a devnet: agents of different organisations that every node delegates to, so that they compete; nodes in
+ * two regions; and a researcher's peer. Agents are the bootstrap peers.
+ */
+import { SlicenetError } from '../base/errors.ts'
+import type { DevnetHost } from './devnet.ts'
+
+export interface PlannedHost {
+  readonly name: string
+  readonly roles: readonly ('node' | 'agent')[]
+  /** The configuration file's content, once everybody's address and principal are known. */
+  readonly config: (self: DevnetHost, hosts: readonly DevnetHost[]) => Record<string, unknown>
+}
+
+const PORT = 4001
+const REGIONS = ['eu', 'us']
+/** A small machine carries several nodes: each leases less than there is. */
+const CAPACITY = { cpu: 1, memory: '1GiB', disk: '2GiB', pids: 4096 }
+
+export function devnetPlan(init: {
+  readonly name: string
+  readonly nodes: number
+  readonly agents: number
+}): PlannedHost[] {
+  if (init.nodes < 1 || init.nodes > 14 || init.agents < 1 || init.agents > 26) {
+    throw new SlicenetError('USAGE', 'a devnet has 1 to 14 nodes and 1 to 26 agents')
+  }
+  const agents = Array.from({ length: init.agents }, (_item, index) => plannedAgent(index))
+  const nodes = Array.from({ length: init.nodes }, (_item, index) =>
+    plannedNode(init.name, index, init.agents)
+  )
+  return [...agents, ...nodes, plannedResearcher()]
+}
+
+function organisation(index: number): string {
+  return `org-${String.fromCharCode('a'.charCodeAt(0) + index)}`
+}
+
+function peerAddress({ address, principal }: DevnetHost): string {
+  return `/ip4/${address}/tcp/${PORT}/p2p/${principal}`
+}
+
+function agentsOf(hosts: readonly DevnetHost[]): DevnetHost[] {
+  return hosts.filter(({ roles }) => roles.includes('agent'))
+}
+
+function common(self: DevnetHost, hosts: readonly DevnetHost[]): Record<string, unknown> {
+  return {
+    name: self.name,
+    listen: [`/ip4/${self.address}/tcp/${PORT}`],
+    bootstrap: agentsOf(hosts)
+      .filter(({ name }) => name !== self.name)
+      .map(peerAddress),
+    advertEvery: '5s',
+    advertLife: '60s'
+  }
+}
+
+function plannedAgent(index: number): PlannedHost {
+  return {
+    name: `agent-${String.fromCharCode('a'.charCodeAt(0) + index)}`,
+    roles: ['agent'],
+    config: (self, hosts) => ({
+      ...common(self, hosts),
+      organisation: organisation(index),
+      region: REGIONS[index % REGIONS.length],
+      agent: { holders: 'anyone', longestTerm: '1d' }
+    })
+  }
+}
+
+function plannedNode(devnet: string, index: number, agents: number): PlannedHost {
+  return {
+    name: `node${index + 1}`,
+    roles: ['node'],
+    config: (self, hosts) => ({
+      ...common(self, hosts),
+      organisation: organisation(index % agents),
+      region: REGIONS[index % REGIONS.length],
+      site: `site${index + 1}`,
+      node: {
+        shortName: `${devnet}-${self.name}`,
+        index,
+        address: self.address,
+        uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
+        allowedPrivateRanges: ['198.18.0.0/15'],
+        capacity: CAPACITY,
+        volume: '4GiB',
+        agents: agentsOf(hosts).map((agent) => ({ address: peerAddress(agent) }))
+      }
+    })
+  }
+}
+
+function plannedResearcher(): PlannedHost {
+  return {
+    name: 'researcher',
+    roles: [],
+    config: (self, hosts) => ({ ...common(self, hosts), organisation: organisation(0) })
+  }
+}

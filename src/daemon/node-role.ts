@@ -1,0 +1,226 @@
+/** The role of a node: monitor, node manager, delegations and adverts, wired and started in order. */
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { Lifecycle, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import { nodeUidBase } from '../enforce/id-ranges.ts'
+import { ImageStore } from '../enforce/image-store.ts'
+import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
+import { OciEnforcer } from '../enforce/oci-enforcer.ts'
+import { findUplink } from '../enforce/network/uplink.ts'
+import { Delegator, type AgentShare } from '../node/delegator.ts'
+import { NodeManager } from '../node/node-manager.ts'
+import { nodeHandlers } from '../node/node-service.ts'
+import { ResourceMonitor } from '../node/resource-monitor.ts'
+import type { Directory } from '../peer/directory.ts'
+import type { PeerHost } from '../peer/host.ts'
+import { organisationTopic, regionTopic } from '../peer/topics.ts'
+import { agentProtocol } from '../protocol/agent-protocol.ts'
+import { nodeProtocol } from '../protocol/node-protocol.ts'
+import type { Store } from '../store/store.ts'
+import type { PortRange } from '../ticket/ports.ts'
+import type { SigningKey } from '../ticket/principal.ts'
+import type { Resources } from '../ticket/resources.ts'
+import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
+
+export interface RoleComponents {
+  readonly key: SigningKey
+  readonly store: Store
+  readonly host: PeerHost
+  readonly directory: Directory
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+export interface NodeRoleInit {
+  readonly config: DaemonConfig
+  readonly node: NodeConfig
+  readonly stateDirectory: string
+  readonly imagesDirectory: string
+  readonly epoch: number
+}
+
+/** How soon an agent that was not reached is tried again. */
+const DELEGATE_RETRY_MS = 1000
+
+export class NodeRole implements Startable {
+  readonly #components: RoleComponents
+  readonly #init: NodeRoleInit
+  readonly #images: ImageStore
+  readonly #network: NodeNetwork
+  readonly #enforcer: OciEnforcer
+  #delegator: Delegator | undefined
+  #manager: NodeManager | undefined
+  #parts: Lifecycle | undefined
+
+  constructor(components: RoleComponents, init: NodeRoleInit) {
+    const { clock, logger } = components
+    const { node, stateDirectory } = init
+    const shortName = node.shortName ?? components.key.principal.slice(-8).toLowerCase()
+    this.#components = components
+    this.#init = init
+    this.#images = new ImageStore({ clock }, { directory: init.imagesDirectory })
+    this.#network = createNodeNetwork(
+      { log: logger.child('network') },
+      {
+        ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
+        ...(node.address === undefined ? {} : { nodeAddress: node.address }),
+        rootBps: node.uplink.rate,
+        nodeBps: node.uplink.own,
+        reservedPorts: tcpPorts(init.config.listen).map((port) => ({
+          protocol: 'tcp' as const,
+          first: port,
+          last: port
+        })),
+        allowedPrivateRanges: node.allowedPrivateRanges,
+        stateDir: join(stateDirectory, 'network')
+      }
+    )
+    this.#enforcer = new OciEnforcer(
+      { clock, log: logger.child('enforce'), images: this.#images, network: this.#network },
+      {
+        stateDir: join(stateDirectory, 'enforce'),
+        nodeShort: shortName,
+        runDir: `/run/slicenet-${shortName}`,
+        uidBase: nodeUidBase(node.index),
+        volumeBytes: node.volume,
+        policy: policyOf(node)
+      }
+    )
+  }
+
+  /** Only once started. */
+  get manager(): NodeManager {
+    if (this.#manager === undefined) throw new SlicenetError('BUSY', 'the node is not running')
+    return this.#manager
+  }
+
+  /** How many agents hold its delegation now. */
+  get delegations(): number {
+    return this.#delegator?.agents().length ?? 0
+  }
+
+  async start(): Promise<void> {
+    if (this.#parts !== undefined) return
+    const { key, store, host, directory, clock, logger } = this.#components
+    const { config, node, epoch } = this.#init
+    await this.#enforcer.start()
+    const { resources: capacity, attributes } = await this.#enforcer.capacity()
+    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
+    const manager = new NodeManager(
+      { key, store, enforcer: this.#enforcer, clock, logger: logger.child('node') },
+      { capacity, address, epoch }
+    )
+    const shares = sharesOf(node)
+    for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
+    const delegator = new Delegator(
+      {
+        key,
+        store,
+        clock,
+        logger: logger.child('delegator'),
+        callAgent: (agent) => host.caller(agentProtocol, agent)
+      },
+      { capacity, shares, termMs: node.delegationTerm, retryMs: DELEGATE_RETRY_MS }
+    )
+    const topics = [regionTopic(config.region), organisationTopic(config.organisation)]
+    const monitor = new ResourceMonitor(
+      {
+        key,
+        manager,
+        clock,
+        logger: logger.child('monitor'),
+        images: () => this.#imageNames(),
+        agents: () => delegator.agents(),
+        multiaddrs: () => host.multiaddrs(),
+        publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
+      },
+      {
+        name: config.name,
+        epoch,
+        capacity,
+        attributes: { ...attributes, ...placeAttributes(config) },
+        intervalMs: config.advertEvery,
+        lifetimeMs: config.advertLife
+      }
+    )
+    // Whoever takes a delegation is to hear of the node at once.
+    delegator.onChange(() => monitor.reportSoon())
+    this.#manager = manager
+    this.#delegator = delegator
+    this.#parts = new Lifecycle([manager, delegator, monitor])
+    await this.#parts.start()
+    await host.serve(nodeProtocol, nodeHandlers({ manager, enforcer: this.#enforcer }))
+  }
+
+  async stop(): Promise<void> {
+    const parts = this.#parts
+    this.#parts = undefined
+    await parts?.stop()
+    this.#manager = undefined
+    await this.#enforcer.stop()
+  }
+
+  /** Ends every lease and takes away all that the node has on the machine. Its key and records stay. */
+  async giveUp(): Promise<void> {
+    const { manager } = this
+    await Promise.all(manager.table.holding().map((record) => manager.end(record, 'the node is given up')))
+    for (const { id } of await this.#enforcer.list()) await this.#enforcer.destroy(id)
+    await this.stop()
+    await this.#network.remove()
+    await this.#enforcer.close()
+  }
+
+  async #imageNames(): Promise<Record<string, string>> {
+    const images = await this.#images.list()
+    const names = images.flatMap(({ id, names }) => names.map((name) => [name, id] as const))
+    return Object.fromEntries(names.slice(0, 16))
+  }
+}
+
+function policyOf({ capacity, uplink }: NodeConfig): Partial<Resources> {
+  const { cpu, memory, disk, egress, egressPerDay, pids } = capacity
+  // Guarantees must fit under the administrator's cap, beside what the node keeps for itself.
+  const egressBps = Math.min(egress ?? Number.MAX_SAFE_INTEGER, uplink.rate - uplink.own)
+  return {
+    egressBps,
+    egressBpsMax: uplink.rate,
+    ...(cpu === undefined ? {} : { cpuMillis: cpu }),
+    ...(memory === undefined ? {} : { memoryBytes: memory }),
+    ...(disk === undefined ? {} : { diskBytes: disk }),
+    ...(egressPerDay === undefined ? {} : { egressBytesPerDay: egressPerDay }),
+    ...(pids === undefined ? {} : { pids })
+  }
+}
+
+function placeAttributes({ organisation, region, site, country }: DaemonConfig): Record<string, string> {
+  return {
+    organisation,
+    region,
+    ...(site === undefined ? {} : { site }),
+    ...(country === undefined ? {} : { country })
+  }
+}
+
+/** Each agent's share; where the policy does not say, capacity and ports are split evenly. */
+function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })[] {
+  const evenly = Math.floor(100 / Math.max(1, node.agents.length))
+  return node.agents.map(({ address, sharePercent, ports, ...rest }, index) => ({
+    ...rest,
+    address,
+    agent: address.slice(address.lastIndexOf('/') + 1),
+    sharePercent: sharePercent ?? evenly,
+    ports:
+      ports ??
+      node.ports.map((range) => part(range, index, node.agents.length)).filter((range) => range !== undefined)
+  }))
+}
+
+/** The `index`-th of `count` equal parts of a range. */
+function part(range: PortRange, index: number, count: number): PortRange | undefined {
+  const size = Math.floor((range.last - range.first + 1) / count)
+  if (size === 0) return undefined
+  const first = range.first + index * size
+  return { protocol: range.protocol, first, last: first + size - 1 }
+}

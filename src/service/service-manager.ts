@@ -1,0 +1,278 @@
+/**
+ * The service manager (paper §2.2, §4.2.4): acquires a slice in two steps, tickets on every node and then leases,
+ * launches its program, shows it, and gives it up; what it has begun survives a crash.
+ */
+import { SlicenetError, asSlicenetError } from '../base/errors.ts'
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import type { Broker } from '../broker/broker.ts'
+import type { Store } from '../store/store.ts'
+import type { SigningKey } from '../ticket/principal.ts'
+import { Acquisition } from './acquisition.ts'
+import { MemberCalls, type CallNode } from './member-calls.ts'
+import { SliceBook, type MemberRecord, type SliceRecord } from './slice-book.ts'
+import type { MemberView, Progress, SliceDescription, SliceView } from './slice.ts'
+
+export interface ServiceManagerComponents {
+  readonly key: SigningKey
+  readonly store: Store
+  readonly broker: Broker
+  readonly callNode: CallNode
+  readonly clock: Clock
+  readonly random: Random
+  readonly logger: Logger
+}
+
+export interface ServiceManagerInit {
+  /** How often what could not be given up yet is tried again. */
+  readonly retryMs: number
+}
+
+export interface ProgressOptions {
+  readonly onProgress?: (progress: Progress) => void | Promise<void>
+  readonly signal?: AbortSignal
+}
+
+export class ServiceManager implements Startable {
+  readonly #components: ServiceManagerComponents
+  readonly #init: ServiceManagerInit
+  readonly #calls: MemberCalls
+  /** Slices that a call works on now. */
+  readonly #busy = new Set<string>()
+  #book: SliceBook | undefined
+  #loop: { stop(): Promise<void> } | undefined
+
+  constructor(components: ServiceManagerComponents, init: ServiceManagerInit) {
+    this.#components = components
+    this.#init = init
+    this.#calls = new MemberCalls(components.callNode)
+  }
+
+  /** Reads what was begun and goes on with it in the background. */
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { store, clock, logger } = this.#components
+    this.#book = await SliceBook.open(store)
+    this.#loop = repeat(
+      (signal) => this.#resume(signal),
+      { clock, onError: (error) => logger.warn('resuming slices failed', { error }) },
+      { intervalMs: this.#init.retryMs }
+    )
+  }
+
+  async stop(): Promise<void> {
+    const loop = this.#loop
+    this.#loop = undefined
+    await loop?.stop()
+  }
+
+  get #slices(): SliceBook {
+    if (this.#book === undefined) throw new SlicenetError('BUSY', 'the service manager is not running')
+    return this.#book
+  }
+
+  /**
+   * Makes a slice; resolves when its program runs on every member. With fewer than the minimum nothing is kept.
+   * Throws `NAME_TAKEN`, `NO_MATCH` with the failing clauses, `IMAGE_MISSING`, and what agents and nodes refused with.
+   */
+  async create(description: SliceDescription, options: ProgressOptions = {}): Promise<SliceView> {
+    const { name } = description
+    if (this.#slices.get(name) !== undefined || this.#busy.has(name)) {
+      throw new SlicenetError('NAME_TAKEN', `you have a slice named ${name} already`, {
+        hint: `choose another name, or run \`slicenet slice delete ${name}\``
+      })
+    }
+    return this.#exclusively(name, async () => {
+      const acquisition = this.#acquisition()
+      try {
+        await acquisition.begin(description, options)
+        await acquisition.complete(name, options)
+      } catch (error) {
+        if (this.#slices.get(name) !== undefined) await this.#giveUp(name)
+        throw error
+      }
+      return this.#view(this.#require(name), options.signal)
+    })
+  }
+
+  async list(options: { readonly signal?: AbortSignal } = {}): Promise<SliceView[]> {
+    const views = await Promise.all(this.#slices.all().map((record) => this.#view(record, options.signal)))
+    return views.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** Throws `NOT_FOUND`. */
+  async show(name: string, options: { readonly signal?: AbortSignal } = {}): Promise<SliceView> {
+    return this.#view(this.#require(name), options.signal)
+  }
+
+  /**
+   * The leased members that `prefix` names by node name, node id, lease or vserver; all when it is absent.
+   * Throws `NOT_FOUND`, and `AMBIGUOUS_ID` when several match and none exactly.
+   */
+  members(name: string, prefix?: string): MemberRecord[] {
+    const leased = [...this.#require(name).members.values()].filter(({ state }) => state === 'leased')
+    if (prefix === undefined) return leased
+    const names = ({ nodeName, node, lease }: MemberRecord): string[] => [
+      nodeName,
+      node,
+      lease?.id ?? '',
+      lease?.body.vserver ?? ''
+    ]
+    const exact = leased.filter((member) => names(member).includes(prefix))
+    if (exact.length === 1) return exact
+    const matching = leased.filter((member) =>
+      names(member).some((candidate) => candidate.startsWith(prefix))
+    )
+    if (matching.length === 0) throw new SlicenetError('NOT_FOUND', `slice ${name} has no member ${prefix}`)
+    if (matching.length > 1) {
+      throw new SlicenetError('AMBIGUOUS_ID', `${prefix} names ${matching.length} members of ${name}`)
+    }
+    return matching
+  }
+
+  /** Ends every lease of the slice. Members whose node cannot be reached are tried again in the background. */
+  async delete(
+    name: string,
+    options: ProgressOptions = {}
+  ): Promise<{ deleted: number; unreachable: readonly string[] }> {
+    const record = this.#require(name)
+    return this.#exclusively(name, async () => {
+      const began = this.#components.clock.monotonic()
+      const before = record.members.size
+      const unreachable = await this.#giveUp(name)
+      const deleted = before - unreachable.length
+      const ms = Math.round(this.#components.clock.monotonic() - began)
+      await options.onProgress?.({ step: 'delete', message: `${deleted} members deleted`, ms })
+      return { deleted, unreachable }
+    })
+  }
+
+  #acquisition(): Acquisition {
+    const { key, broker, clock, random, logger } = this.#components
+    return new Acquisition({ key, broker, clock, random, logger, book: this.#slices, calls: this.#calls })
+  }
+
+  /** Drops every member; removes the slice when all are gone. Gives the nodes that could not be reached. */
+  async #giveUp(name: string): Promise<string[]> {
+    const book = this.#slices
+    await book.setState(name, 'deleting')
+    const members = [...this.#require(name).members.values()]
+    await book.putMembers(
+      name,
+      members.map((member) => ({ ...member, state: 'dropping' as const }))
+    )
+    const unreachable = await this.#dropAll(name)
+    if (unreachable.length === 0) await book.remove(name)
+    return unreachable
+  }
+
+  async #dropAll(name: string, signal?: AbortSignal): Promise<string[]> {
+    const { broker, clock, logger } = this.#components
+    const dropping = [...this.#require(name).members.values()].filter(({ state }) => state === 'dropping')
+    const unreachable: string[] = []
+    const released: MemberRecord[] = []
+    await Promise.all(
+      dropping.map(async (member) => {
+        try {
+          // After its term a lease is over whatever its node says.
+          if (member.ticket.body.notAfter > clock.now()) await this.#calls.drop(member, signal)
+          released.push(member)
+          await this.#slices.removeMember(name, member)
+        } catch (error) {
+          logger.warn('a member could not be given up yet', { slice: name, node: member.node, error })
+          unreachable.push(member.node)
+        }
+      })
+    )
+    await broker.release(released)
+    return unreachable
+  }
+
+  async #resume(signal: AbortSignal): Promise<void> {
+    for (const { description, state, members } of this.#slices.all()) {
+      const { name } = description
+      const dropping = [...members.values()].some((member) => member.state === 'dropping')
+      if (this.#busy.has(name) || (state !== 'acquiring' && state !== 'deleting' && !dropping)) continue
+      await this.#exclusively(name, async () => {
+        if (state === 'acquiring') {
+          try {
+            await this.#acquisition().complete(name, { signal })
+          } catch (error) {
+            signal.throwIfAborted()
+            this.#components.logger.warn('a slice begun earlier is given up', {
+              slice: name,
+              error: asSlicenetError(error)
+            })
+            await this.#giveUp(name)
+          }
+          return
+        }
+        const unreachable = await this.#dropAll(name, signal)
+        if (state === 'deleting' && unreachable.length === 0) await this.#slices.remove(name)
+      })
+    }
+  }
+
+  async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
+    if (this.#busy.has(name)) throw new SlicenetError('BUSY', `slice ${name} is being worked on`)
+    this.#busy.add(name)
+    try {
+      return await work()
+    } finally {
+      this.#busy.delete(name)
+    }
+  }
+
+  #require(name: string): SliceRecord {
+    const record = this.#slices.get(name)
+    if (record === undefined) {
+      throw new SlicenetError('NOT_FOUND', `you have no slice named ${name}`, {
+        hint: 'run `slicenet slice list`'
+      })
+    }
+    return record
+  }
+
+  async #view(record: SliceRecord, signal?: AbortSignal): Promise<SliceView> {
+    const now = this.#components.clock.now()
+    const shown = [...record.members.values()].filter(({ lease }) => lease !== undefined)
+    const members = await Promise.all(
+      shown.map(async (member) => ({
+        ...memberView(member),
+        ...(await this.#calls.state(member, now, signal))
+      }))
+    )
+    members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
+    const ends = members.map(({ notAfter }) => notAfter)
+    const { description, state, createdAt } = record
+    return {
+      name: description.name,
+      state,
+      count: description.count,
+      createdAt,
+      ...(ends.length === 0 ? {} : { notAfter: Math.min(...ends) }),
+      members
+    }
+  }
+}
+
+function memberView(member: MemberRecord): Omit<MemberView, 'state' | 'exitCode'> {
+  const { node, nodeName, agent, agentName, lease, ticket } = member
+  if (lease === undefined) throw new TypeError('only leased members are shown')
+  const { vserver, address, ports, notBefore, notAfter } = lease.body
+  return {
+    node,
+    nodeName,
+    agent,
+    agentName,
+    lease: lease.id,
+    ticket: ticket.id,
+    vserver,
+    address,
+    ports: [...ports],
+    notBefore,
+    notAfter
+  }
+}
