@@ -12,7 +12,7 @@ import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
-import { DROP_REASONS, dropCounter, nodeTable, type DropReason } from './node-table.ts'
+import { DROP_REASONS, dropCounter, flowCountRemoval, nodeTable, type DropReason } from './node-table.ts'
 import {
   mergeRanges,
   NODE_TABLE,
@@ -98,6 +98,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #log: Logger
   readonly #init: NodeNetworkInit
   readonly #recordsDirectory: string
+  readonly #flowsMax: number
   readonly #records = new Map<string, LinkRecord>()
   /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
   readonly #tasks = new Map<string, Promise<unknown>>()
@@ -108,6 +109,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
     this.#log = components.log.child('network')
     this.#init = init
+    this.#flowsMax = init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
     this.#recordsDirectory = join(init.stateDir, 'links')
   }
 
@@ -128,7 +130,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         uplink: uplink.device,
         nodeAddress: uplink.address,
         allowedPrivateRanges: this.#init.allowedPrivateRanges,
-        flowsPerVserverMax: this.#init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
+        flowsPerVserverMax: this.#flowsMax
       }),
       `add table ${SOURCE_CHECK_TABLE}`,
       ...reservedLines(this.#init.reservedPorts),
@@ -318,7 +320,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       applyRules([
         ...ownershipLines('add', ownership),
         ...ownershipLines('delete', ownership),
-        ...sourceCheckRemoval(plan.device)
+        ...sourceCheckRemoval(plan.device),
+        ...flowCountRemoval(plan.address, this.#flowsMax)
       ]),
       unshapeLink(uplink.device, plan)
     ])

@@ -70,6 +70,12 @@ ${forwarding(init)}
 `
 }
 
+/** Lines for nft that forget the count of a vserver's connections; adding first makes deleting certain. */
+export function flowCountRemoval(address: string, flowsPerVserverMax: number): string[] {
+  const set = `element ${NODE_TABLE} flow_counts`
+  return [`add ${set} { ${address} ct count over ${flowsPerVserverMax} }`, `delete ${set} { ${address} }`]
+}
+
 /** What a vserver may begin to talk to, looked at before any translation and before the connection is remembered. */
 function guards({ nodeAddress }: NodeTableInit): string {
   return `

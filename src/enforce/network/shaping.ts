@@ -19,6 +19,11 @@ const QUANTUM_BYTES = 6056
 /** A leaf's queue: 100 ms at its cap, and room for two of the largest packets that offloading makes. */
 const QUEUE_BYTES_MIN = 128 * 1024
 const QUEUE_SECONDS = 0.1
+/** A second's worth, so that echoes are lost rather than late. */
+const CAUTION_QUEUE_BYTES = 16 * 1024
+/** What may leave at once: 2 ms at the rate, which covers a timer's delay, and no less than two packets. */
+const BURST_SECONDS = 0.002
+const BURST_BYTES_MIN = 3200
 
 export interface ShapingInit {
   readonly uplink: string
@@ -51,14 +56,14 @@ export async function shapeLink(init: ShapingInit, plan: LinkPlan, resources: Re
   const rate = clamp(resources.egressBps, 2 * RATE_BPS_MIN, cap)
   const cautionCap = Math.min(cap, CAUTION_BPS_MAX)
   const id = (minor: string): string => `${SHAPING_MAJOR}:${minor}`
-  const leaf = (minor: string, bps: number): string =>
-    `qdisc replace dev ${uplink} parent ${id(minor)} handle ${minor}: bfifo limit ${queueBytes(bps)}`
+  const leaf = (minor: string, bytes: number): string =>
+    `qdisc replace dev ${uplink} parent ${id(minor)} handle ${minor}: bfifo limit ${bytes}`
   await tcBatch([
     classLine(uplink, ROOT_CLASS, id(plan.vserverClass), rate, cap),
     `${classLine(uplink, id(plan.vserverClass), id(plan.dataClass), rate - RATE_BPS_MIN, cap)} prio 1`,
     `${classLine(uplink, id(plan.vserverClass), id(plan.cautionClass), RATE_BPS_MIN, cautionCap)} prio 1`,
-    leaf(plan.dataClass, cap),
-    leaf(plan.cautionClass, cautionCap)
+    leaf(plan.dataClass, Math.max(QUEUE_BYTES_MIN, bytesIn(QUEUE_SECONDS, cap))),
+    leaf(plan.cautionClass, CAUTION_QUEUE_BYTES)
   ])
 }
 
@@ -96,7 +101,11 @@ export function parseSentBytes(printed: string): Map<number, number> {
 
 function classLine(uplink: string, parent: string, id: string, rateBps: number, capBps: number): string {
   const parentId = parent.includes(':') ? parent : `${parent}:`
-  return `class replace dev ${uplink} parent ${parentId} classid ${id} htb rate ${Math.max(rateBps, RATE_BPS_MIN)}bit ceil ${capBps}bit quantum ${QUANTUM_BYTES}`
+  const rate = Math.max(rateBps, RATE_BPS_MIN)
+  const [burst, capBurst] = [rate, capBps].map((bps) =>
+    Math.max(BURST_BYTES_MIN, bytesIn(BURST_SECONDS, bps))
+  )
+  return `class replace dev ${uplink} parent ${parentId} classid ${id} htb rate ${rate}bit ceil ${capBps}bit burst ${burst}b cburst ${capBurst}b quantum ${QUANTUM_BYTES}`
 }
 
 async function tcBatch(lines: readonly string[]): Promise<void> {
@@ -120,6 +129,6 @@ function clamp(value: number, least: number, most: number): number {
   return Math.min(Math.max(value, least), Math.max(most, least))
 }
 
-function queueBytes(bps: number): number {
-  return Math.max(QUEUE_BYTES_MIN, Math.floor((bps / 8) * QUEUE_SECONDS))
+function bytesIn(seconds: number, bps: number): number {
+  return Math.floor((bps / 8) * seconds)
 }

@@ -5,10 +5,13 @@
 import { SlicenetError } from '../../base/errors.ts'
 import { runAnyway } from '../../base/host-program.ts'
 
+const ATTEMPTS_MAX = 20
+
 /** Forgets what a vserver began and what came to it, of every protocol or of one. */
 export async function forgetVserver(address: string, protocol?: 'udp'): Promise<void> {
   const only = protocol === undefined ? [] : ['--proto', protocol]
-  await Promise.all([forget([...only, '--orig-src', address]), forget([...only, '--reply-src', address])])
+  await forget([...only, '--orig-src', address])
+  await forget([...only, '--reply-src', address])
 }
 
 /**
@@ -20,8 +23,14 @@ export async function forgetArrivals(nodeAddress: string, protocol: 'udp' | 'icm
 }
 
 async function forget(filter: readonly string[]): Promise<void> {
-  const result = await runAnyway('conntrack', ['-D', '-f', 'ipv4', ...filter])
-  // 1 with this line is how conntrack says that there was nothing to forget.
-  if (result.exitCode === 0 || /0 flow entries have been deleted/.test(result.stderr)) return
-  throw new SlicenetError('HOST_PROGRAM_FAILED', `conntrack -D failed: ${result.stderr.trim().slice(0, 500)}`)
+  let said = ''
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    const result = await runAnyway('conntrack', ['-D', '-f', 'ipv4', ...filter])
+    said = result.stderr.trim()
+    // Exit code 1 with this line is how conntrack says that there was nothing to forget.
+    if (result.exitCode === 0 || /0 flow entries have been deleted/.test(said)) return
+    // It gives up at the first entry that ends by itself between being read and being deleted.
+    if (!/such conntrack doesn't exist/.test(said)) break
+  }
+  throw new SlicenetError('HOST_PROGRAM_FAILED', `conntrack -D failed: ${said.slice(0, 500)}`)
 }

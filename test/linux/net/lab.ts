@@ -75,11 +75,15 @@ export class LineProgram {
   }
 
   async end(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
-    const ended = once(this.#child, 'exit')
-    this.#child.kill('SIGKILL')
-    await ended
+    await end(this.#child)
   }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGKILL')
+  await ended
 }
 
 export interface LabInit {
@@ -93,6 +97,8 @@ export class Lab {
   readonly #init: LabInit
   readonly #hosts
   readonly #children: { end(): Promise<void> }[] = []
+  readonly #standIns = new Map<number, { end(): Promise<void> }>()
+  readonly #probes = new Map<number, LineProgram>()
   #stateDir = ''
   #node: LineProgram | undefined
   world!: LineProgram
@@ -166,16 +172,11 @@ export class Lab {
   /** A process in user and network namespaces of its own. */
   async standIn(): Promise<number> {
     const child = start('unshare', ['--user', '--map-root-user', '--net', 'sleep', '300'], 'ignore')
-    this.#children.push({
-      end: async () => {
-        if (child.exitCode !== null || child.signalCode !== null) return
-        const ended = once(child, 'exit')
-        child.kill('SIGKILL')
-        await ended
-      }
-    })
     const pid = child.pid
     if (pid === undefined) throw new Error('unshare does not start')
+    const standIn = { end: async () => end(child) }
+    this.#children.push(standIn)
+    this.#standIns.set(pid, standIn)
     const own = await readlink('/proc/self/ns/net')
     for (let round = 0; round < 500; round++) {
       const [namespace, map, command] = await Promise.all([
@@ -208,7 +209,23 @@ export class Lab {
     const pid = await this.standIn()
     const link = { ...this.link(id, pid, ports, resources), ...more }
     const { address } = await this.ask<{ address: string }>({ op: 'attach', link })
-    return { id, pid, address, probe: await this.#probe(insideOf(pid), 'eth0') }
+    return { id, pid, address, probe: await this.probeIn(pid, 'eth0') }
+  }
+
+  async probeIn(pid: number, device: string): Promise<LineProgram> {
+    const probe = await this.#probe(insideOf(pid), device)
+    this.#probes.set(pid, probe)
+    return probe
+  }
+
+  /** Ends a stand-in with all that runs in it; its namespaces go with it, some time later. */
+  async endStandIn(pid: number): Promise<void> {
+    await this.#probes.get(pid)?.end()
+    await this.#standIns.get(pid)?.end()
+    // The kernel takes the devices of a dead namespace away in its own time.
+    const links = async (): Promise<number> => (await this.onNode(['ip', '-o', 'link'])).split('\n').length
+    const before = await links()
+    for (let round = 0; round < 100 && (await links()) === before; round++) await delay(20)
   }
 
   /** Runs a program on the node. */
@@ -219,6 +236,12 @@ export class Lab {
 
   async nft(text: string): Promise<void> {
     await this.onNode(['nft', '-f', '-'], text)
+  }
+
+  /** Makes the world and the router send packets for inside addresses to the node, as a hostile neighbour can. */
+  async routeVserversFromWorld(): Promise<void> {
+    const add = ['ip', 'route', 'add', '100.64.0.0/10', 'via']
+    await run('nsenter', [`--net=/run/netns/slicenet-${this.name}-router`, ...add, this.nodeAddress])
   }
 
   async probeOnNode(): Promise<LineProgram> {

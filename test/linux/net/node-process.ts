@@ -14,28 +14,25 @@ interface Request {
 
 const network = createNodeNetwork({ log: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
 
-async function answer(request: Request): Promise<unknown> {
-  const id = request.id ?? ''
-  switch (request.op) {
-    case 'attach':
-      return request.link === undefined ? undefined : network.attach(request.link)
-    case 'detach':
-      return network.detach(id)
-    case 'egressBytes':
-      return network.egressBytes(id)
-    case 'counters': {
-      const { drops, refused } = await network.counters()
-      return { drops, refused: Object.fromEntries(refused) }
-    }
-    default:
-      return network[request.op]()
-  }
+const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
+  start: async () => network.start(),
+  stop: async () => network.stop(),
+  attach: async ({ link }) => (link === undefined ? undefined : network.attach(link)),
+  detach: async ({ id = '' }) => network.detach(id),
+  list: async () => network.list(),
+  egressBytes: async ({ id = '' }) => network.egressBytes(id),
+  counters: async () => {
+    const { drops, refused } = await network.counters()
+    return { drops, refused: Object.fromEntries(refused) }
+  },
+  remove: async () => network.remove()
 }
 
 for await (const line of createInterface({ input: process.stdin })) {
   const began = performance.now()
   try {
-    const result = await answer(JSON.parse(line) as Request)
+    const request = JSON.parse(line) as Request
+    const result = await answers[request.op](request)
     console.log(JSON.stringify({ result, ms: performance.now() - began }))
   } catch (error) {
     const { code, message } = error as Error & { code?: string }

@@ -105,7 +105,11 @@ def describe(data, nested=False):
 
 def watch(s):
     while True:
-        data, address = s.recvfrom(65535)
+        try:
+            data, address = s.recvfrom(65535)
+        except OSError:
+            # The link was taken away.
+            return
         if address[2] == socket.PACKET_OUTGOING or len(data) < 20 or address[1] != 0x0800:
             continue
         port = struct.unpack("!H", data[22:24])[0] if data[9] == 17 and data[0] == 0x45 else 0
@@ -123,6 +127,27 @@ def op_send(p):
         s.bind((DEVICE, 0))
         for _ in range(p.get("count", 1)):
             s.send(data)
+
+
+def op_race(p):
+    """Waits for a device to appear and sends from a false source at once, and on; gives how often the device took it."""
+    global DEVICE
+    end = time.monotonic() + p["seconds"]
+    s, taken = None, 0
+    while time.monotonic() < end:
+        try:
+            if s is None:
+                s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+                s.bind((p["device"], 0))
+                DEVICE = p["device"]
+                data = frame({"proto": "udp", "src": p["src"], "dst": p["dst"], "sport": 5998, "dport": 5999})
+            s.send(data)
+            taken += 1
+        except OSError:
+            if taken == 0:
+                s.close()
+                s = None
+    return taken
 
 
 def op_route(p):

@@ -1,0 +1,177 @@
+import test from 'ava'
+import { Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+
+const lab = new Lab({ letter: 'g', network: { flowsPerVserverMax: 50 } })
+let one: Vserver
+let two: Vserver
+let node: LineProgram
+
+test.before(async () => {
+  await lab.up()
+  one = await lab.vserver('one', [tcp(9090), udp(9090)])
+  two = await lab.vserver('two')
+  node = await lab.probeOnNode()
+  await node.ask({ op: 'listen', port: 4001 })
+  await two.probe.ask({ op: 'listen', port: 8000 })
+})
+test.after.always(() => lab.down())
+
+const connect = (host: string, port: number, timeout = 0.3): object => ({
+  op: 'connect',
+  host,
+  port,
+  timeout
+})
+
+test.serial(
+  'the node’s own ports are closed to vservers at each of its addresses, and its echo is open',
+  async (t) => {
+    const before = (await lab.counters()).drops
+    t.is(await one.probe.ask(connect(lab.nodeAddress, 4001)), 'timeout')
+    t.is(await one.probe.ask(connect('100.64.1.1', 4001)), 'timeout')
+    const after = (await lab.counters()).drops
+    t.true(after.node > before.node)
+    t.true(after.private > before.private)
+    const echo = { op: 'send', proto: 'icmp', src: one.address, dst: lab.nodeAddress, id: 9 }
+    await one.probe.ask(echo)
+    const seen = await one.probe.ask<Seen[]>({ op: 'take', match: { type: 0 }, least: 1, wait: 0.5 })
+    t.is(seen.length, 1)
+  }
+)
+
+test.serial('the node reaches its vservers', async (t) => {
+  t.regex(await node.ask<string>(connect(two.address, 8000)), /^100\.64\.2\.1:\d+$/)
+})
+
+test.serial(
+  'private addresses of vservers are out of reach, from each other and from the world',
+  async (t) => {
+    t.is(await one.probe.ask(connect(two.address, 8000)), 'timeout')
+    await two.probe.ask({ op: 'take', wait: 0 })
+    await lab.routeVserversFromWorld()
+    const direct = {
+      op: 'route',
+      proto: 'tcp',
+      src: lab.worldAddress,
+      dst: two.address,
+      sport: 6000,
+      dport: 8000
+    }
+    for (const flags of [1, 2]) await lab.world.ask({ ...direct, flags })
+    t.deepEqual(await two.probe.ask({ op: 'take', match: { sport: 6000 }, least: 1, wait: 0.3 }), [])
+  }
+)
+
+test.serial(
+  'the metadata address and private ranges that policy does not allow are out of reach',
+  async (t) => {
+    const before = (await lab.counters()).drops.denied
+    const targets = [
+      '169.254.169.254',
+      '10.1.2.3',
+      '172.20.0.1',
+      '192.168.1.1',
+      '127.0.0.1',
+      '224.0.0.1',
+      '255.255.255.255'
+    ]
+    for (const dst of targets) {
+      await one.probe.ask({ op: 'send', proto: 'udp', src: one.address, dst, sport: 9090, dport: 80 })
+    }
+    t.is((await lab.counters()).drops.denied - before, targets.length)
+    // The world’s address is in a private range as well, one that policy allows.
+    t.is(await one.probe.ask(connect(lab.worldAddress, 9)), 'ECONNREFUSED')
+  }
+)
+
+test.serial('an ICMP error about another vserver’s connection is dropped', async (t) => {
+  await lab.world.ask({ op: 'answer', port: 7000 })
+  const ask = { op: 'ask', host: lab.worldAddress, port: 7000, sport: 9090 }
+  t.is(await one.probe.ask(ask), `${lab.nodeAddress}:9090`)
+  const forge = async (): Promise<Seen[]> => {
+    await lab.world.ask({ op: 'take', wait: 0 })
+    await two.probe.ask({ op: 'send', ...unreachable() })
+    return lab.world.ask({ op: 'take', match: { proto: 'icmp', type: 3 }, least: 1, wait: 0.3 })
+  }
+  /** Port unreachable, about a datagram from the world to vserver one. */
+  const unreachable = (): object => ({
+    proto: 'icmp',
+    src: two.address,
+    dst: lab.worldAddress,
+    type: 3,
+    code: 3,
+    body: datagramHeader(lab.worldAddress, one.address, 7000, 9090)
+  })
+  const before = (await lab.counters()).drops.forged
+  t.deepEqual(await forge(), [])
+  t.is((await lab.counters()).drops.forged - before, 1)
+  await lab.nft('flush chain ip slicenet outward')
+  t.is((await forge()).length, 1)
+})
+
+test.serial('one vserver’s connections are bounded and its neighbour’s go on', async (t) => {
+  await lab.killNode()
+  await lab.startNode()
+  for (let port = 1; port <= 80; port++) {
+    await two.probe.ask({
+      op: 'send',
+      proto: 'udp',
+      src: two.address,
+      dst: lab.worldAddress,
+      sport: 3000 + port,
+      dport: 99
+    })
+  }
+  const seen = await lab.world.ask<Seen[]>({ op: 'take', match: { dport: 99 }, least: 50, wait: 0.5 })
+  t.true(seen.length <= 51, `${seen.length} passed`)
+  t.true((await lab.counters()).drops.flows >= 29)
+  t.is(
+    await one.probe.ask({ op: 'ask', host: lab.worldAddress, port: 7000, sport: 9090 }),
+    `${lab.nodeAddress}:9090`
+  )
+})
+
+test.serial('without the guards the same targets are reached', async (t) => {
+  await lab.nft(
+    'flush chain ip slicenet guard; flush chain ip slicenet to_node; flush chain ip slicenet inward; flush chain ip slicenet outward; flush chain ip slicenet leaving'
+  )
+  t.regex(await one.probe.ask<string>(connect(lab.nodeAddress, 4001)), /:\d+$/)
+  t.regex(await one.probe.ask<string>(connect('100.64.1.1', 4001)), /:\d+$/)
+  t.regex(await one.probe.ask<string>(connect(two.address, 8000)), /:\d+$/)
+  await lab.nft('flush chain ip slicenet outbound')
+  await lab.onNode(['ip', 'route', 'add', '10.0.0.0/8', 'via', lab.nodeAddress.replace(/2$/, '1')])
+  const before = await lab.onNode(['cat', '/proc/net/dev'])
+  await one.probe.ask({
+    op: 'send',
+    proto: 'udp',
+    src: one.address,
+    dst: '10.1.2.3',
+    sport: 9090,
+    dport: 80,
+    count: 50
+  })
+  t.true(sentBy(await lab.onNode(['cat', '/proc/net/dev']), 'up0') - sentBy(before, 'up0') >= 50)
+})
+
+const DATAGRAM_START = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]
+const DATAGRAM_END = [0, 8, 0, 0]
+
+/** An IPv4 and UDP header, hexadecimal, without checksums. */
+function datagramHeader(from: string, to: string, sport: number, dport: number): string {
+  const address = (text: string): number[] => text.split('.').map(Number)
+  const port = (number: number): number[] => [number >> 8, number & 0xff]
+  return Buffer.from([
+    ...DATAGRAM_START,
+    ...address(from),
+    ...address(to),
+    ...port(sport),
+    ...port(dport),
+    ...DATAGRAM_END
+  ]).toString('hex')
+}
+
+/** Packets that a device has sent, from /proc/net/dev. */
+function sentBy(table: string, device: string): number {
+  const line = table.split('\n').find((each) => each.trim().startsWith(`${device}:`)) ?? ''
+  return Number(line.split(':')[1]?.trim().split(/\s+/)[9])
+}

@@ -1,0 +1,109 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import test from 'ava'
+import type { Resources } from '../../../src/ticket/resources.ts'
+import { Lab, type Vserver } from './lab.ts'
+
+const MEGABIT = 1_000_000
+const lab = new Lab({ letter: 'h' })
+let one: Vserver
+let two: Vserver
+
+test.before(async () => {
+  await lab.up()
+  one = await lab.vserver('one')
+  two = await lab.vserver('two')
+})
+test.after.always(() => lab.down())
+
+const shape = async (vserver: Vserver, resources: Partial<Resources>): Promise<unknown> =>
+  lab.ask({ op: 'attach', link: lab.link(vserver.id, vserver.pid, [], resources) })
+
+/** Bytes that arrive at the world while a vserver sends as fast as it can. */
+async function arriving(vserver: Vserver, port: number, options: object = {}): Promise<number> {
+  await lab.world.ask({ op: 'count', port })
+  await vserver.probe.ask({ op: 'flood', host: lab.worldAddress, port, seconds: 0.8, ...options })
+  return lab.world.ask({ op: 'counted', port })
+}
+
+/** The bytes sent for a vserver once its queues are empty. */
+async function settled(vserver: Vserver): Promise<number> {
+  let last = -1
+  for (let round = 0; round < 50; round++) {
+    const bytes = await lab.ask<number>({ op: 'egressBytes', id: vserver.id })
+    if (bytes === last) return bytes
+    last = bytes
+    await delay(150)
+  }
+  throw new Error('the queues do not empty')
+}
+
+/** Bytes that leave through a vserver’s classes while it sends as fast as it can. */
+async function leaving(vserver: Vserver, options: object): Promise<number> {
+  const before = await settled(vserver)
+  await vserver.probe.ask({ op: 'flood', host: lab.worldAddress, port: 7, seconds: 0.8, ...options })
+  return (await lab.ask<number>({ op: 'egressBytes', id: vserver.id })) - before
+}
+
+test.serial('a cap holds, changes while traffic flows, and is gone with its queue', async (t) => {
+  const flood = { pause: 0.0002 }
+  const free = await arriving(one, 1001, flood)
+  await shape(one, { egressBpsMax: 2 * MEGABIT })
+  const capped = await arriving(one, 1002, flood)
+  await shape(one, { egressBpsMax: 8 * MEGABIT })
+  const raised = await arriving(one, 1003, flood)
+  await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
+  const unshaped = await arriving(one, 1004, flood)
+  t.log({ free, capped, raised, unshaped })
+  t.true(capped > 0 && capped * 10 < free)
+  t.true(raised > capped * 2 && raised < capped * 6)
+  t.true(unshaped > capped * 10)
+  // The next start mends what an administrator took away.
+  await lab.killNode()
+  await lab.startNode()
+  const mended = await arriving(one, 1005, flood)
+  t.true(mended < raised * 2)
+})
+
+test.serial('egress is counted for each vserver by itself', async (t) => {
+  const before = await lab.ask<number>({ op: 'egressBytes', id: 'two' })
+  const first = await settled(one)
+  await leaving(one, { most: 100 })
+  const bytes = (await settled(one)) - first
+  t.true(bytes >= 100 * 1200 && bytes < 100 * 1300, `${bytes}`)
+  t.is(await lab.ask<number>({ op: 'egressBytes', id: 'two' }), before)
+  await t.throwsAsync(lab.ask({ op: 'egressBytes', id: 'nobody' }), { code: 'NOT_FOUND' })
+})
+
+test.serial(
+  'ICMP and packets with IP options have a bucket of their own, until they are no longer told apart',
+  async (t) => {
+    await shape(one, { egressBpsMax: 50 * MEGABIT })
+    const data = await leaving(one, { kind: 'udp' })
+    const echoes = await leaving(one, { kind: 'icmp' })
+    const options = await leaving(one, { kind: 'udp', options: true })
+    await lab.nft(
+      'flush chain ip slicenet shape; add rule ip slicenet shape meta priority set ip saddr map @class'
+    )
+    const untold = await leaving(one, { kind: 'icmp' })
+    t.log({ data, echoes, options, untold })
+    t.true(echoes * 10 < data)
+    t.true(options * 10 < data)
+    t.true(untold > echoes * 10)
+  }
+)
+
+test.serial('below a full root each gets its guarantee', async (t) => {
+  await lab.killNode()
+  await lab.startNode({ rootBps: 8 * MEGABIT, nodeBps: 0.1 * MEGABIT })
+  await Promise.all([shape(one, { egressBps: 6 * MEGABIT }), shape(two, { egressBps: 1.5 * MEGABIT })])
+  await lab.world.ask({ op: 'count', port: 1101 })
+  await lab.world.ask({ op: 'count', port: 1102 })
+  const flood = { op: 'flood', host: lab.worldAddress, seconds: 1.5 }
+  await Promise.all([one.probe.ask({ ...flood, port: 1101 }), two.probe.ask({ ...flood, port: 1102 })])
+  const [more, less] = [
+    await lab.world.ask<number>({ op: 'counted', port: 1101 }),
+    await lab.world.ask<number>({ op: 'counted', port: 1102 })
+  ]
+  t.log({ more, less })
+  t.true(more > less * 1.7 && more < less * 6)
+})
