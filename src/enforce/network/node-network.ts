@@ -23,7 +23,14 @@ import {
   SHARED_CLAIM
 } from './owned-ports.ts'
 import { applyRules, readChains, readCounters } from './ruleset.ts'
-import { installShaping, removeShaping, sentBytes, shapeLink, unshapeLink } from './shaping.ts'
+import {
+  installShaping,
+  removeShaping,
+  sentBytes,
+  shapeLinks,
+  unshapeLink,
+  type ShapedLink
+} from './shaping.ts'
 import {
   REFUSALS,
   refusalCounter,
@@ -142,10 +149,8 @@ class LinuxNodeNetwork implements NodeNetwork {
     for (const index of left.keys()) {
       if (!known.has(planLink(index).device)) await unshapeLink(uplink.device, planLink(index))
     }
-    for (const record of kept) {
-      await shapeLink(this.#shaping(uplink), planLink(record.index), record.resources)
-      this.#records.set(record.id, record)
-    }
+    await shapeLinks(this.#shaping(uplink), kept.map(shapedLink))
+    for (const record of kept) this.#records.set(record.id, record)
     for (const record of records.filter((each) => !kept.includes(each))) {
       await forgetVserver(planLink(record.index).address)
       await removeRecord(this.#recordsDirectory, record.index)
@@ -250,7 +255,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (!same) await makeLink(plan, link.pid, uplink.mtu)
       await Promise.all([
         applyRules([...(same ? removedPortLines(before, record) : []), ...linkLines(record)]),
-        shapeLink(this.#shaping(uplink), plan, link.resources),
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
         addressInside(plan, link.pid)
       ])
       await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
@@ -298,7 +303,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       this.#records.set(before.id, before)
       await writeRecord(this.#recordsDirectory, before)
       await applyRules([...removedPortLines(record, before), ...linkLines(before)])
-      await shapeLink(this.#shaping(this.#running()), planLink(before.index), before.resources)
+      await shapeLinks(this.#shaping(this.#running()), [shapedLink(before)])
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.
       this.#log.error('a link is left half-made', {
@@ -372,6 +377,10 @@ function linkLines(record: LinkRecord): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
   return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
+}
+
+function shapedLink(record: LinkRecord): ShapedLink {
+  return { plan: planLink(record.index), resources: record.resources }
 }
 
 /** Lines that take away the elements of ports that `before` has and `after` has not. */

@@ -21,8 +21,8 @@ const QUEUE_BYTES_MIN = 128 * 1024
 const QUEUE_SECONDS = 0.1
 /** A second's worth, so that echoes are lost rather than late. */
 const CAUTION_QUEUE_BYTES = 16 * 1024
-/** What may leave at once: 2 ms at the rate, which covers a timer's delay, and no less than two packets. */
-const BURST_SECONDS = 0.002
+/** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
+const BURST_SECONDS = 0.01
 const BURST_BYTES_MIN = 3200
 
 export interface ShapingInit {
@@ -47,24 +47,15 @@ export async function installShaping(init: ShapingInit): Promise<void> {
   ])
 }
 
-/** Gives a vserver its classes, or changes their rates while traffic flows. */
-export async function shapeLink(init: ShapingInit, plan: LinkPlan, resources: Resources): Promise<void> {
-  const { uplink } = init
-  const root = Math.max(init.rootBps, RATE_BPS_MIN)
-  const wanted = resources.egressBpsMax > 0 ? resources.egressBpsMax : root
-  const cap = clamp(Math.max(wanted, resources.egressBps), 2 * RATE_BPS_MIN, root)
-  const rate = clamp(resources.egressBps, 2 * RATE_BPS_MIN, cap)
-  const cautionCap = Math.min(cap, CAUTION_BPS_MAX)
-  const id = (minor: string): string => `${SHAPING_MAJOR}:${minor}`
-  const leaf = (minor: string, bytes: number): string =>
-    `qdisc replace dev ${uplink} parent ${id(minor)} handle ${minor}: bfifo limit ${bytes}`
-  await tcBatch([
-    classLine(uplink, ROOT_CLASS, id(plan.vserverClass), rate, cap),
-    `${classLine(uplink, id(plan.vserverClass), id(plan.dataClass), rate - RATE_BPS_MIN, cap)} prio 1`,
-    `${classLine(uplink, id(plan.vserverClass), id(plan.cautionClass), RATE_BPS_MIN, cautionCap)} prio 1`,
-    leaf(plan.dataClass, Math.max(QUEUE_BYTES_MIN, bytesIn(QUEUE_SECONDS, cap))),
-    leaf(plan.cautionClass, CAUTION_QUEUE_BYTES)
-  ])
+/** A link and what it is shaped by. */
+export interface ShapedLink {
+  readonly plan: LinkPlan
+  readonly resources: Resources
+}
+
+/** Gives vservers their classes, or changes the rates while traffic flows. */
+export async function shapeLinks(init: ShapingInit, links: readonly ShapedLink[]): Promise<void> {
+  await tcBatch(links.flatMap((link) => classLines(init, link)))
 }
 
 /** Removes a vserver's classes; those that are not there are passed over. */
@@ -99,6 +90,25 @@ export function parseSentBytes(printed: string): Map<number, number> {
   return sent
 }
 
+function classLines(init: ShapingInit, { plan, resources }: ShapedLink): string[] {
+  const { uplink } = init
+  const root = Math.max(init.rootBps, RATE_BPS_MIN)
+  const wanted = resources.egressBpsMax > 0 ? resources.egressBpsMax : root
+  const cap = clamp(Math.max(wanted, resources.egressBps), 2 * RATE_BPS_MIN, root)
+  const rate = clamp(resources.egressBps, 2 * RATE_BPS_MIN, cap)
+  const cautionCap = Math.min(cap, CAUTION_BPS_MAX)
+  const id = (minor: string): string => `${SHAPING_MAJOR}:${minor}`
+  const leaf = (minor: string, bytes: number): string =>
+    `qdisc replace dev ${uplink} parent ${id(minor)} handle ${minor}: bfifo limit ${bytes}`
+  return [
+    classLine(uplink, ROOT_CLASS, id(plan.vserverClass), rate, cap),
+    `${classLine(uplink, id(plan.vserverClass), id(plan.dataClass), rate - RATE_BPS_MIN, cap)} prio 1`,
+    `${classLine(uplink, id(plan.vserverClass), id(plan.cautionClass), RATE_BPS_MIN, cautionCap)} prio 1`,
+    leaf(plan.dataClass, Math.max(QUEUE_BYTES_MIN, bytesIn(QUEUE_SECONDS, cap))),
+    leaf(plan.cautionClass, CAUTION_QUEUE_BYTES)
+  ]
+}
+
 function classLine(uplink: string, parent: string, id: string, rateBps: number, capBps: number): string {
   const parentId = parent.includes(':') ? parent : `${parent}:`
   const rate = Math.max(rateBps, RATE_BPS_MIN)
@@ -109,6 +119,7 @@ function classLine(uplink: string, parent: string, id: string, rateBps: number, 
 }
 
 async function tcBatch(lines: readonly string[]): Promise<void> {
+  if (lines.length === 0) return
   try {
     await run('tc', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
   } catch (error) {

@@ -10,8 +10,7 @@ const ATTEMPTS_MAX = 20
 /** Forgets what a vserver began and what came to it, of every protocol or of one. */
 export async function forgetVserver(address: string, protocol?: 'udp'): Promise<void> {
   const only = protocol === undefined ? [] : ['--proto', protocol]
-  await forget([...only, '--orig-src', address])
-  await forget([...only, '--reply-src', address])
+  await Promise.all([forget([...only, '--orig-src', address]), forget([...only, '--reply-src', address])])
 }
 
 /**

@@ -132,12 +132,8 @@ test.serial('no packet slips out while a link is being made', async (t) => {
 test.serial('links are made at once without meeting', async (t) => {
   const pids = await Promise.all(Array.from({ length: 8 }, async () => lab.standIn()))
   const began = performance.now()
-  const made = await Promise.all(
-    pids.map(async (pid, index) => {
-      const link = lab.link(`v${index}`, pid, [tcp(9100 + index), icmp(100 + index)])
-      return lab.ask<{ address: string }>({ op: 'attach', link })
-    })
-  )
+  const links = pids.map((pid, index) => lab.link(`v${index}`, pid, [tcp(9100 + index), icmp(100 + index)]))
+  const made = await lab.ask<{ address: string }[]>({ op: 'attachAll', links })
   t.log(`${pids.length} links in ${Math.round(performance.now() - began)} ms`)
   t.is(new Set(made.map(({ address }) => address)).size, pids.length)
   for (let index = 0; index < pids.length; index++) await lab.ask({ op: 'detach', id: `v${index}` })

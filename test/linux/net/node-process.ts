@@ -7,9 +7,19 @@ import { silentLogger } from '../../../src/base/log.ts'
 import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
 
 interface Request {
-  readonly op: 'start' | 'stop' | 'attach' | 'detach' | 'list' | 'egressBytes' | 'counters' | 'remove'
+  readonly op:
+    | 'start'
+    | 'stop'
+    | 'attach'
+    | 'attachAll'
+    | 'detach'
+    | 'list'
+    | 'egressBytes'
+    | 'counters'
+    | 'remove'
   readonly id?: string
   readonly link?: NodeLink
+  readonly links?: readonly NodeLink[]
 }
 
 const network = createNodeNetwork({ log: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
@@ -18,6 +28,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   start: async () => network.start(),
   stop: async () => network.stop(),
   attach: async ({ link }) => (link === undefined ? undefined : network.attach(link)),
+  attachAll: async ({ links = [] }) => Promise.all(links.map((link) => network.attach(link))),
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),

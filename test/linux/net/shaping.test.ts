@@ -92,18 +92,24 @@ test.serial(
   }
 )
 
-test.serial('below a full root each gets its guarantee', async (t) => {
+test.serial('below a full root each gets its guarantee, and equal shares without one', async (t) => {
   await lab.killNode()
   await lab.startNode({ rootBps: 8 * MEGABIT, nodeBps: 0.1 * MEGABIT })
-  await Promise.all([shape(one, { egressBps: 6 * MEGABIT }), shape(two, { egressBps: 1.5 * MEGABIT })])
-  await lab.world.ask({ op: 'count', port: 1101 })
-  await lab.world.ask({ op: 'count', port: 1102 })
-  const flood = { op: 'flood', host: lab.worldAddress, seconds: 1.5 }
-  await Promise.all([one.probe.ask({ ...flood, port: 1101 }), two.probe.ask({ ...flood, port: 1102 })])
-  const [more, less] = [
-    await lab.world.ask<number>({ op: 'counted', port: 1101 }),
-    await lab.world.ask<number>({ op: 'counted', port: 1102 })
-  ]
-  t.log({ more, less })
-  t.true(more > less * 1.7 && more < less * 6)
+  const together = async (first: number, second: number, port: number): Promise<[number, number]> => {
+    await Promise.all([shape(one, { egressBps: first }), shape(two, { egressBps: second })])
+    await Promise.all([settled(one), settled(two)])
+    for (const each of [port, port + 1]) await lab.world.ask({ op: 'count', port: each })
+    // A slow pace that is still six times the root: the senders must not starve the kernel of time.
+    const flood = { op: 'flood', host: lab.worldAddress, seconds: 1, pause: 0.004 }
+    await Promise.all([one.probe.ask({ ...flood, port }), two.probe.ask({ ...flood, port: port + 1 })])
+    return [
+      await lab.world.ask<number>({ op: 'counted', port }),
+      await lab.world.ask<number>({ op: 'counted', port: port + 1 })
+    ]
+  }
+  const [more, less] = await together(7 * MEGABIT, 0.5 * MEGABIT, 1101)
+  const [left, right] = await together(0.5 * MEGABIT, 0.5 * MEGABIT, 1103)
+  t.log({ more, less, left, right })
+  t.true(more > less * 3)
+  t.true(left < right * 2 && right < left * 2)
 })
