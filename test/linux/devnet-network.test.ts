@@ -1,5 +1,7 @@
-import { readdir } from 'node:fs/promises'
 import { once } from 'node:events'
+import { mkdir, mkdtemp, readdir, rm, rmdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test from 'ava'
 import { run, runAnyway, start } from '../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../src/daemon/devnet-network.ts'
@@ -70,6 +72,29 @@ test('after a crash the name alone is enough to end what runs and remove what is
   } finally {
     await network.down()
   }
+})
+
+test('cgroups and mounts of a devnet’s name are listed as left', async (t) => {
+  const group = `/sys/fs/cgroup/pids/slicenet-${name('e')}-one`
+  const directory = await mkdtemp(join(tmpdir(), `slicenet-${name('e')}-`))
+  try {
+    await mkdir(group)
+    await run('mount', ['-t', 'tmpfs', 'none', directory])
+    const left = await devnetLeftovers(name('e'))
+    t.deepEqual(left, [
+      { kind: 'mount', name: directory },
+      { kind: 'cgroup', name: group }
+    ])
+    t.deepEqual(await devnetLeftovers('other'), [])
+    t.deepEqual(await devnetLeftovers('other', { directories: [directory] }), [
+      { kind: 'mount', name: directory }
+    ])
+  } finally {
+    await runAnyway('umount', [directory])
+    await rm(directory, { recursive: true })
+    await rmdir(group)
+  }
+  t.deepEqual(await devnetLeftovers(name('e')), [])
 })
 
 test('an up that fails half-way leaves nothing', async (t) => {

@@ -1,0 +1,110 @@
+import test from 'ava'
+import * as fc from 'fast-check'
+import { LIMITS } from '../../src/base/limits.ts'
+import { silentLogger } from '../../src/base/log.ts'
+import { indexOfClass, indexOfDevice, planLink } from '../../src/enforce/network/address-plan.ts'
+import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
+import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
+import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
+import { listeners } from '../../src/enforce/network/uplink.ts'
+import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
+
+const anyIndex = fc.integer({ min: 1, max: LIMITS.vserversPerNodeMax })
+
+test('no two links share a device, an address, a hardware address or a class', (t) => {
+  fc.assert(
+    fc.property(anyIndex, anyIndex, (a, b) => {
+      fc.pre(a !== b)
+      const names = [a, b].flatMap((index) => {
+        const { index: _, ...names } = planLink(index)
+        return Object.values(names)
+      })
+      return new Set(names).size === names.length
+    })
+  )
+  t.pass()
+})
+
+test('a link is known again by its device and by each of its classes', (t) => {
+  fc.assert(
+    fc.property(anyIndex, (index) => {
+      const plan = planLink(index)
+      const classes = [plan.vserverClass, plan.dataClass, plan.cautionClass]
+      return indexOfDevice(plan.device) === index && classes.every((each) => indexOfClass(each) === index)
+    })
+  )
+  for (const other of ['sl', 'sl0', 'slirp0', 'sl01', 'sl4096', 'eth0']) t.is(indexOfDevice(other), undefined)
+  for (const other of ['1', '2']) t.is(indexOfClass(other), undefined)
+})
+
+test('merged ranges hold the same ports, apart and sorted', (t) => {
+  const anyRange = fc
+    .record({
+      protocol: fc.constantFrom('tcp', 'udp', 'icmp'),
+      first: fc.integer({ min: 1, max: 50 }),
+      size: fc.nat(9)
+    })
+    .map(({ protocol, first, size }): PortRange => ({ protocol, first, last: first + size }))
+  fc.assert(
+    fc.property(fc.array(anyRange, { maxLength: 8 }), (ranges) => {
+      const merged = mergeRanges(ranges)
+      const apart = merged.every((range, at) => {
+        const next = merged[at + 1]
+        return next === undefined || next.protocol !== range.protocol || range.last + 1 < next.first
+      })
+      return apart && portsWithin(ranges, merged) && portsWithin(merged, ranges)
+    })
+  )
+  t.pass()
+})
+
+test('a claimed port is refused with who claims it', (t) => {
+  const claims = [{ by: 'the node', ports: [{ protocol: 'tcp', first: 20, last: 30 }] as const }]
+  t.throws(() => requireUnclaimed([{ protocol: 'tcp', first: 1, last: 20 }], claims), {
+    code: 'PORT_IN_USE',
+    message: 'tcp/1-20 is in use by the node'
+  })
+  t.notThrows(() => requireUnclaimed([{ protocol: 'udp', first: 20, last: 20 }], claims))
+})
+
+test('listeners are those that others can reach at the address', (t) => {
+  const table = `  sl  local_address rem_address   st
+   0: 00000000:1F90 00000000:0000 0A
+   1: 0100007F:1538 00000000:0000 0A
+   2: 020212C6:0016 00000000:0000 0A
+   3: 020212C6:D431 09090909:01BB 01
+   4: 0000000000000000FFFF0000020212C6:0050 00000000000000000000000000000000:0000 0A
+`
+  const ports = listeners(table, 'tcp', '198.18.2.2').map((range) => range.first)
+  t.deepEqual(ports, [8080, 22, 80])
+  t.deepEqual(
+    listeners(table, 'udp', '198.18.2.2').map((range) => range.first),
+    [8080, 22, 80]
+  )
+})
+
+test('bytes sent are read from the leaves of links alone', (t) => {
+  const plan = planLink(3)
+  const line = (id: string, leaf: string, bytes: number): string =>
+    `class htb 51ce:${id} parent 51ce:1 ${leaf}prio 1 rate 1Mbit\n Sent ${bytes} bytes 2 pkt (dropped 0)\n backlog 0b\n`
+  const printed = [
+    line('2', '', 9),
+    line(plan.vserverClass, '', 7),
+    line(plan.dataClass, `leaf ${plan.dataClass}: `, 5),
+    line(plan.cautionClass, `leaf ${plan.cautionClass}: `, 2)
+  ].join('\n')
+  t.deepEqual([...parseSentBytes(printed)], [[3, 7]])
+})
+
+test('a range that is no range of addresses is refused before anything is run', (t) => {
+  for (const range of ['10.0.0.0/33', '10.0.0', '10.0.0.0/8/8', '::/0', '0.0.0.0/0 }; flush ruleset']) {
+    const init = {
+      rootBps: 1,
+      nodeBps: 1,
+      reservedPorts: [],
+      allowedPrivateRanges: [range],
+      stateDir: '/nonexistent'
+    }
+    t.throws(() => createNodeNetwork({ log: silentLogger }, init), { code: 'CONFIG_INVALID' })
+  }
+})
