@@ -98,14 +98,22 @@ test.serial('below a full root each gets its guarantee, and equal shares without
   const together = async (first: number, second: number, port: number): Promise<[number, number]> => {
     await Promise.all([shape(one, { egressBps: first }), shape(two, { egressBps: second })])
     await Promise.all([settled(one), settled(two)])
-    for (const each of [port, port + 1]) await lab.world.ask({ op: 'count', port: each })
     // A slow pace that is still six times the root: the senders must not starve the kernel of time.
-    const flood = { op: 'flood', host: lab.worldAddress, seconds: 1, pause: 0.004 }
-    await Promise.all([one.probe.ask({ ...flood, port }), two.probe.ask({ ...flood, port: port + 1 })])
-    return [
+    const flood = { op: 'flood', host: lab.worldAddress, seconds: 2, pause: 0.004 }
+    const sending = Promise.all([
+      one.probe.ask({ ...flood, port }),
+      two.probe.ask({ ...flood, port: port + 1 })
+    ])
+    // Only what arrives while both have packets waiting is compared.
+    await delay(600)
+    for (const each of [port, port + 1]) await lab.world.ask({ op: 'count', port: each })
+    await delay(1000)
+    const arrived: [number, number] = [
       await lab.world.ask<number>({ op: 'counted', port }),
       await lab.world.ask<number>({ op: 'counted', port: port + 1 })
     ]
+    await sending
+    return arrived
   }
   const [more, less] = await together(7 * MEGABIT, 0.5 * MEGABIT, 1101)
   const [left, right] = await together(0.5 * MEGABIT, 0.5 * MEGABIT, 1103)
