@@ -74,10 +74,12 @@ export const LIMITS = {
   storeGroupBytesMax: 16 * 1024 * 1024,
   /** A journal segment that has reached this is closed and the next one begun. */
   storeSegmentBytesMax: 64 * 1024 * 1024,
+  /** Network links of a node; their addresses, devices and traffic classes are numbered up to here. */
+  linksPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
   devnetHostsMax: 200,
-  /** Each takes 65,536 user ids of the host, of which there are 2³², and a number for its device, address and class. */
+  /** Each takes 65,536 user ids of the host, of which there are 2³². */
   vserversPerNodeMax: 512,
   /** Virtual machines that a node makes or removes at the same time; more wait their turn. */
   vserversInWorkMax: 4,

@@ -9,7 +9,7 @@ import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
 import { listeners } from '../../src/enforce/network/uplink.ts'
 import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
 
-const anyIndex = fc.integer({ min: 1, max: LIMITS.vserversPerNodeMax })
+const anyIndex = fc.integer({ min: 1, max: LIMITS.linksPerNodeMax })
 
 test('no two links share a device, an address, a hardware address or a class', (t) => {
   fc.assert(

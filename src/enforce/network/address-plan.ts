@@ -15,7 +15,7 @@ export const SHARED_PORTS = { first: 40_000, last: 60_999 } as const
 export const SHAPING_MAJOR = '51ce'
 
 export interface LinkPlan {
-  /** 1 … `LIMITS.vserversPerNodeMax`. */
+  /** 1 … `LIMITS.linksPerNodeMax`. */
   readonly index: number
   /** The host's end. */
   readonly device: string
@@ -31,7 +31,7 @@ export interface LinkPlan {
 }
 
 export function planLink(index: number): LinkPlan {
-  if (!Number.isInteger(index) || index < 1 || index > LIMITS.vserversPerNodeMax) {
+  if (!Number.isInteger(index) || index < 1 || index > LIMITS.linksPerNodeMax) {
     throw new TypeError(`no link has the number ${index}`)
   }
   const net = `100.${64 + (index >> 8)}.${index & 0xff}`
@@ -55,13 +55,13 @@ export function planLink(index: number): LinkPlan {
 export function indexOfDevice(device: string): number | undefined {
   const digits = /^sl([1-9]\d{0,3})$/.exec(device)?.[1]
   const index = Number(digits)
-  return digits === undefined || index > LIMITS.vserversPerNodeMax ? undefined : index
+  return digits === undefined || index > LIMITS.linksPerNodeMax ? undefined : index
 }
 
 /** The number of the link that a class (hexadecimal minor number) belongs to; `undefined` for the root's and node's. */
 export function indexOfClass(minor: string): number | undefined {
   const index = Math.floor((Number.parseInt(minor, 16) - 16) / 4)
-  return index < 1 || index > LIMITS.vserversPerNodeMax ? undefined : index
+  return index < 1 || index > LIMITS.linksPerNodeMax ? undefined : index
 }
 
 function hex(byte: number): string {

@@ -337,16 +337,13 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Numbers are used in turn, so that one just freed is not at once another's. */
   #freeIndex(present: ReadonlySet<number>): number {
     const used = new Set([...this.#records.values()].map((record) => record.index))
-    for (let step = 1; step <= LIMITS.vserversPerNodeMax; step++) {
-      const index = ((this.#lastIndex + step - 1) % LIMITS.vserversPerNodeMax) + 1
+    for (let step = 1; step <= LIMITS.linksPerNodeMax; step++) {
+      const index = ((this.#lastIndex + step - 1) % LIMITS.linksPerNodeMax) + 1
       if (used.has(index) || present.has(index)) continue
       this.#lastIndex = index
       return index
     }
-    throw new SlicenetError(
-      'BUSY',
-      `the node has ${LIMITS.vserversPerNodeMax} links, and no more are possible`
-    )
+    throw new SlicenetError('BUSY', `the node has ${LIMITS.linksPerNodeMax} links, and no more are possible`)
   }
 
   async #inOrder<T>(id: string, task: () => Promise<T>): Promise<T> {
