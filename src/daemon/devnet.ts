@@ -283,11 +283,9 @@ async function down(
   }
   if (view !== undefined) {
     const network = networkOf(name, view.hosts)
-    await Promise.all(
-      view.hosts.map((host) =>
-        end(host, network, { directory, environment, networkIsUp: present.length > 0 }, onProgress)
-      )
-    )
+    // Nodes whose daemon is gone are started once more to clear up, and they need their network for it.
+    if (present.length === 0) await network.up()
+    await Promise.all(view.hosts.map((host) => end(host, network, { directory, environment }, onProgress)))
     await network.down()
   } else await networkOf(name, []).down()
   const left = await devnetLeftovers(name, { directories: [directory] })
@@ -308,13 +306,13 @@ async function down(
 async function end(
   host: DevnetHost,
   network: DevnetNetwork,
-  place: Place & { readonly networkIsUp: boolean },
+  place: Place,
   onProgress: (message: string) => void
 ): Promise<void> {
   let { pid } = host
   if (!(await isAnswering(host))) {
     if (isAlive(pid)) process.kill(pid, 'SIGKILL')
-    if (!host.roles.includes('node') || !place.networkIsUp) return
+    if (!host.roles.includes('node')) return
     pid = await startDaemon(network, host, place)
     await waitUntil(async () => !isAlive(pid) || (await isAnswering(host)))
   }

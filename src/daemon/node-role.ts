@@ -155,11 +155,15 @@ export class NodeRole implements Startable {
   }
 
   async stop(): Promise<void> {
+    await this.#stopParts()
+    await this.#enforcer.stop()
+  }
+
+  async #stopParts(): Promise<void> {
     const parts = this.#parts
     this.#parts = undefined
     await parts?.stop()
     this.#manager = undefined
-    await this.#enforcer.stop()
   }
 
   /** Ends every lease and takes away all that the node has on the machine. Its key and records stay. */
@@ -167,8 +171,9 @@ export class NodeRole implements Startable {
     const { manager } = this
     await Promise.all(manager.table.holding().map((record) => manager.end(record, 'the node is given up')))
     for (const { id } of await this.#enforcer.list()) await this.#enforcer.destroy(id)
-    await this.stop()
+    await this.#stopParts()
     await this.#network.remove()
+    await this.#enforcer.stop()
     await this.#enforcer.close()
   }
 

@@ -2,7 +2,7 @@
  * The protection interface over containers of an OCI runtime (design §5). It composes volume, image store, root file
  * system, runtime and network, and keeps to itself only who may do what to a vserver at the same time.
  */
-import { chmod, mkdir, readFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { randomUUID } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
@@ -136,9 +136,13 @@ export class OciEnforcer implements Enforcer {
     await this.#parts.stop()
   }
 
-  /** After `stop`, once every vserver was destroyed: unmounts the volume, which lets go of its loop device. */
+  /**
+   * After `stop`, once every vserver was destroyed: unmounts the volume, which lets go of its loop device, and removes
+   * what is kept for the time that the machine is up.
+   */
   async close(): Promise<void> {
     await this.#volume.close()
+    await rm(this.#runDir, { recursive: true, force: true })
   }
 
   async capacity(): Promise<EnforcerCapacity> {
