@@ -4,6 +4,7 @@
  * taken down by its name alone, also after a crash.
  */
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { join } from 'node:path'
@@ -64,6 +65,7 @@ const READY_MS = 60_000
 const POLL_MS = 150
 const CALL_MS = 5_000
 const GIVE_UP_MS = 60_000
+const SETTLE_MS = 5_000
 const RESEARCHER = 'researcher'
 
 /** The program itself, from the source tree or the build alike. */
@@ -179,9 +181,7 @@ function hostEnvironment(host: DevnetHost, { directory, environment }: Place): R
   return {
     PATH: `${join(directory, 'bin')}:${HOST_PATH}`,
     SLICENET_HOME: host.state,
-    SLICENET_IMAGES: environment.imagesDirectory,
-    // Seven daemons begin with the same modules: compiled once, read by all.
-    NODE_COMPILE_CACHE: join(directory, 'compile-cache')
+    SLICENET_IMAGES: environment.imagesDirectory
   }
 }
 
@@ -249,10 +249,11 @@ async function isReady(
   }
 }
 
+/** A process that has ended but that its parent has not asked about yet counts as ended. */
 function isAlive(pid: number): boolean {
   try {
-    process.kill(pid, 0)
-    return true
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
   } catch {
     return false
   }
@@ -288,7 +289,7 @@ async function down(
     await Promise.all(view.hosts.map((host) => end(host, network, { directory, environment }, onProgress)))
     await network.down()
   } else await networkOf(name, []).down()
-  const left = await devnetLeftovers(name, { directories: [directory] })
+  const left = await settledLeftovers(name, directory)
   if (left.length > 0) {
     throw new SlicenetError(
       'INTERNAL',
@@ -300,6 +301,16 @@ async function down(
     )
   }
   await rm(directory, { recursive: true, force: true })
+}
+
+/** The kernel lets go of a loop device a moment after the file system on it is unmounted. */
+async function settledLeftovers(name: string, directory: string): Promise<Leftover[]> {
+  const deadline = systemClock.monotonic() + SETTLE_MS
+  for (;;) {
+    const left = await devnetLeftovers(name, { directories: [directory] })
+    if (left.length === 0 || systemClock.monotonic() > deadline) return left
+    await systemClock.sleep(POLL_MS)
+  }
 }
 
 /** Ends a host. A node whose daemon crashed is started once more: it alone knows what it has on the machine. */
