@@ -18,7 +18,7 @@ import type { Store } from '../store/store.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { cborCodec } from '../wire/codec.ts'
 import { AgentRole } from './agent-role.ts'
-import type { DaemonConfig } from './config.ts'
+import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { NodeRole, type RoleComponents } from './node-role.ts'
 
 export interface PeerParts {
@@ -75,7 +75,7 @@ export class ComposedPeer implements Startable {
     await store.start()
     try {
       const epoch = await countStart(store)
-      const parts = wire(this.#components, this.#init, epoch)
+      const parts = wire(this.#components, { ...this.#init, bootstrap: await bootstrapPeers(config), epoch })
       this.#parts = parts
       const { host, directory, services, node, agent } = parts
       this.#life = new Lifecycle([
@@ -105,16 +105,21 @@ export class ComposedPeer implements Startable {
   }
 }
 
-function wire(components: ComposeComponents, init: ComposeInit, epoch: number): PeerParts {
+interface WireInit extends ComposeInit {
+  readonly bootstrap: readonly string[]
+  readonly epoch: number
+}
+
+function wire(components: ComposeComponents, init: WireInit): PeerParts {
   const { key, store, clock, random, logger } = components
-  const { config, stateDirectory, imagesDirectory, shortLived } = init
+  const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch } = init
   const host = createPeerHost(
     { logger: logger.child('peer'), clock },
     {
       key,
       listen: shortLived ? [] : config.listen,
       ...(config.announce === undefined ? {} : { announce: config.announce }),
-      bootstrap: config.bootstrap,
+      bootstrap,
       stateDirectory,
       dhtMode: shortLived ? 'client' : 'server'
     }

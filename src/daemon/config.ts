@@ -121,7 +121,8 @@ const schema = v.strictObject({
   country: v.optional(text),
   listen: v.optional(v.array(multiaddrSchema), ['/ip4/0.0.0.0/tcp/4001']),
   announce: v.optional(v.array(multiaddrSchema)),
-  bootstrap: v.optional(v.array(peerAddressSchema), []),
+  /** Default: the list that comes with the program. */
+  bootstrap: v.optional(v.array(peerAddressSchema)),
   /** How often adverts are made anew, and how long each is good for. */
   advertEvery: v.optional(amount(durationUnit), '30s'),
   advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),
@@ -188,6 +189,19 @@ export async function loadConfig(
     )
   }
   return parseConfig(yaml, file)
+}
+
+/** `src/daemon` and `dist/daemon` lie equally deep below the package. */
+const BOOTSTRAP_LIST = new URL('../../bootstrap/peers.txt', import.meta.url)
+
+/** By whom to join the overlay: the configuration's peers, else those of the list. Throws `CONFIG_INVALID`. */
+export async function bootstrapPeers({ bootstrap }: DaemonConfig): Promise<readonly string[]> {
+  if (bootstrap !== undefined) return bootstrap
+  const lines = (await readFile(BOOTSTRAP_LIST, 'utf8'))
+    .split('\n')
+    .map((line) => line.replace(/#.*/, '').trim())
+  const peers = lines.filter((line) => line !== '')
+  return parse(v.array(peerAddressSchema), peers, 'CONFIG_INVALID', 'bootstrap/peers.txt')
 }
 
 /** The TCP ports that a daemon with this configuration listens on. Throws `CONFIG_INVALID`. */
