@@ -5,7 +5,7 @@
  * and writes by itself.
  */
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, realpathSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -25,7 +25,7 @@ function findPinnedNode(): string | undefined {
   for (;;) {
     const candidate = join(directory, 'node_modules', packageName, 'bin', 'node')
     // This very program being too old, starting it again would never end.
-    if (existsSync(candidate) && candidate !== process.execPath) return candidate
+    if (existsSync(candidate) && realpathSync(candidate) !== process.execPath) return candidate
     const parent = dirname(directory)
     if (parent === directory) return undefined
     directory = parent

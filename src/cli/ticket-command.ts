@@ -65,12 +65,14 @@ function fieldText(name: string, value: unknown): string {
   if (value instanceof Uint8Array) return Buffer.from(value).toString('hex')
   if (typeof value === 'number') return numberText(name, value)
   if (Array.isArray(value)) return value.map((item) => fieldText('', item)).join(', ') || '-'
-  if (typeof value === 'object' && value !== null) {
-    return Object.values(value)
-      .map((item) => fieldText('', item))
-      .join(' ')
-  }
-  return String(value)
+  if (typeof value !== 'object' || value === null) return String(value)
+  return portText(value) ?? JSON.stringify(value)
+}
+
+function portText(value: { protocol?: unknown; first?: unknown; last?: unknown }): string | undefined {
+  const { protocol, first, last } = value
+  if (typeof protocol !== 'string' || typeof first !== 'number' || typeof last !== 'number') return undefined
+  return first === last ? `${protocol}/${first}` : `${protocol}/${first}-${last}`
 }
 
 /** Amounts also as people say them, from the unit at the end of their names. */
@@ -78,6 +80,7 @@ function numberText(name: string, value: number): string {
   const isTime = TIMES.has(name) && value <= 8_640_000_000_000_000
   if (isTime) return formatTime(value)
   if (name.startsWith('cpuMillis')) return cpuUnit.format(value)
+  if (value < 1000) return String(value)
   if (name.endsWith('Bytes') || name.endsWith('BytesPerDay')) return `${value} (${byteUnit.format(value)})`
   if (name.startsWith('egressBps')) return `${value} (${rateUnit.format(value)})`
   return String(value)

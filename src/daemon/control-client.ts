@@ -1,6 +1,7 @@
 /** Calls the local daemon over its Unix socket, one connection a call. */
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
+import type { Uint8ArrayList } from 'uint8arraylist'
 import { SlicenetError } from '../base/errors.ts'
 import { callMethod } from '../protocol/exchange.ts'
 import type { Caller, ResultOf } from '../protocol/method.ts'
@@ -24,23 +25,46 @@ export interface ControlClientInit {
 export function createControlClient(init: ControlClientInit): ControlCaller {
   return async (method, params, options = {}) => {
     const socket = await connectControl(init.socketPath, options)
+    const duplex = withConnectionErrors(socketDuplex(socket), method)
     try {
-      const duplex = socketDuplex(socket)
-      const through: ByteDuplex = { ...duplex, source: untilGone(duplex.source, method) }
-      return await callMethod(controlProtocol, method, params, through, options)
-    } catch (error) {
-      options.signal?.throwIfAborted()
-      throw isConnectionError(error) ? wentAway(method, error) : error
+      return await callMethod(controlProtocol, method, params, duplex, options)
     } finally {
       socket.destroy()
     }
   }
 }
 
+/** The duplex with what the kernel says of a lost connection in words; errors of the caller's own stay as they are. */
+function withConnectionErrors(duplex: ByteDuplex, method: string): ByteDuplex {
+  return {
+    ...duplex,
+    source: untilGone(duplex.source, method),
+    async write(bytes) {
+      try {
+        await duplex.write(bytes)
+      } catch (error) {
+        throw isConnectionError(error) ? wentAway(method, error) : error
+      }
+    }
+  }
+}
+
 /** A call stops reading at its result: reaching the end of the stream means that none came. */
-async function* untilGone(source: ByteDuplex['source'], method: string): ByteDuplex['source'] {
-  yield* source
-  throw wentAway(method)
+async function* untilGone(
+  source: ByteDuplex['source'],
+  method: string
+): AsyncGenerator<Uint8Array | Uint8ArrayList> {
+  const chunks = source[Symbol.asyncIterator]()
+  for (;;) {
+    let next
+    try {
+      next = await chunks.next()
+    } catch (error) {
+      throw isConnectionError(error) ? wentAway(method, error) : error
+    }
+    if (next.done === true) throw wentAway(method)
+    yield next.value
+  }
 }
 
 function wentAway(method: string, cause?: unknown): SlicenetError {

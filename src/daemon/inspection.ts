@@ -151,6 +151,7 @@ function splitEnvelopes(bytes: Uint8Array): Uint8Array[] {
   const text = asText(bytes)
   if (text === undefined) return splitBinary(bytes)
   const lines = text.split('\n').filter((line) => line.trim() !== '')
+  if (lines.length === 0) throw notAnObject()
   // Base64 that was wrapped is one object; if each line is one by itself, each is.
   const whole = decodeText(lines.join(''))
   if (whole !== undefined && (lines.length === 1 || isWhole(whole))) return splitBinary(whole)

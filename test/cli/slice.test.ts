@@ -1,0 +1,208 @@
+import test from 'ava'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import type { SliceDescription } from '../../src/service/slice.ts'
+import { serveControl, type ControlFixture } from '../daemon/control-fixture.ts'
+import { holderKey, NOW, nodeKey } from '../daemon/signed-objects.ts'
+import { cli, openStdin } from './cli-fixture.ts'
+import { memberView, sliceView } from './views.ts'
+
+const mesh = sliceView('mesh', [
+  memberView('node1'),
+  memberView('node2', { node: holderKey.principal, lease: `bafyrei${'b'.repeat(52)}` })
+])
+const slices = {
+  sliceList: async () => ({ slices: [mesh, sliceView('probe1', []), sliceView('probe2', [])] })
+}
+
+/** Serves an `exec` that repeats its standard input. */
+async function serveEcho(exitCode: number): Promise<ControlFixture & { readonly asked: unknown[] }> {
+  const asked: unknown[] = []
+  const control = await serveControl({
+    ...slices,
+    async sliceExec(params, call) {
+      asked.push(params)
+      for await (const { bytes } of call.input) {
+        if (bytes === undefined) break
+        await call.emit({ stream: 'stdout', bytes })
+      }
+      await call.emit({ stream: 'stderr', bytes: Buffer.from('done\n') })
+      return { exitCode }
+    }
+  })
+  return { ...control, [Symbol.asyncDispose]: () => control[Symbol.asyncDispose](), asked }
+}
+
+test('a slice is made of its file, with progress on stderr and the members on stdout', async (t) => {
+  let asked: SliceDescription | undefined
+  await using control = await serveControl({
+    async sliceCreate(description, call) {
+      asked = description
+      await call.emit({ step: 'find', message: '2 nodes match', ms: 12 })
+      await call.emit({ step: 'redeem', message: '2 leases' })
+      return mesh
+    }
+  })
+  const file = join(control.directory, 'mesh.yaml')
+  await writeFile(file, 'name: mesh\ncount: 2\nimage: debian\nfiles: { /srv/a.sh: a.sh }\n')
+  await writeFile(join(control.directory, 'a.sh'), 'echo')
+  const { exitCode, stdout, stderr } = await cli(['slice', 'create', file], { home: control.directory })
+  t.is(exitCode, 0)
+  t.is(stderr, 'find: 2 nodes match (12ms)\nredeem: 2 leases\n')
+  t.regex(stdout, /^slice: {4}mesh\nstate: {4}active\nmembers: {2}2 of 2\n/)
+  t.regex(stdout, /\nMEMBER +NODE +STATE +ADDRESS +PORTS +VSERVER +LEASE +AGENT +ENDS\nnode1 +12D3KooW/)
+  t.is(asked?.files[0]?.path, '/srv/a.sh')
+  t.is(asked?.minimum, 2)
+})
+
+test('mistakes in a slice file are exit code 2 with the line, before any daemon is asked', async (t) => {
+  await using control = await serveControl({})
+  const file = join(control.directory, 'mesh.yaml')
+  const mistakes: [string, RegExp][] = [
+    ['name: mesh\nimage: debian\ncuont: 3\n', /line 3: cuont: unknown field; did you mean count\?/],
+    ['name: mesh\n', /line 1: image: missing/],
+    [
+      'name: mesh\nimage: debian\nresources: { memory: 64 potatoes }\n',
+      /line 3: resources\.memory: expected a size/
+    ],
+    ['name: mesh\nimage: debian\nlease: forever\n', /line 3: lease: expected a duration/]
+  ]
+  for (const [text, expected] of mistakes) {
+    await writeFile(file, text)
+    const { exitCode, stderr } = await cli(['slice', 'create', file], { home: control.directory })
+    t.is(exitCode, 2)
+    t.regex(stderr, expected)
+    t.regex(stderr, /code: SLICE_FILE_INVALID/)
+  }
+})
+
+test('slices are listed and shown, by the beginning of their name', async (t) => {
+  await using control = await serveControl({ ...slices, sliceShow: async () => mesh })
+  const home = control.directory
+  const { stdout } = await cli(['slice', 'list'], { home })
+  t.is(
+    stdout,
+    'SLICE   STATE   MEMBERS  CREATED               ENDS\n' +
+      'mesh    active  2/2      2027-01-15T08:00:00Z  2027-01-15T08:30:00Z\n' +
+      'probe1  active  0/0      2027-01-15T08:00:00Z  2027-01-15T08:30:00Z\n' +
+      'probe2  active  0/0      2027-01-15T08:00:00Z  2027-01-15T08:30:00Z\n'
+  )
+  const shown = (await cli(['slice', 'show', 'me', '--json'], { home })).json()
+  t.like(shown, { schema: 1, slice: { name: 'mesh', createdAt: '2027-01-15T08:00:00.000Z' } })
+})
+
+test('a name that several slices begin with is AMBIGUOUS_ID, and an unknown one NOT_FOUND', async (t) => {
+  await using control = await serveControl(slices)
+  const home = control.directory
+  const ambiguous = await cli(['slice', 'show', 'probe'], { home })
+  t.is(ambiguous.exitCode, 2)
+  t.regex(ambiguous.stderr, /could be any slice of probe1, probe2\n {2}code: AMBIGUOUS_ID/)
+  t.is((await cli(['slice', 'delete', 'x'], { home })).exitCode, 1)
+  const member = await cli(['slice', 'exec', 'mesh', '--member', 'node', '--', 'ls'], { home })
+  t.is(member.exitCode, 2)
+  t.regex(member.stderr, /AMBIGUOUS_ID/)
+})
+
+test('exec passes words, standard input, both outputs and the exit code through', async (t) => {
+  await using control = await serveEcho(42)
+  const input = Buffer.alloc(300_000, 'x')
+  const argv = [
+    'slice',
+    'exec',
+    'mesh',
+    '--member',
+    'node2',
+    '--',
+    'sh',
+    '-c',
+    'exit 42',
+    '--json',
+    '--',
+    '--help'
+  ]
+  const stdin = Readable.from([input])
+  const { exitCode, stdout, stderr } = await cli(argv, { home: control.directory, stdin })
+  t.is(exitCode, 42)
+  t.is(stdout.length, input.length)
+  t.is(stderr, 'done\n')
+  t.deepEqual(control.asked, [
+    {
+      slice: 'mesh',
+      member: mesh.members[1]?.lease,
+      program: { argv: ['sh', '-c', 'exit 42', '--json', '--', '--help'], env: {} }
+    }
+  ])
+})
+
+test('exec ends with the program although standard input stays open', async (t) => {
+  await using control = await serveControl({ ...slices, sliceExec: async () => ({ exitCode: 0 }) })
+  const stdin = openStdin()
+  const { exitCode } = await cli(['slice', 'exec', 'mesh', '--', 'true'], { home: control.directory, stdin })
+  t.is(exitCode, 0)
+  t.true(stdin.destroyed)
+})
+
+test('exec gathers its outputs in one document for programs', async (t) => {
+  await using control = await serveEcho(7)
+  const options = { home: control.directory, stdin: Readable.from([Buffer.from([0xff, 0xfe])]) }
+  const finished = await cli(['slice', 'exec', 'mesh', '--json', '--', 'cat'], options)
+  t.is(finished.exitCode, 7)
+  t.deepEqual(finished.json(), {
+    schema: 1,
+    exitCode: 7,
+    stdoutBase64: '//4=',
+    stderr: 'done\n',
+    truncated: false
+  })
+})
+
+test('logs of several members come in whole lines with their names, of one as they are', async (t) => {
+  const entry = { node: nodeKey.principal, nodeName: 'node1', stream: 'stdout' as const, time: NOW }
+  const other = { ...entry, node: holderKey.principal, nodeName: 'n2' }
+  await using control = await serveControl({
+    ...slices,
+    async sliceLogs(_, call) {
+      const euro = Buffer.from('€')
+      await call.emit({ ...entry, bytes: Buffer.concat([Buffer.from('a'), euro.subarray(0, 1)]) })
+      await call.emit({ ...other, bytes: Buffer.from('b\nc\nd') })
+      await call.emit({ ...entry, bytes: Buffer.concat([euro.subarray(1), Buffer.from('\n')]) })
+      return {}
+    }
+  })
+  const home = control.directory
+  t.is(
+    (await cli(['slice', 'logs', 'mesh'], { home })).stdout,
+    'n2    | b\nn2    | c\nnode1 | a€\nn2    | d\n'
+  )
+  t.is(
+    (await cli(['slice', 'logs', 'mesh', '--member', 'node1'], { home })).stdout,
+    'ab\nc\nd€\n'.replace('ab', 'a\ufffdb').replace('€', '\ufffd\ufffd')
+  )
+  const { entries } = (await cli(['slice', 'logs', 'mesh', '--json'], { home })).json() as {
+    entries: object[]
+  }
+  t.deepEqual(entries[1], { ...other, time: '2027-01-15T08:00:00.000Z', text: 'b\nc\nd' })
+  const followed = await cli(['slice', 'logs', 'mesh', '--json', '--follow'], { home })
+  const lines = followed.stdout
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as object)
+  t.deepEqual(lines[1], { schema: 1, ...other, time: '2027-01-15T08:00:00.000Z', text: 'b\nc\nd' })
+})
+
+test('deleting tells what remains on nodes that cannot be reached', async (t) => {
+  let unreachable: string[] = []
+  await using control = await serveControl({
+    ...slices,
+    sliceDelete: async () => ({ deleted: 1, unreachable })
+  })
+  const home = control.directory
+  const clean = await cli(['slice', 'delete', 'mesh'], { home })
+  t.is(clean.exitCode, 0)
+  t.is(clean.stdout, 'mesh: 1 member ended\n')
+  unreachable = [nodeKey.principal]
+  const partial = await cli(['slice', 'delete', 'mesh', '--json'], { home })
+  t.is(partial.exitCode, 1)
+  t.like(partial.json(), { slice: 'mesh', deleted: 1, unreachable, error: { code: 'PEER_UNREACHABLE' } })
+})

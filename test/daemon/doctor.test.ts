@@ -1,0 +1,139 @@
+import test from 'ava'
+import { once } from 'node:events'
+import { createServer, type AddressInfo } from 'node:net'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { SlicenetError } from '../../src/base/errors.ts'
+import {
+  diagnose,
+  diagnosisError,
+  installPackages,
+  systemDoctor,
+  type Diagnosis,
+  type DoctorComponents
+} from '../../src/daemon/doctor.ts'
+import { serveControl } from './control-fixture.ts'
+
+const REQUIREMENTS = [
+  { program: 'nft', debianPackage: 'nftables', why: 'holds the rules' },
+  { program: 'tc', debianPackage: 'iproute2', why: 'shapes' },
+  { program: 'ip', debianPackage: 'iproute2', why: 'makes links' }
+]
+const INIT = { purpose: 'node', ports: [], socketPath: '/nowhere/control.sock' } as const
+
+function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
+  return {
+    nodeVersion: '24.0.0',
+    uid: 0,
+    requirements: REQUIREMENTS,
+    missingPrograms: async () => [],
+    kernelProbes: [],
+    run: async () => {
+      throw new Error('nothing was to be run')
+    },
+    ...changes
+  }
+}
+
+function statusOf(diagnosis: Diagnosis, name: string): string | undefined {
+  return diagnosis.checks.find((check) => check.name === name)?.status
+}
+
+test('a machine that has everything is in order', async (t) => {
+  const diagnosis = await diagnose(doctor(), INIT)
+  t.true(diagnosis.ok)
+  t.is(diagnosisError(diagnosis), undefined)
+})
+
+test('an old Node.js and an ordinary account are told with their codes', async (t) => {
+  const old = diagnosisError(await diagnose(doctor({ nodeVersion: '22.19.5' }), INIT))
+  t.is(old?.code, 'NODE_TOO_OLD')
+  const ordinary = diagnosisError(await diagnose(doctor({ uid: 1000 }), INIT))
+  t.is(ordinary?.code, 'NOT_ROOT')
+})
+
+test('missing programs name their packages once each, with all that they are for', async (t) => {
+  const diagnosis = await diagnose(doctor({ missingPrograms: async (all) => all.slice(1) }), INIT)
+  t.false(diagnosis.ok)
+  t.deepEqual(diagnosis.packages, [{ name: 'iproute2', why: ['tc shapes', 'ip makes links'] }])
+  const error = diagnosisError(diagnosis)
+  t.is(error?.code, 'HOST_PROGRAM_MISSING')
+  t.regex(error?.hint ?? '', /doctor --install/)
+})
+
+test('a kernel without a feature fails, and what cannot be looked at is skipped', async (t) => {
+  const kernelProbes = [
+    { name: 'a', why: 'x', probe: async () => 'there' },
+    {
+      name: 'b',
+      why: 'x',
+      probe: async () => {
+        throw new SlicenetError('KERNEL_FEATURE_MISSING', 'no b')
+      }
+    },
+    { name: 'c', why: 'x', needs: ['nft'], probe: async () => 'there' }
+  ]
+  const missing = await diagnose(
+    doctor({ kernelProbes, missingPrograms: async (all) => all.slice(0, 1) }),
+    INIT
+  )
+  t.deepEqual(
+    ['a', 'b', 'c'].map((name) => statusOf(missing, name)),
+    ['ok', 'failed', 'skipped']
+  )
+  const there = await diagnose(doctor({ kernelProbes }), INIT)
+  t.is(statusOf(there, 'c'), 'ok')
+  t.is(diagnosisError(there)?.code, 'KERNEL_FEATURE_MISSING')
+  t.is(statusOf(await diagnose(doctor({ kernelProbes, uid: 1 }), INIT), 'c'), 'skipped')
+})
+
+test('a port in use fails for a node, unless the daemon that runs holds it; a devnet does not mind', async (t) => {
+  const server = createServer().listen(0, '0.0.0.0')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const ports = [port]
+  const taken = await diagnose(doctor(), { ...INIT, ports })
+  t.is(diagnosisError(taken)?.code, 'PORT_IN_USE')
+  t.true((await diagnose(doctor(), { ...INIT, ports, purpose: 'devnet' })).ok)
+  {
+    await using control = await serveControl({})
+    t.true((await diagnose(doctor(), { ...INIT, ports, socketPath: control.socketPath })).ok)
+  }
+  server.close()
+  await once(server, 'close')
+  t.true((await diagnose(doctor(), { ...INIT, ports })).ok)
+})
+
+test('installing runs apt-get twice with the packages, and not at all without', async (t) => {
+  const ran: string[] = []
+  const components = doctor({
+    run: async (program, args) => {
+      ran.push(`${program} ${args.join(' ')}`)
+      return ''
+    }
+  })
+  await installPackages(components, [], { onOutput: () => {} })
+  t.deepEqual(ran, [])
+  await installPackages(components, ['nftables', 'iproute2'], { onOutput: () => {} })
+  t.deepEqual(ran, ['apt-get update', 'apt-get install -y --no-install-recommends nftables iproute2'])
+})
+
+test('only root installs, and others are told what to run', async (t) => {
+  const installing = installPackages(doctor({ uid: 1000 }), ['nftables'], { onOutput: () => {} })
+  const error = await t.throwsAsync(installing, { instanceOf: SlicenetError })
+  t.is(error?.code, 'NOT_ROOT')
+  t.regex(error?.hint ?? '', /apt-get install --no-install-recommends nftables/)
+})
+
+test('without any program on the path every one is missing', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'slicenet-empty-'))
+  const elsewhere = systemDoctor.requirements.map((requirement) => ({
+    ...requirement,
+    program: join(directory, requirement.program)
+  }))
+  const diagnosis = await diagnose(doctor({ ...systemDoctor, requirements: elsewhere }), INIT)
+  const failed = diagnosis.checks.filter(({ code }) => code === 'HOST_PROGRAM_MISSING')
+  t.is(failed.length, elsewhere.length)
+  await rm(directory, { recursive: true })
+})

@@ -1,0 +1,47 @@
+import test from 'ava'
+import { readFile } from 'node:fs/promises'
+import { ERROR_CODES } from '../../src/base/errors.ts'
+
+async function read(name: string): Promise<string> {
+  return readFile(new URL(`../../docs/${name}`, import.meta.url), 'utf8')
+}
+
+test('docs/errors.md explains every code, each once, with its exit code and whether to try again', async (t) => {
+  const rows = [
+    ...(await read('errors.md')).matchAll(/^\| `([A-Z_]+)` \| (\d+) \| (yes|no) \| (.+) \| (.+) \|$/gm)
+  ]
+  const told = Object.fromEntries(
+    rows.map(([, code, exit, again]) => [code, { exit: Number(exit), retryable: again === 'yes' }])
+  )
+  t.is(rows.length, Object.keys(told).length)
+  t.deepEqual(told, { ...ERROR_CODES })
+  for (const [, code, , , what, todo] of rows)
+    t.true((what?.length ?? 0) > 10 && (todo?.length ?? 0) > 10, code)
+})
+
+test('docs/cli.md names every command', async (t) => {
+  const text = await read('cli.md')
+  const commands = [
+    'find',
+    'slice create',
+    'slice list',
+    'slice show',
+    'slice exec',
+    'slice logs',
+    'slice delete',
+    'lease list',
+    'ticket inspect',
+    'daemon',
+    'devnet up',
+    'devnet down',
+    'devnet status',
+    'devnet exec',
+    'image build',
+    'image import',
+    'image list',
+    'keys new',
+    'keys show',
+    'doctor'
+  ]
+  for (const command of commands) t.regex(text, new RegExp(`\`slicenet ${command}`), command)
+})
