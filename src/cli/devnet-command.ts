@@ -1,10 +1,9 @@
 /** `slicenet devnet …`: a whole overlay on this machine, in network namespaces. */
 import { InvalidArgumentError, type Command } from 'commander'
-import { resolve } from 'node:path'
-import type { DevnetView } from '../daemon/devnet.ts'
+import type { DevnetHost } from '../daemon/devnet.ts'
 import { examples, QUESTION, requireProgram, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
-import { formatTable } from './table.ts'
+import { formatTable, shortId } from './table.ts'
 
 const GRACE_MS = 60_000
 const HOSTS_MAX = 200
@@ -16,7 +15,6 @@ interface NameOption {
 interface UpOptions extends NameOption {
   readonly nodes: number
   readonly agents: number
-  readonly directory?: string
 }
 
 export function addDevnetCommand(root: Command, run: RunCommand): void {
@@ -27,7 +25,6 @@ export function addDevnetCommand(root: Command, run: RunCommand): void {
     .description('make an overlay: each host is a network namespace with a daemon of its own (root)')
     .option('--nodes <count>', 'hosts that are nodes', parseCount(1), 3)
     .option('--agents <count>', 'hosts that are agents', parseCount(1), 2)
-    .option('--directory <directory>', 'where hosts keep their state')
     .addHelpText('after', examples('slicenet devnet up', 'slicenet devnet up --nodes 5 --agents 2'))
     .action((options: UpOptions) => run((context) => up(context, options), { graceMs: GRACE_MS }))
   add('down')
@@ -65,15 +62,9 @@ function parseName(text: string): string {
 }
 
 async function up(context: CommandContext, options: UpOptions): Promise<Outcome> {
-  const { directory, ...rest } = options
   const { devnetUp } = await context.services.devnet(context.environment)
-  const view = await devnetUp({
-    ...rest,
-    ...(directory === undefined ? {} : { directory: resolve(directory) }),
-    signal: context.signal,
-    onProgress: context.progress
-  })
-  return outcomeOf(view)
+  const devnet = await devnetUp({ ...options, signal: context.signal, onProgress: context.progress })
+  return { document: { devnet }, text: (style) => hostTable(devnet.hosts, style) }
 }
 
 async function down(context: CommandContext, { name }: NameOption): Promise<Outcome> {
@@ -84,7 +75,8 @@ async function down(context: CommandContext, { name }: NameOption): Promise<Outc
 
 async function status(context: CommandContext, { name }: NameOption): Promise<Outcome> {
   const { devnetStatus } = await context.services.devnet(context.environment)
-  return outcomeOf(await devnetStatus(name))
+  const devnet = await devnetStatus(name)
+  return { document: { devnet }, text: (style) => hostTable(devnet.hosts, style, devnet.running) }
 }
 
 async function exec(
@@ -98,17 +90,15 @@ async function exec(
   return { exitCode }
 }
 
-function outcomeOf(view: DevnetView): Outcome {
-  return { document: { devnet: view }, text: (style) => hostTable(view, style) }
-}
-
-function hostTable({ hosts }: DevnetView, style: Style): string {
+/** `running` names the hosts whose daemon answers; absent where all were just seen to. */
+function hostTable(hosts: readonly DevnetHost[], style: Style, running?: readonly string[]): string {
   const rows = hosts.map((host) => [
     host.name,
     host.roles.join(',') || '-',
     host.address,
-    host.state,
-    host.socketPath
+    shortId(host.principal),
+    (running ?? [host.name]).includes(host.name) ? 'running' : 'no answer',
+    host.state
   ])
-  return formatTable(['HOST', 'ROLES', 'ADDRESS', 'STATE', 'SOCKET'], rows, style)
+  return formatTable(['HOST', 'ROLES', 'ADDRESS', 'PRINCIPAL', 'DAEMON', 'HOME'], rows, style)
 }

@@ -1,7 +1,6 @@
 /** `slicenet image …`: the root file systems that vservers on this machine can have. */
 import type { Command } from 'commander'
 import { resolve } from 'node:path'
-import { SlicenetError } from '../base/errors.ts'
 import { byteUnit } from '../base/units.ts'
 import type { ImageView } from '../daemon/images.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
@@ -31,12 +30,7 @@ export function addImageCommand(root: Command, run: RunCommand): void {
 }
 
 async function build(context: CommandContext, name: string): Promise<Outcome> {
-  const { kinds, buildImage } = await context.services.images(context.environment)
-  if (!kinds.includes(name)) {
-    throw new SlicenetError('USAGE', `there is no way to build an image ${name}`, {
-      hint: `known are ${kinds.join(', ')}; \`slicenet image import\` takes any other`
-    })
-  }
+  const { buildImage } = await context.services.images(context.environment)
   return outcomeOf(await buildImage(name, { onProgress: context.progress, signal: context.signal }))
 }
 

@@ -34,6 +34,8 @@ const TIME_FIELDS: ReadonlySet<string> = new Set([
   'createdAt',
   'expiresAt',
   'importedAt',
+  'lastWrittenAt',
+  'lostAfter',
   'notAfter',
   'notBefore',
   'redeemBefore',

@@ -1,9 +1,9 @@
 /** The command line: its grammar, how a command is run, and how it ends (documented in `docs/cli.md`). */
 import { Command, CommanderError } from 'commander'
-import { createRequire } from 'node:module'
 import { asSlicenetError, ERROR_CODES, SlicenetError } from '../base/errors.ts'
 import { durationUnit } from '../base/units.ts'
 import { readEnvironment, type Environment } from '../daemon/environment.ts'
+import { VERSION } from '../daemon/version.ts'
 import type { CommandContext, CommandOptions, RunCommand, Terminal, TerminalStream } from './command.ts'
 import { examples } from './command.ts'
 import { addDaemonCommand } from './daemon-command.ts'
@@ -25,6 +25,8 @@ import {
 import type { Services } from './services.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
+import { addStatusCommand } from './status-command.ts'
+import { addStoreCommand } from './store-command.ts'
 import { addTicketCommand } from './ticket-command.ts'
 
 export interface CliInit {
@@ -125,7 +127,7 @@ class CommandLine {
       .description(
         'PlanetLab as a peer-to-peer broker network: find nodes, make slices of them, run one yourself'
       )
-      .version(packageVersion(), '-V, --version')
+      .version(VERSION, '-V, --version')
       .option('--json', 'print one JSON document instead of text')
       .option('--timeout <duration>', 'give up after this long, such as 30s (exit code 7)')
       .exitOverride()
@@ -150,7 +152,9 @@ class CommandLine {
     addSliceCommand(root, run)
     addLeaseCommand(root, run)
     addTicketCommand(root, run)
+    addStatusCommand(root, run)
     addDaemonCommand(root, run)
+    addStoreCommand(root, run)
     addDevnetCommand(root, run)
     addImageCommand(root, run)
     addKeysCommand(root, run)
@@ -250,9 +254,4 @@ async function withinGrace<T>(work: Promise<T>, signal: AbortSignal, graceMs = G
     signal.removeEventListener('abort', onAbort)
     clearTimeout(timer)
   }
-}
-
-function packageVersion(): string {
-  const manifest = createRequire(import.meta.url)('../../package.json') as { version: string }
-  return manifest.version
 }

@@ -49,7 +49,7 @@ export function createDevnetNetwork(init: DevnetNetworkInit): DevnetNetwork {
       const present = await devnetNamespaces(name)
       if (present.length > 0) {
         throw new SlicenetError('NAME_TAKEN', `a devnet ${name} is up: ${present.join(', ')}`, {
-          hint: `run \`slicenet devnet down ${name}\` first`
+          hint: `run \`slicenet devnet down --name ${name}\` first`
         })
       }
       try {

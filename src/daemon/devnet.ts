@@ -108,7 +108,7 @@ async function up(init: DevnetUpInit, directory: string, environment: Environmen
   }
   if ((await devnetNamespaces(name)).length > 0) {
     throw new SlicenetError('NAME_TAKEN', `the devnet ${name} is up`, {
-      hint: `run \`slicenet devnet down ${name}\``
+      hint: `run \`slicenet devnet down --name ${name}\``
     })
   }
   const plan = devnetPlan(init)

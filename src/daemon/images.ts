@@ -22,19 +22,26 @@ export interface ImageOptions {
 }
 
 export interface Images {
-  /** The kinds that `buildImage` takes. */
-  readonly kinds: readonly string[]
+  /** Throws `USAGE` for a name without a recipe. */
   readonly buildImage: (name: string, options: ImageOptions) => Promise<ImageView>
   readonly importImage: (path: string, name: string) => Promise<ImageView>
   readonly listImages: () => Promise<readonly ImageView[]>
 }
 
-/** The machine's image store and builder. */
-export async function createImages(environment: Environment): Promise<Images> {
+/** The machine's image store and builder. All of it throws `NOT_ROOT` for others than root. */
+export async function createImages(environment: Environment, uid = process.getuid?.()): Promise<Images> {
+  if (uid !== 0) {
+    throw new SlicenetError(
+      'NOT_ROOT',
+      'images hold the files of other accounts, so only root may use them',
+      {
+        hint: 'run it again as root'
+      }
+    )
+  }
   const images = new ImageStore({ clock: systemClock }, { directory: environment.imagesDirectory })
   await images.start()
   return {
-    kinds: IMAGE_KINDS,
     async buildImage(name, { onProgress, signal }) {
       const kind = IMAGE_KINDS.find((known) => known === name)
       if (kind === undefined) {

@@ -21,6 +21,9 @@ export interface CliOptions {
   readonly interrupt?: AbortSignal
 }
 
+/** Tests have no network unless they bring one. */
+const { startEmbedded: _startEmbedded, ...withoutEmbedded } = systemServices
+
 class Memory extends Writable {
   readonly isTTY: boolean
   readonly #chunks: Buffer[] = []
@@ -47,7 +50,7 @@ export async function cli(argv: readonly string[], options: CliOptions = {}): Pr
   const exitCode = await runCli({
     argv,
     terminal,
-    services: { ...systemServices, ...options.services },
+    services: { ...withoutEmbedded, ...options.services },
     variables: { SLICENET_HOME: options.home ?? '/nowhere/slicenet', ...options.variables },
     interrupt: options.interrupt ?? new AbortController().signal
   })

@@ -143,7 +143,17 @@ test('the doctor installs nothing for others than root', async (t) => {
 const devnetView: DevnetView = {
   name: 'devnet',
   directory: '/tmp/d',
-  hosts: [{ name: 'node1', roles: ['node'], address: '198.18.0.2', state: 'running', socketPath: '/tmp/d/s' }]
+  hosts: [
+    {
+      name: 'node1',
+      roles: ['node'],
+      address: '198.18.0.2',
+      principal: delegation.body.issuer,
+      state: '/tmp/d/node1',
+      socketPath: '/tmp/d/node1/control.sock',
+      pid: 42
+    }
+  ]
 }
 
 test('devnet commands pass on what they are given, and exec ends as its program', async (t) => {
@@ -155,7 +165,7 @@ test('devnet commands pass on what they are given, and exec ends as its program'
       return devnetView
     },
     devnetDown: async ({ name }) => void asked.push(name),
-    devnetStatus: async () => devnetView,
+    devnetStatus: async () => ({ ...devnetView, running: [] }),
     devnetExec: async (init) => {
       asked.push(init)
       return 9
@@ -164,7 +174,10 @@ test('devnet commands pass on what they are given, and exec ends as its program'
   const services = { devnet: async () => devnet }
   const up = await cli(['devnet', 'up', '--nodes', '5'], { services })
   t.is(up.stderr, 'node1 is up\n')
-  t.is(up.stdout, 'HOST   ROLES  ADDRESS     STATE    SOCKET\nnode1  node   198.18.0.2  running  /tmp/d/s\n')
+  const row = (daemon: string): RegExp =>
+    new RegExp(`\\nnode1 +node +198\\.18\\.0\\.2 +12D3KooW\\w{8} +${daemon} +/tmp/d/node1\\n$`)
+  t.regex(up.stdout, row('running'))
+  t.regex((await cli(['devnet', 'status'], { services })).stdout, row('no answer'))
   t.is((await cli(['devnet', 'exec', 'node1', '--', 'ip', '-4', 'a'], { services })).exitCode, 9)
   t.is((await cli(['devnet', 'exec', '--', 'ls'], { services })).exitCode, 9)
   t.is((await cli(['devnet', 'exec', 'node1'], { services })).exitCode, 2)
@@ -187,7 +200,6 @@ test('images are built, imported and listed', async (t) => {
     importedAt: NOW
   }
   const images: Images = {
-    kinds: ['debian', 'busybox'],
     buildImage: async (name, { onProgress }) => {
       onProgress(`building ${name}`)
       return image
@@ -202,7 +214,6 @@ test('images are built, imported and listed', async (t) => {
     built.stdout,
     `NAME     IMAGE                SIZE    IMPORTED\nbusybox  sha256:${'c'.repeat(12)}  1.9MiB  2027-01-15T08:00:00Z\n`
   )
-  t.is((await cli(['image', 'build', 'windows'], { services })).exitCode, 2)
   t.is((await cli(['image', 'import', './x', '--name', 'busybox'], { services })).exitCode, 0)
   t.like((await cli(['image', 'list', '--json'], { services })).json(), { images: [{ id: image.id }] })
 })

@@ -28,7 +28,10 @@ const COMMANDS = [
   'image list',
   'keys new',
   'keys show',
-  'doctor'
+  'doctor',
+  'status',
+  'store check',
+  'store repair'
 ]
 
 test('every command has help with examples, on stdout, and exits with 0', async (t) => {
@@ -239,6 +242,29 @@ test('leases are listed', async (t) => {
     stdout,
     /^LEASE +SLICE +NODE .*\nbafyrei\S{9} {2}mesh .* tcp\/9000-9002 +running +2027-01-15T08:30:00Z\n$/
   )
+})
+
+test('the status of the peer is shown field by field', async (t) => {
+  const status = {
+    version: '0.5.0',
+    principal: nodeView.id,
+    name: 'here',
+    roles: ['node' as const],
+    multiaddrs: ['/ip4/198.18.0.1/tcp/4001'],
+    pid: 42,
+    startedAt: nodeView.advertisedAt,
+    peers: 3,
+    nodesKnown: 2,
+    agentsKnown: 1,
+    delegations: 1,
+    leases: 0
+  }
+  await using control = await serveControl({ status: async () => status })
+  const { stdout } = await cli(['status'], { home: control.directory })
+  t.regex(stdout, /^name: +here\nprincipal: +12D3KooW\w+\nroles: +node\n/)
+  t.regex(stdout, /\nstarted: +2027-01-15T08:00:00Z\n/)
+  const program = await cli(['status', '--json'], { home: control.directory })
+  t.like(program.json(), { status: { name: 'here', startedAt: '2027-01-15T08:00:00.000Z' } })
 })
 
 test('colour is for terminals that want it', async (t) => {

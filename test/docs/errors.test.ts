@@ -41,7 +41,10 @@ test('docs/cli.md names every command', async (t) => {
     'image list',
     'keys new',
     'keys show',
-    'doctor'
+    'doctor',
+    'status',
+    'store check',
+    'store repair'
   ]
   for (const command of commands) t.regex(text, new RegExp(`\`slicenet ${command}`), command)
 })

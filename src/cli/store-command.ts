@@ -1,0 +1,75 @@
+/** `slicenet store …`: whether the state on disk is sound, and making it so. */
+import type { Command } from 'commander'
+import { byteUnit } from '../base/units.ts'
+import {
+  checkState,
+  repairState,
+  stateError,
+  type RepairReport,
+  type StoreReport
+} from '../daemon/store-care.ts'
+import { examples, type CommandContext, type RunCommand } from './command.ts'
+import type { Outcome } from './output.ts'
+import { formatFields, formatTime } from './table.ts'
+
+export function addStoreCommand(root: Command, run: RunCommand): void {
+  const store = root.command('store').description('look after the state on disk')
+  store
+    .command('check')
+    .description('tell whether the state on disk is sound; changes nothing')
+    .addHelpText('after', examples('slicenet store check', 'slicenet store check --json'))
+    .action(() => run(check))
+  store
+    .command('repair')
+    .description('keep what is sound of a damaged state and set the rest aside; tells what is lost')
+    .addHelpText('after', examples('slicenet store repair'))
+    .action(() => run(repair))
+}
+
+async function check({ environment }: CommandContext): Promise<Outcome> {
+  const report = await checkState(environment)
+  const error = stateError(report)
+  return {
+    document: { store: report },
+    text: () => formatFields(reportFields(report)),
+    ...(error === undefined ? {} : { error })
+  }
+}
+
+async function repair({ environment }: CommandContext): Promise<Outcome> {
+  const report = await repairState(environment)
+  return { document: { repair: report }, text: () => formatFields(repairFields(report)) }
+}
+
+function reportFields(report: StoreReport): [string, string][] {
+  const { lastWrittenAt } = report
+  return [
+    ['store', report.directory],
+    ['found', `${report.damage}: ${report.message}`],
+    ['records', String(report.records)],
+    ['last written', lastWrittenAt === undefined ? '-' : formatTime(lastWrittenAt)],
+    ['size', `${byteUnit.format(report.bytes)} in ${report.segments} segments`]
+  ]
+}
+
+const ENTRIES_SHOWN = 20
+
+function repairFields(report: RepairReport): [string, string][] {
+  const { before, repaired, recordsKept, recordsLost, lostAfter, lostEntries, setAside } = report
+  const fields: [string, string][] = [
+    ['store', before.directory],
+    ['found', `${before.damage}: ${before.message}`],
+    ['repaired', repaired ? 'yes' : 'nothing was to be done'],
+    ['records kept', String(recordsKept)]
+  ]
+  if (!repaired) return fields
+  fields.push(['records lost', recordsLost === undefined ? 'nobody knows' : String(recordsLost)])
+  if (lostAfter !== undefined) fields.push(['lost after', formatTime(lostAfter)])
+  for (const { table, key, deleted } of lostEntries.slice(0, ENTRIES_SHOWN)) {
+    fields.push(['lost', `${table} ${key}${deleted ? ' (its deletion)' : ''}`])
+  }
+  if (lostEntries.length > ENTRIES_SHOWN)
+    fields.push(['lost', `and ${lostEntries.length - ENTRIES_SHOWN} more`])
+  if (setAside !== undefined) fields.push(['set aside in', setAside])
+  return fields
+}
