@@ -48,7 +48,8 @@ function reportFields(report: StoreReport): [string, string][] {
     ['found', `${report.damage}: ${report.message}`],
     ['records', String(report.records)],
     ['last written', lastWrittenAt === undefined ? '-' : formatTime(lastWrittenAt)],
-    ['size', `${byteUnit.format(report.bytes)} in ${report.segments} segments`]
+    ['segments', String(report.segments)],
+    ['size', byteUnit.format(report.bytes)]
   ]
 }
 
