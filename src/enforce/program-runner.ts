@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ChildProcess } from 'node:child_process'
-import type { Readable } from 'node:stream'
+import { PassThrough, type Readable } from 'node:stream'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { start } from '../base/host-program.ts'
@@ -164,6 +164,11 @@ export class ProgramRunner {
       [...this.#runtime.globalArgs, 'exec', '--process', specification, '--pid-file', pidFile, init.id],
       ['pipe', 'pipe', 'pipe']
     )
+    // Taken over at once: Node throws away what nobody reads when a child exits.
+    const streams = {
+      stdout: child.stdout!.pipe(new PassThrough()),
+      stderr: child.stderr!.pipe(new PassThrough())
+    }
     const exited = exitCodeOf(child)
     // Who never asks for the exit code must not bring the daemon down.
     exited.catch(() => {})
@@ -174,16 +179,22 @@ export class ProgramRunner {
       await rm(directory, { recursive: true, force: true })
     }
     // The runtime writes the pid once the program runs, and ends after it.
-    if (pid === undefined) throw startFailure(await text(child.stderr!))
-    return this.#session(child, exited, pid, init.cgroupPath)
+    if (pid === undefined) throw startFailure(await text(streams.stderr))
+    return this.#session(child, streams, exited, pid, init.cgroupPath)
   }
 
-  #session(child: ChildProcess, exitCode: Promise<number>, pid: number, cgroupPath: string): ExecSession {
+  #session(
+    child: ChildProcess,
+    streams: { readonly stdout: Readable; readonly stderr: Readable },
+    exitCode: Promise<number>,
+    pid: number,
+    cgroupPath: string
+  ): ExecSession {
     const stdin = child.stdin!
     // A program that ended takes no input; its exit code tells.
     stdin.on('error', () => {})
     return {
-      output: mergeOutput(child.stdout!, child.stderr!),
+      output: mergeOutput(streams.stdout, streams.stderr),
       exitCode,
       write: async (bytes) => {
         if (bytes === undefined) stdin.end()

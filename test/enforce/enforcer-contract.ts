@@ -1,0 +1,292 @@
+/** What every `Enforcer` must do, whatever is behind it. The programs it uses are those of `contractPrograms`. */
+import type { TestFn } from 'ava'
+import type { SlicenetError } from '../../src/base/errors.ts'
+import type { Enforcer, ExecSession, LogChunk, VserverSpec } from '../../src/enforce/enforcer.ts'
+import type { FakeProgram } from '../../src/enforce/fake-enforcer.ts'
+
+export interface ContractHarness {
+  /** Started, with no vserver in it. */
+  readonly enforcer: () => Enforcer
+  /** An image that has the programs. */
+  readonly image: () => string
+  /** Stops the enforcer and starts another on what it left. */
+  readonly restart: () => Promise<void>
+}
+
+export const SMALL = {
+  cpuMillis: 100,
+  cpuMillisMax: 2000,
+  memoryBytes: 64 * 1024 * 1024,
+  diskBytes: 64 * 1024 * 1024,
+  egressBps: 1_000_000,
+  egressBpsMax: 10_000_000,
+  egressBytesPerDay: 1_000_000_000,
+  pids: 32
+}
+const MISSING_IMAGE = `sha256:${'0'.repeat(64)}`
+
+/** The programs the contract uses, as far as a fake must simulate them. */
+export const contractPrograms: Readonly<Record<string, FakeProgram>> = {
+  echo: async ({ program, write }) => {
+    write('stdout', `${program.argv.slice(1).join(' ')}\n`)
+    return 0
+  },
+  false: async () => 1,
+  cat: async ({ program, files, input, write }) => {
+    for (const path of program.argv.slice(1))
+      write('stdout', Buffer.from(files.get(path)!.content).toString())
+    if (program.argv.length === 1) {
+      for await (const bytes of input) write('stdout', Buffer.from(bytes).toString())
+    }
+    return 0
+  },
+  sleep: async ({ signal }) => {
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    return 143
+  }
+}
+
+export async function outputOf(session: ExecSession): Promise<{ output: string; exitCode: number }> {
+  let output = ''
+  for await (const { bytes } of session.output) output += Buffer.from(bytes).toString()
+  return { output, exitCode: await session.exitCode }
+}
+
+export async function collect(chunks: AsyncIterable<LogChunk>): Promise<string> {
+  let log = ''
+  for await (const { bytes } of chunks) log += Buffer.from(bytes).toString()
+  return log
+}
+
+export function vserverSpec(image: string, over: Partial<VserverSpec> = {}): VserverSpec {
+  return {
+    id: 'contract-1',
+    slice: 'contract',
+    image,
+    resources: SMALL,
+    ports: [],
+    rights: [],
+    keys: [],
+    ...over
+  }
+}
+
+/** Declares the suite; tests run one after the other on one enforcer. */
+export function enforcerContract(test: TestFn, harness: ContractHarness): void {
+  declareLifeTests(test, harness)
+  declareRefusalTests(test, harness)
+  declareProgramTests(test, harness)
+}
+
+/** Runs `body` with one vserver and takes it away after. */
+async function withVserver(
+  harness: ContractHarness,
+  body: (enforcer: Enforcer, id: string) => Promise<void>
+): Promise<void> {
+  const spec = vserverSpec(harness.image())
+  await harness.enforcer().create(spec)
+  try {
+    await body(harness.enforcer(), spec.id)
+  } finally {
+    await harness.enforcer().destroy(spec.id)
+  }
+}
+
+function declareLifeTests(test: TestFn, harness: ContractHarness): void {
+  test.serial('a vserver is there from create to destroy', async (t) => {
+    const enforcer = harness.enforcer()
+    const spec = vserverSpec(harness.image())
+    const made = await enforcer.create(spec)
+    t.is(made.state, 'created')
+    t.is(made.image, spec.image)
+    t.deepEqual(await enforcer.status(spec.id), made)
+    t.deepEqual(await enforcer.list(), [made])
+    await enforcer.destroy(spec.id)
+    t.is(await enforcer.status(spec.id), undefined)
+    t.deepEqual(await enforcer.list(), [])
+    await t.notThrowsAsync(enforcer.destroy(spec.id))
+  })
+
+  test.serial(
+    'creating what exists gives the same vserver, and another of its name is refused',
+    async (t) => {
+      await withVserver(harness, async (enforcer, id) => {
+        const spec = vserverSpec(harness.image())
+        const before = await enforcer.status(id)
+        t.deepEqual(await enforcer.create(spec), before!)
+        const bigger = { ...spec, resources: { ...SMALL, pids: 33 } }
+        await t.throwsAsync<SlicenetError>(enforcer.create(bigger), { code: 'VSERVER_FAILED' })
+        t.deepEqual(await enforcer.status(id), before)
+      })
+    }
+  )
+
+  test.serial('two that create the same vserver at the same time get one', async (t) => {
+    const spec = vserverSpec(harness.image())
+    const enforcer = harness.enforcer()
+    const [a, b] = await Promise.all([enforcer.create(spec), enforcer.create(spec)])
+    t.deepEqual(a, b)
+    await enforcer.destroy(spec.id)
+  })
+
+  test.serial('capacity and usage are whole numbers', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const { resources, attributes } = await enforcer.capacity()
+      for (const amount of Object.values(resources)) t.true(Number.isSafeInteger(amount) && amount > 0)
+      t.is(attributes.os, 'linux')
+      for (const amount of Object.values(await enforcer.usage(id))) {
+        t.true(Number.isSafeInteger(amount) && amount >= 0)
+      }
+    })
+  })
+
+  test.serial('a vserver and its program outlive the monitor', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, { argv: ['sleep', '1000'], env: {} })
+      const before = await enforcer.status(id)
+      await harness.restart()
+      t.deepEqual(await harness.enforcer().status(id), before)
+      t.is((await harness.enforcer().list()).length, 1)
+      await harness.enforcer().stopProgram(id)
+      t.is((await harness.enforcer().status(id))?.exit?.exitCode, 143)
+    })
+  })
+}
+
+function declareRefusalTests(test: TestFn, harness: ContractHarness): void {
+  test.serial('a vserver of a missing image is refused and leaves nothing', async (t) => {
+    const enforcer = harness.enforcer()
+    await t.throwsAsync<SlicenetError>(enforcer.create(vserverSpec(MISSING_IMAGE)), { code: 'IMAGE_MISSING' })
+    t.deepEqual(await enforcer.list(), [])
+  })
+
+  test.serial('a vserver with a port that another owns is refused and leaves nothing', async (t) => {
+    const enforcer = harness.enforcer()
+    const ports = [{ protocol: 'udp' as const, first: 9000, last: 9010 }]
+    const first = vserverSpec(harness.image(), { ports })
+    const second = vserverSpec(harness.image(), { id: 'contract-2', ports: [{ ...ports[0]!, first: 9010 }] })
+    await enforcer.create(first)
+    await t.throwsAsync<SlicenetError>(enforcer.create(second), { code: 'PORT_IN_USE' })
+    t.deepEqual(
+      (await enforcer.list()).map(({ id }) => id),
+      [first.id]
+    )
+    await enforcer.destroy(first.id)
+  })
+
+  for (const id of ['', 'UPPER', '../up', 'a'.repeat(41)]) {
+    test.serial(`a vserver cannot be called ${JSON.stringify(id)}`, async (t) => {
+      const spec = vserverSpec(harness.image(), { id })
+      await t.throwsAsync<SlicenetError>(harness.enforcer().create(spec), { code: 'USAGE' })
+    })
+  }
+
+  test.serial('what is asked of an unknown vserver is NOT_FOUND', async (t) => {
+    const enforcer = harness.enforcer()
+    const program = { argv: ['echo'], env: {} }
+    const notFound = { code: 'NOT_FOUND' }
+    await t.throwsAsync<SlicenetError>(enforcer.launch('nobody', program), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.exec('nobody', program), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.upload('nobody', []), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.setKeys('nobody', []), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.stopProgram('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.usage('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(collect(enforcer.logs('nobody')), notFound)
+  })
+
+  test.serial('a program that is not there is refused and changes nothing', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const program = { argv: ['no-such-program'], env: {} }
+      await t.throwsAsync<SlicenetError>(enforcer.launch(id, program), { code: 'PROGRAM_NOT_FOUND' })
+      await t.throwsAsync<SlicenetError>(enforcer.exec(id, program), { code: 'PROGRAM_NOT_FOUND' })
+      t.is((await enforcer.status(id))?.state, 'created')
+    })
+  })
+
+  test.serial('input beyond the limits is refused', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const many = Array.from({ length: 1000 }, () => 'x')
+      await t.throwsAsync<SlicenetError>(enforcer.exec(id, { argv: ['echo', ...many], env: {} }), {
+        code: 'TOO_LARGE'
+      })
+      const file = { path: '/x', content: new Uint8Array(1024 * 1024), mode: 0o644 }
+      await t.throwsAsync<SlicenetError>(enforcer.upload(id, [file]), { code: 'TOO_LARGE' })
+      await t.throwsAsync<SlicenetError>(enforcer.setKeys(id, many), { code: 'TOO_LARGE' })
+      for (const path of ['x', '/a/../b', '/a/', '/./b', '/']) {
+        const upload = enforcer.upload(id, [{ path, content: new Uint8Array(), mode: 0o644 }])
+        await t.throwsAsync<SlicenetError>(upload, { code: 'USAGE' }, path)
+      }
+    })
+  })
+}
+
+function declareProgramTests(test: TestFn, harness: ContractHarness): void {
+  test.serial('a launched program is seen from its start to its end, and its log is kept', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, { argv: ['echo', 'hello', 'world'], env: {} })
+      t.is(await collect(enforcer.logs(id, { follow: true })), 'hello world\n')
+      const status = await enforcer.status(id)
+      t.is(status?.state, 'exited')
+      t.is(status?.exit?.exitCode, 0)
+      t.true(Number.isSafeInteger(status?.exit?.exitedAt))
+      await enforcer.launch(id, { argv: ['false'], env: {} })
+      t.is(await collect(enforcer.logs(id, { follow: true })), '')
+      t.is((await enforcer.status(id))?.exit?.exitCode, 1)
+    })
+  })
+
+  test.serial('one program runs at a time, until it is stopped', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const program = { argv: ['sleep', '1000'], env: {} }
+      await enforcer.launch(id, program)
+      t.is((await enforcer.status(id))?.state, 'running')
+      await t.throwsAsync<SlicenetError>(enforcer.launch(id, program), { code: 'BUSY' })
+      await enforcer.stopProgram(id)
+      await enforcer.stopProgram(id)
+      const status = await enforcer.status(id)
+      t.is(status?.state, 'exited')
+      t.is(status?.exit?.exitCode, 143)
+      await enforcer.launch(id, program)
+      t.is((await enforcer.status(id))?.state, 'running')
+    })
+  })
+
+  test.serial('exec hands on input, output and exit code', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const session = await enforcer.exec(id, { argv: ['cat'], env: {} })
+      await session.write(Buffer.from('one '))
+      await session.write(Buffer.from('two'))
+      await session.write(undefined)
+      t.deepEqual(await outputOf(session), { output: 'one two', exitCode: 0 })
+      t.is((await outputOf(await enforcer.exec(id, { argv: ['false'], env: {} }))).exitCode, 1)
+    })
+  })
+
+  test.serial('an attached program can be killed, twice', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} })
+      await session.kill()
+      await session.kill()
+      t.is(await session.exitCode, 143)
+    })
+  })
+
+  test.serial('what was uploaded can be read inside', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const path = '/opt/made/on/the/way/file'
+      await enforcer.upload(id, [{ path, content: Buffer.from('first'), mode: 0o644 }])
+      await enforcer.upload(id, [{ path, content: Buffer.from('second'), mode: 0o644 }])
+      const session = await enforcer.exec(id, { argv: ['cat', path], env: {} })
+      t.is((await outputOf(session)).output, 'second')
+    })
+  })
+
+  test.serial('a program that runs ends with its vserver', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, { argv: ['sleep', '1000'], env: {} })
+      const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} })
+      await enforcer.destroy(id)
+      t.true((await session.exitCode) >= 128)
+    })
+  })
+}

@@ -1,0 +1,116 @@
+/** A node's enforcer in directories of its own, for tests as root, and the probes that show what it left on the host. */
+import { randomBytes } from 'node:crypto'
+import { chmod, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { systemClock as clock } from '../../src/base/clock.ts'
+import { run } from '../../src/base/host-program.ts'
+import { createLogger } from '../../src/base/log.ts'
+import { findHierarchies } from '../../src/enforce/cgroup.ts'
+import { nodeUidBase } from '../../src/enforce/id-ranges.ts'
+import { buildImage } from '../../src/enforce/image-build.ts'
+import { ImageStore } from '../../src/enforce/image-store.ts'
+import { OciEnforcer } from '../../src/enforce/oci-enforcer.ts'
+import { LoopbackNetwork } from '../enforce/loopback-network.ts'
+
+/** Devnets take ranges from the lower end. */
+const UID_INDEX = 100 + (process.pid % 20)
+const VOLUME_BYTES = 2 * 1024 ** 3
+
+export class OciNode {
+  readonly nodeShort = `t${randomBytes(4).toString('hex')}`
+  readonly network = new LoopbackNetwork()
+  readonly uidBase = nodeUidBase(UID_INDEX)
+  readonly directory: string
+  readonly images: ImageStore
+  image = ''
+  enforcer: OciEnforcer
+
+  private constructor(directory: string) {
+    this.directory = directory
+    this.images = new ImageStore({ clock }, { directory: join(directory, 'images') })
+    this.enforcer = this.#newEnforcer()
+  }
+
+  static async start(): Promise<OciNode> {
+    const directory = await mkdtemp(join(tmpdir(), 'slicenet-test-'))
+    // The roots of vservers lie below it.
+    await chmod(directory, 0o711)
+    const node = new OciNode(directory)
+    try {
+      await node.images.start()
+      node.image = (await buildImage('busybox', { images: node.images })).id
+      await node.enforcer.start()
+      return node
+    } catch (error) {
+      await node.stop()
+      throw error
+    }
+  }
+
+  async restart(): Promise<void> {
+    await this.enforcer.stop()
+    this.enforcer = this.#newEnforcer()
+    await this.enforcer.start()
+  }
+
+  /** Takes everything away, whatever a test left. */
+  async stop(): Promise<void> {
+    await this.enforcer.start()
+    for (const { id } of await this.enforcer.list()) await this.enforcer.destroy(id)
+    await this.enforcer.stop()
+    await this.enforcer.close()
+    await rm(this.directory, { recursive: true, force: true })
+  }
+
+  /** What of vserver `id` is on the host, of each kind of thing that must not outlive it. */
+  async remains(id: string): Promise<Record<string, string[]>> {
+    const mountinfo = await readFile('/proc/self/mountinfo', 'utf8')
+    const groups: string[] = []
+    const processes = new Set<string>()
+    for (const { directory } of findHierarchies(mountinfo)) {
+      const group = join(directory, `slicenet-${this.nodeShort}`, id)
+      const text = await readFile(join(group, 'cgroup.procs'), 'utf8').catch(() => undefined)
+      if (text === undefined) continue
+      groups.push(group)
+      for (const pid of text.split('\n').filter((line) => line !== '')) processes.add(pid)
+    }
+    const files = await run('find', [this.directory, '-name', `${id}*`, '-not', '-path', '*/images/*'])
+    return {
+      processes: [...processes],
+      keepers: await this.#processesNaming(`programs/${id}`),
+      mounts: mountinfo
+        .split('\n')
+        .filter((line) => line.includes(this.directory) && line.includes(`/${id}/`)),
+      groups,
+      files: files.split('\n').filter((line) => line !== ''),
+      links: (await this.network.list()).filter((link) => link === id)
+    }
+  }
+
+  async #processesNaming(text: string): Promise<string[]> {
+    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+    const lines = await Promise.all(
+      pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''))
+    )
+    return pids.filter((_, index) => lines[index]!.includes(join(this.directory, 'state', text)))
+  }
+
+  #newEnforcer(): OciEnforcer {
+    const log = createLogger({
+      level: process.env.SLICENET_TEST_LOG === undefined ? 'error' : 'debug',
+      write: (line) => process.stderr.write(line),
+      clock
+    })
+    return new OciEnforcer(
+      { clock, log, images: this.images, network: this.network },
+      {
+        stateDir: join(this.directory, 'state'),
+        runDir: join(this.directory, 'run'),
+        nodeShort: this.nodeShort,
+        uidBase: this.uidBase,
+        volumeBytes: VOLUME_BYTES
+      }
+    )
+  }
+}
