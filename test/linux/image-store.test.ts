@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { systemClock as clock } from '../../src/base/clock.ts'
+import type { SlicenetError } from '../../src/base/errors.ts'
+import { run } from '../../src/base/host-program.ts'
+import { buildImage } from '../../src/enforce/image-build.ts'
+import { ImageStore } from '../../src/enforce/image-store.ts'
+
+let scratch: string
+let images: ImageStore
+
+test.beforeEach(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'slicenet-images-'))
+  images = new ImageStore({ clock }, { directory: join(scratch, 'store') })
+  await images.start()
+})
+
+test.afterEach.always(async () => {
+  await rm(scratch, { recursive: true, force: true })
+})
+
+/** A root directory with one file, its times fixed. */
+async function makeRoot(name: string, content = 'hello'): Promise<string> {
+  const root = join(scratch, name)
+  await mkdir(join(root, 'bin'), { recursive: true })
+  await writeFile(join(root, 'bin/hello'), content)
+  await symlink('/bin/hello', join(root, 'link'))
+  await run('find', [root, '-exec', 'touch', '--no-dereference', '--date=@1700000000', '{}', '+'])
+  return root
+}
+
+/** An archive made by an attacker: names are kept as they are given. */
+async function pack(root: string, ...args: string[]): Promise<string> {
+  const archive = join(scratch, 'archive.tar')
+  await run('tar', ['--create', '--absolute-names', '--directory', root, '--file', archive, ...args])
+  return archive
+}
+
+test.serial('the same files give the same id as directory, archive and compressed archive', async (t) => {
+  const root = await makeRoot('root')
+  const first = await images.import(root, { name: 'hello' })
+  const archive = await pack(root, 'link', 'bin', '.')
+  await run('gzip', ['--keep', archive])
+  t.is((await images.import(archive)).id, first.id)
+  t.is((await images.import(`${archive}.gz`, { name: 'packed' })).id, first.id)
+  t.deepEqual((await images.find('packed')).names, ['hello', 'packed'])
+  t.is((await images.list()).length, 1)
+  t.not((await images.import(await makeRoot('other', 'other'))).id, first.id)
+})
+
+test.serial('the id is the hash of the archive that the store gives out', async (t) => {
+  const { id } = await images.import(await makeRoot('root'))
+  const hash = createHash('sha256')
+  for await (const chunk of images.read(id)) hash.update(chunk)
+  t.is(`sha256:${hash.digest('hex')}`, id)
+  t.true(await images.verify(id))
+  await writeFile(join(await images.open(id), 'bin/hello'), 'tampered')
+  t.false(await images.verify(id))
+})
+
+test.serial(
+  'a name points to what was imported last, and images are found by the start of their id',
+  async (t) => {
+    const one = await images.import(await makeRoot('one', '1'), { name: 'latest' })
+    const two = await images.import(await makeRoot('two', '2'), { name: 'latest' })
+    t.is((await images.find('latest')).id, two.id)
+    t.deepEqual((await images.find(one.id)).names, [])
+    t.is((await images.find(one.id.slice(0, 19))).id, one.id)
+    await images.remove(two.id)
+    await images.remove(two.id)
+    for (const missing of ['latest', two.id, 'abc', '../store', 'sha256:../../etc']) {
+      await t.throwsAsync<SlicenetError>(images.find(missing), { code: 'IMAGE_MISSING' }, missing)
+    }
+    await t.throwsAsync<SlicenetError>(images.open(two.id), { code: 'IMAGE_MISSING' })
+    await t.throwsAsync<SlicenetError>(images.open('sha256:../../etc'), { code: 'IMAGE_MISSING' })
+  }
+)
+
+test.serial(
+  'archives that reach out of the directory or hold devices are refused, and leave nothing',
+  async (t) => {
+    const root = await makeRoot('root')
+    const invalid = { code: 'IMAGE_INVALID' }
+    await run('mknod', [join(root, 'null'), 'c', '1', '3'])
+    await t.throwsAsync<SlicenetError>(images.import(root), invalid)
+    await rm(join(root, 'null'))
+    await writeFile(join(scratch, 'outside'), 'x')
+    await t.throwsAsync<SlicenetError>(images.import(await pack(root, '../outside')), invalid)
+    await t.throwsAsync<SlicenetError>(
+      images.import(await pack(root, '--transform', 's|^bin/hello|bin/../../up|', 'bin')),
+      invalid
+    )
+    await t.throwsAsync<SlicenetError>(images.import(await pack(root, '--owner=:70000', 'bin')), invalid)
+    await writeFile(join(root, 'bin/new\nline'), 'x')
+    await t.notThrowsAsync(images.import(root))
+    await writeFile(join(scratch, 'text'), 'this is no archive')
+    await t.throwsAsync<SlicenetError>(images.import(join(scratch, 'text')), invalid)
+    await t.throwsAsync<SlicenetError>(images.import('/dev/null'), invalid)
+    await t.throwsAsync<SlicenetError>(images.import(join(scratch, 'nothing')), { code: 'NOT_FOUND' })
+    t.is((await images.list()).length, 1)
+    t.is((await run('ls', [join(scratch, 'store')])).match(/import-/), null)
+  }
+)
+
+test.serial(
+  'a file behind a link that the archive itself lays out does not leave the directory',
+  async (t) => {
+    const outside = join(scratch, 'outside')
+    await mkdir(outside)
+    const root = join(scratch, 'root')
+    await mkdir(root)
+    await symlink(outside, join(root, 'way'))
+    const archive = await pack(root, 'way')
+    const second = join(scratch, 'second')
+    await mkdir(join(second, 'way'), { recursive: true })
+    await writeFile(join(second, 'way/file'), 'x')
+    await run('tar', ['--append', '--directory', second, '--file', archive, 'way/file'])
+    await images.import(archive).catch(() => {})
+    t.is(await run('ls', [outside]), '')
+  }
+)
+
+test.serial('absolute names land inside', async (t) => {
+  const root = await makeRoot('root')
+  const { id } = await images.import(await pack(root, join(root, 'bin/hello')))
+  t.true((await stat(join(await images.open(id), root, 'bin/hello'))).isFile())
+})
+
+test.serial(
+  'an archive that unpacks to more than the limit is refused before anything is written',
+  async (t) => {
+    const root = join(scratch, 'root')
+    await mkdir(root)
+    await run('truncate', ['--size=9G', join(root, 'huge')])
+    const archive = join(scratch, 'huge.tar')
+    await run('tar', ['--create', '--sparse', '--directory', root, '--file', archive, '.'])
+    t.true((await stat(archive)).size < 1024 * 1024)
+    await t.throwsAsync<SlicenetError>(images.import(archive), { code: 'TOO_LARGE' })
+  }
+)
+
+test.serial('two imports of the same content at the same time make one image', async (t) => {
+  const root = await makeRoot('root')
+  const other = new ImageStore({ clock }, { directory: join(scratch, 'store') })
+  const made = await Promise.all([images.import(root), other.import(root), images.import(root)])
+  t.is(new Set(made.map(({ id }) => id)).size, 1)
+  t.is((await images.list()).length, 1)
+})
+
+test.serial('only root reads a store, whose programs may be set-user-id', async (t) => {
+  t.is((await stat(join(scratch, 'store'))).mode & 0o777, 0o700)
+})
+
+test.serial('busybox comes out the same each time it is built', async (t) => {
+  const messages: string[] = []
+  const first = await buildImage('busybox', { images }, { onProgress: (message) => messages.push(message) })
+  t.is((await buildImage('busybox', { images })).id, first.id)
+  t.deepEqual(first.names, ['busybox'])
+  t.true(messages.length >= 2)
+})
