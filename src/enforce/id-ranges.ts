@@ -54,7 +54,7 @@ export class IdRanges {
 
   /** Takes a free range and gives its first id. Throws `BUSY` when the node has no more. */
   take(): number {
-    const base = this.#firstFree()
+    const base = this.#ahead() ?? this.#firstFree()
     if (base === undefined) {
       throw new SlicenetError('BUSY', `this node holds ${LIMITS.vserversPerNodeMax} virtual machines already`)
     }
@@ -81,6 +81,11 @@ export class IdRanges {
     }
   }
 
+  /** A free range whose namespace was made ahead. */
+  #ahead(): number | undefined {
+    return [...this.#namespaces.keys()].find((base) => !this.#taken.has(base))
+  }
+
   #firstFree(): number | undefined {
     for (let slot = 0; slot < LIMITS.vserversPerNodeMax; slot++) {
       const base = this.#uidBase + slot * IDS_PER_VSERVER
@@ -91,7 +96,7 @@ export class IdRanges {
 
   #prepare(): void {
     const base = this.#firstFree()
-    if (!this.#open || base === undefined) return
+    if (!this.#open || base === undefined || this.#ahead() !== undefined) return
     // Nobody waits for it yet; whoever asks for it later sees the failure.
     this.#namespace(base).catch(() => {})
   }

@@ -11,7 +11,7 @@ import { Lifecycle } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Resources } from '../ticket/resources.ts'
-import { findUser, writeKeys } from './account.ts'
+import { writeKeys } from './account.ts'
 import { measureCapacity } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
 import type {
@@ -29,13 +29,12 @@ import { checkKeys, checkProgram, checkUpload, checkVserverSpec, isSameSpec } fr
 import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
-import { ociProcess } from './oci-config.ts'
 import { findWorkingRuntime, OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { inVserverRoot, lookUpProgram } from './program-lookup.ts'
 import { readLog } from './program-log.ts'
 import { ProgramRunner } from './program-runner.ts'
-import { DEFAULT_PATH, hasProgram, withRoot, writeFileBeneath } from './root-files.ts'
+import { writeFileBeneath } from './root-files.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
-import { isErrno, SystemCallError } from './syscall.ts'
 import { Turns } from './turns.ts'
 import { VserverMaker } from './vserver-maker.ts'
 import { VserverRecords, type VserverRecord } from './vserver-records.ts'
@@ -84,7 +83,10 @@ export class OciEnforcer implements Enforcer {
   readonly #cgroups: Cgroups
   readonly #records: VserverRecords
   readonly #parts: Lifecycle
-  readonly #turns = new Turns({ atOnceMax: LIMITS.vserversInWorkMax, waitingMax: LIMITS.vserversPerNodeMax })
+  readonly #turns = new Turns({
+    atOnceMax: LIMITS.vserversInWorkMax,
+    callersMax: 2 * LIMITS.vserversPerNodeMax
+  })
   readonly #execs = new Map<string, number>()
   #started: Started | undefined
 
@@ -156,7 +158,7 @@ export class OciEnforcer implements Enforcer {
   async create(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverStatus> {
     const { maker } = this.#running()
     checkVserverSpec(spec)
-    return this.#turns.take(spec.id, async () => {
+    return this.#turns.takeCostly(spec.id, async () => {
       options.signal?.throwIfAborted()
       const before = this.#records.get(spec.id)
       if (before !== undefined && !isSameSpec(before.spec, spec)) {
@@ -170,7 +172,7 @@ export class OciEnforcer implements Enforcer {
   async destroy(id: string): Promise<void> {
     const { maker } = this.#running()
     if (this.#records.get(id) === undefined) return
-    await this.#turns.take(id, async () => {
+    await this.#turns.takeCostly(id, async () => {
       if (this.#records.get(id) !== undefined) await maker.unmake(id)
     })
   }
@@ -342,39 +344,12 @@ export class OciEnforcer implements Enforcer {
     return { ...about, ...pid, state: program.state, ...exit }
   }
 
-  /** The process object of a program, after its account and file were found in the vserver. */
   #process(record: VserverRecord, program: ProgramSpec): Record<string, unknown> {
-    const { id } = record.spec
-    return this.#inRoot(id, (rootFd) => {
-      const [argv0 = ''] = program.argv
-      const user = findUser(rootFd, program.user)
-      if (!hasProgram(rootFd, argv0, program.env.PATH ?? DEFAULT_PATH, program.cwd ?? '/')) {
-        throw new SlicenetError(
-          'PROGRAM_NOT_FOUND',
-          `vserver ${id} has no program ${JSON.stringify(argv0)}`,
-          {
-            hint: 'upload it, or use an image that has it'
-          }
-        )
-      }
-      return ociProcess(record.spec, program, user)
-    })
+    return this.#inRoot(record.spec.id, (rootFd) => lookUpProgram(rootFd, record.spec, program))
   }
 
   #inRoot<T>(id: string, use: (rootFd: number) => T): T {
-    try {
-      return withRoot(this.#roots.rootPath(id), use)
-    } catch (error) {
-      if (isErrno(error, 'EDQUOT', 'ENOSPC') || isNodeErrno(error, 'EDQUOT', 'ENOSPC')) {
-        throw new SlicenetError('QUOTA_EXCEEDED', `the disk of vserver ${id} is full`, { cause: error })
-      }
-      if (error instanceof SystemCallError) {
-        throw new SlicenetError('USAGE', `vserver ${id} does not take this file: ${error.message}`, {
-          cause: error
-        })
-      }
-      throw error
-    }
+    return inVserverRoot(id, this.#roots.rootPath(id), use)
   }
 
   #releaseExec(id: string): void {
@@ -399,8 +374,4 @@ export class OciEnforcer implements Enforcer {
     if (this.#started === undefined) throw new TypeError('the enforcer was not started')
     return this.#started
   }
-}
-
-function isNodeErrno(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && codes.includes((error as NodeJS.ErrnoException).code ?? '')
 }

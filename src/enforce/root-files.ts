@@ -126,6 +126,17 @@ function openDirectoryBeneath(
   }
 }
 
+/** Whether there is such a directory in the root itself; what /proc and /dev show inside is no place to work in. */
+export function hasDirectory(rootFd: number, path: string): boolean {
+  try {
+    closeSync(openBeneath(rootFd, path, O_PATH | O_DIRECTORY))
+    return true
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV', 'EACCES', 'ENAMETOOLONG')) return false
+    throw error
+  }
+}
+
 /** Whether a program would be found when `argv0` is run with this PATH from `cwd`. */
 export function hasProgram(rootFd: number, argv0: string, pathVariable: string, cwd: string): boolean {
   if (argv0 === '') return false

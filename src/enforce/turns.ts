@@ -1,9 +1,11 @@
-/** Lets work on one thing happen one after the other, and on different things at the same time up to a maximum. */
+/** Lets work on one thing happen one after the other, and of the costly work no more than so much at a time. */
 import { SlicenetError } from '../base/errors.ts'
 
 export interface TurnsInit {
+  /** Pieces of costly work at the same time. */
   readonly atOnceMax: number
-  readonly waitingMax: number
+  /** Callers that wait or work, of every kind. */
+  readonly callersMax: number
 }
 
 export class Turns {
@@ -11,20 +13,20 @@ export class Turns {
   readonly #last = new Map<string, Promise<unknown>>()
   readonly #queue: (() => void)[] = []
   #running = 0
-  #known = 0
+  #callers = 0
 
   constructor(init: TurnsInit) {
     this.#init = init
   }
 
-  /** Runs `work` when its turn comes. Throws `BUSY` when too many wait. */
+  /** Runs `work` after what was asked for the same thing before. Throws `BUSY` when too many wait. */
   async take<T>(key: string, work: () => Promise<T>): Promise<T> {
-    if (this.#known >= this.#init.atOnceMax + this.#init.waitingMax) {
+    if (this.#callers >= this.#init.callersMax) {
       throw new SlicenetError('BUSY', 'too much work waits for its turn on this node')
     }
-    this.#known++
+    this.#callers++
     const before = this.#last.get(key) ?? Promise.resolve()
-    const mine = before.then(() => this.#withSlot(work))
+    const mine = before.then(work)
     const settled = mine.then(
       () => {},
       () => {}
@@ -33,9 +35,14 @@ export class Turns {
     try {
       return await mine
     } finally {
-      this.#known--
+      this.#callers--
       if (this.#last.get(key) === settled) this.#last.delete(key)
     }
+  }
+
+  /** The same for costly work, which also waits for one of the few places. */
+  async takeCostly<T>(key: string, work: () => Promise<T>): Promise<T> {
+    return this.take(key, () => this.#inPlace(work))
   }
 
   /** Resolves when no work is left. */
@@ -43,9 +50,9 @@ export class Turns {
     while (this.#last.size > 0) await Promise.all(this.#last.values())
   }
 
-  async #withSlot<T>(work: () => Promise<T>): Promise<T> {
+  async #inPlace<T>(work: () => Promise<T>): Promise<T> {
     if (this.#running >= this.#init.atOnceMax) {
-      // The slot is handed over by who leaves, so the count stays.
+      // Who leaves hands the place over, so the count stays.
       await new Promise<void>((resolve) => this.#queue.push(resolve))
     } else {
       this.#running++

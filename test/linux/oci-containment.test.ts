@@ -82,6 +82,10 @@ test.serial('a write stops at the disk quota, and goes on where it is higher', a
   }
   await t.throwsAsync(upload(small), { code: 'QUOTA_EXCEEDED' })
   await t.notThrowsAsync(upload(large))
+  // A file that is not yet full refuses in the middle of a write.
+  await sh(small, 'rm -f /f* /file; dd if=/dev/zero of=/file bs=1k count=20420 2>/dev/null')
+  const one = node.enforcer.upload(small, [{ path: '/last', content, mode: 0o644 }])
+  await t.throwsAsync(one, { code: 'QUOTA_EXCEEDED' })
 })
 
 test.serial(

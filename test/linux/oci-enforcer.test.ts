@@ -160,6 +160,23 @@ test.serial('the account has the keys, and only they who are given last', async 
   await node.enforcer.destroy(spec.id)
 })
 
+test.serial('a program that cannot be run where it is says so', async (t) => {
+  const spec = vserverSpec(node.image, { id: 'unrunnable' })
+  await node.enforcer.create(spec)
+  const content = Buffer.from('#!/no/such/interpreter\n')
+  await node.enforcer.upload(spec.id, [{ path: '/opt/script', content, mode: 0o755 }])
+  // The file is there, so that only running it shows that nothing can interpret it.
+  await node.enforcer.launch(spec.id, { argv: ['/opt/script'], env: {} })
+  t.regex(await collect(node.enforcer.logs(spec.id, { follow: true })), /no such file/)
+  t.not((await node.enforcer.status(spec.id))?.exit?.exitCode, 0)
+  for (const cwd of ['/nowhere', '/proc/self/fd', '/bin/sh']) {
+    const program = { argv: ['true'], env: {}, cwd }
+    await t.throwsAsync(node.enforcer.exec(spec.id, program), { code: 'NOT_FOUND' }, cwd)
+  }
+  const program = { argv: ['pwd'], env: {}, cwd: '/opt' }
+  t.is((await outputOf(await node.enforcer.exec(spec.id, program))).output, '/opt\n')
+})
+
 test.serial('the volume is let go with its loop device', async (t) => {
   const other = await OciNode.start()
   const file = join(other.directory, 'state/volume.img')
