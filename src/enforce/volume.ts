@@ -3,13 +3,16 @@
  * and a quota on each (design §5). Where btrfs cannot be had it is a plain directory, which limits nothing.
  */
 import { chmod, mkdir, readdir, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { asSlicenetError } from '../base/errors.ts'
 import { run, runAnyway } from '../base/host-program.ts'
 import type { Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import { isMountPoint } from './mount-table.ts'
 import { unmount } from './syscall.ts'
+
+const DELETIONS_PER_SWEEP = 32
+const BLOCK_BYTES = 512
 
 export interface VolumeComponents {
   readonly log: Logger
@@ -28,6 +31,7 @@ export class Volume implements Startable {
   readonly #directory: string
   readonly #sizeBytes: number
   #quotas = false
+  #deletions = 0
 
   constructor(components: VolumeComponents, init: VolumeInit) {
     this.#log = components.log
@@ -97,7 +101,10 @@ export class Volume implements Startable {
     const path = this.path(id)
     if (this.#quotas) {
       const result = await runAnyway('btrfs', ['--quiet', 'subvolume', 'delete', path])
-      if (result.exitCode === 0) return
+      if (result.exitCode === 0) {
+        if (++this.#deletions % DELETIONS_PER_SWEEP === 0) await this.sweepQuotas()
+        return
+      }
     }
     await rm(path, { recursive: true, force: true })
   }
@@ -119,9 +126,15 @@ export class Volume implements Startable {
     return Number(row?.trim().split(/\s+/)[1] ?? 0)
   }
 
+  /** Bytes that vservers can have: the volume's size, or less where the host's disk cannot take it in full. */
   async capacityBytes(): Promise<number> {
-    const stats = await statfs(this.#directory)
-    return stats.blocks * stats.bsize
+    const [volume, host, file] = await Promise.all([
+      statfs(this.#directory),
+      statfs(dirname(this.#file)),
+      stat(this.#file).catch(() => undefined)
+    ])
+    const taken = (file?.blocks ?? 0) * BLOCK_BYTES
+    return Math.min(volume.blocks * volume.bsize, taken + host.bavail * host.bsize)
   }
 
   /** Forgets the quota groups of subvolumes that are gone; the kernel refuses while it still deletes one. */
