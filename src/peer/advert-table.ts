@@ -46,6 +46,10 @@ interface Slot {
   readonly rate: SignerRate
 }
 
+function keptSeq({ entry }: Slot): number {
+  return entry?.advert.body.seq ?? -1
+}
+
 interface Listeners {
   update: Set<(entry: DirectoryEntry) => void>
   expire: Set<(entry: DirectoryEntry) => void>
@@ -110,8 +114,7 @@ export class AdvertTable {
   /** Whether an advert of this key and sequence number would be news. */
   lacks(key: string, seq: number): boolean {
     const slot = this.#slots.get(key)
-    if (slot === undefined) return true
-    return slot.entry === undefined ? seq >= slot.newestSeq : seq > slot.newestSeq
+    return slot === undefined || (seq >= slot.newestSeq && seq > keptSeq(slot))
   }
 
   /** Drops what expired; to be called now and then. */
@@ -147,8 +150,8 @@ export class AdvertTable {
     if (slot === undefined || seq > slot.newestSeq) return { verdict: 'new', advert }
     if (seq < slot.newestSeq) return { verdict: 'stale', advert }
     // Witnessed, but not kept so far.
-    if (slot.entry === undefined) return { verdict: 'new', advert }
-    return { verdict: slot.entry.advert.id === advert.id ? 'known' : 'stale', advert }
+    if (keptSeq(slot) < seq) return { verdict: 'new', advert }
+    return { verdict: slot.entry?.advert.id === advert.id ? 'known' : 'stale', advert }
   }
 
   #note(slot: Slot, advert: Signed<Advertisement>): void {

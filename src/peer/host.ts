@@ -5,10 +5,11 @@ import { createLibp2p } from 'libp2p'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
-import type { Startable } from '../base/lifecycle.ts'
+import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Caller, Handlers, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
+import { ContactKeeper } from './contact-keeper.ts'
 import { createCaller, rememberAddresses } from './calling.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
@@ -66,7 +67,7 @@ class Libp2pPeerHost implements PeerHost {
   readonly #serving: Serving
   #rules: OverlayRules = NO_RULES
   #libp2p: PeerLibp2p | undefined
-  #joining: Joining | undefined
+  #upkeep: Lifecycle | undefined
 
   constructor(components: PeerHostComponents, init: PeerHostInit) {
     this.#components = components
@@ -105,8 +106,12 @@ class Libp2pPeerHost implements PeerHost {
       await this.#serving.start(libp2p)
       await knownPeers.load()
       await libp2p.start()
-      this.#joining = new Joining({ ...this.#components, knownPeers }, { libp2p, bootstrap: this.#bootstrap })
-      await this.#joining.start()
+      const components = { ...this.#components, knownPeers }
+      this.#upkeep = new Lifecycle([
+        new Joining(components, { libp2p, bootstrap: this.#bootstrap }),
+        new ContactKeeper(components, { libp2p })
+      ])
+      await this.#upkeep.start()
     } catch (error) {
       await this.stop().catch(() => {})
       throw listenError(error, listen)
@@ -116,8 +121,8 @@ class Libp2pPeerHost implements PeerHost {
   async stop(): Promise<void> {
     const libp2p = this.#libp2p
     if (libp2p === undefined) return
-    await this.#joining?.stop()
-    this.#joining = undefined
+    await this.#upkeep?.stop()
+    this.#upkeep = undefined
     await this.#serving.stop()
     await libp2p.stop()
     this.#libp2p = undefined

@@ -95,6 +95,11 @@ function dht(mode: 'server' | 'client', rules: OverlayRules): ReturnType<typeof 
     clientMode: mode === 'client',
     // The default drops private addresses, which leaves the routing tables of test networks empty.
     peerInfoMapper: passthroughMapper,
+    // What a busy machine does not answer in time is dropped from the table; the defaults begin at five seconds.
+    pingNewContactTimeout: { minTimeout: 15_000 },
+    pingOldContactTimeout: { minTimeout: 15_000 },
+    onPeerConnectTimeout: 20_000,
+    networkDialTimeout: { minTimeout: 10_000 },
     // Every query waits for the first of these.
     initialQuerySelfInterval: 50,
     validators: {
