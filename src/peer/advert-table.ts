@@ -71,10 +71,11 @@ export class AdvertTable {
     return () => this.#listeners[event].delete(listener)
   }
 
-  /** Checks an advert from anybody and keeps it if it is news. */
-  offer(bytes: Uint8Array, via: AdvertWay): Offered {
+  /** Checks an advert from anybody and keeps it if it is news. The way may depend on whose it is. */
+  offer(bytes: Uint8Array, way: AdvertWay | ((advert: Signed<Advertisement>) => AdvertWay)): Offered {
     const { verdict, advert } = this.#check(bytes)
     if (verdict !== 'new') return { verdict, ...(advert === undefined ? {} : { advert }) }
+    const via = typeof way === 'function' ? way(advert) : way
     const slot = this.#slotFor(advert, via)
     if (slot === undefined) return { verdict: 'full', advert }
     // Whoever holds the key makes its own adverts: only those of others are counted.

@@ -23,6 +23,7 @@ import { AGENTS_TOPIC } from './topics.ts'
 const SWEEP_INTERVAL_MS = 5000
 const LOOKUP_MS = 10_000
 const PUSH_MS = 10_000
+const STRAGGLERS_MS = 2000
 
 export interface DirectoryComponents {
   readonly host: PeerHost
@@ -65,8 +66,8 @@ export interface Directory extends Startable {
     options?: { readonly role?: AdvertRole; readonly signal?: AbortSignal }
   ): Promise<DirectoryEntry | undefined>
   /**
-   * Agents of a topic: those that the DHT names, connected to and asked for their adverts, and those in the table. Never
-   * fails for want of answers.
+   * Agents of a topic that the DHT names and that answer when asked for adverts, and all agents in the table. Never
+   * fails for want of answers; does not wait long for the last ones.
    */
   findAgents(options?: { readonly topic?: string; readonly signal?: AbortSignal }): Promise<Principal[]>
   /** Lets this peer be found as an agent, under the topic of all agents and those given, from soon after until `stop`. */
@@ -191,42 +192,33 @@ class PeerDirectory implements Directory {
     if (known !== undefined || this.#without.has('dht')) return known
     const roles: readonly AdvertRole[] = role === undefined ? ['node', 'agent'] : [role]
     const components = { logger: this.#components.logger, table: this.#table }
-    const signal = within(LOOKUP_MS, options.signal)
-    const searches = roles.map(async (each) =>
-      lookupAdvert(components, this.#dht, { principal, role: each }, { signal })
-    )
+    const found = new AbortController()
+    const signal = AbortSignal.any([within(LOOKUP_MS, options.signal), found.signal])
+    const searches = roles.map(async (each) => {
+      await lookupAdvert(components, this.#dht, { principal, role: each }, { signal })
+      // The other role's search would go on to its end for nothing.
+      if (this.get(principal, role) !== undefined) found.abort(new Error('found'))
+    })
     const failed = (await Promise.allSettled(searches)).find((search) => search.status === 'rejected')
     options.signal?.throwIfAborted()
-    const found = this.get(principal, role)
-    if (found === undefined && failed !== undefined) throw failed.reason
-    return found
+    const entry = this.get(principal, role)
+    if (entry === undefined && failed !== undefined) throw failed.reason
+    return entry
   }
 
   async findAgents(
     options: { readonly topic?: string; readonly signal?: AbortSignal } = {}
   ): Promise<Principal[]> {
-    const { host, logger } = this.#components
+    const { host } = this.#components
     const signal = within(LOOKUP_MS, options.signal)
-    const found = new Set<Principal>()
-    if (!this.#without.has('dht')) {
-      try {
-        const search = { max: LIMITS.agentsFoundMax, signal }
-        const providers = await findProviders(this.#dht, options.topic ?? AGENTS_TOPIC, search)
-        for (const { principal, multiaddrs } of providers) {
-          if (principal === host.principal) continue
-          found.add(principal)
-          await host.addAddresses(principal, multiaddrs)
-        }
-      } catch (error) {
-        logger.debug('the DHT named no agents', { error })
-      }
-    }
-    if (!this.#without.has('pull')) await this.#pullAll([...found], signal)
+    const named = await this.#namedByDht(options.topic ?? AGENTS_TOPIC, signal)
+    const agents = new Set(this.#without.has('pull') ? named : await this.#pullSoon(named, signal))
     options.signal?.throwIfAborted()
     for (const { advert } of this.entries()) {
-      if (advert.body.role === 'agent' && advert.body.issuer !== host.principal) found.add(advert.body.issuer)
+      if (advert.body.role === 'agent' && advert.body.issuer !== host.principal)
+        agents.add(advert.body.issuer)
     }
-    return [...found]
+    return [...agents]
   }
 
   announceAgent(topics: readonly string[] = []): void {
@@ -237,9 +229,11 @@ class PeerDirectory implements Directory {
     if (this.#without.has('pull')) return 0
     const signal = within(LOOKUP_MS * 3, options.signal)
     await this.#exchanges.waitForPartner(options.waitMs ?? 5000, signal)
-    const news = await this.#pullAll(this.#exchanges.partners(), signal)
+    const news = await Promise.all(
+      this.#exchanges.partners().map(async (peer) => (await this.#tryPull(peer, signal)) ?? 0)
+    )
     options.signal?.throwIfAborted()
-    return news
+    return news.reduce((sum, each) => sum + each, 0)
   }
 
   on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void {
@@ -250,18 +244,45 @@ class PeerDirectory implements Directory {
     return this.#components.host.libp2p.services.dht
   }
 
-  async #pullAll(peers: readonly Principal[], signal: AbortSignal): Promise<number> {
-    const news = await Promise.all(
+  async #namedByDht(topic: string, signal: AbortSignal): Promise<Principal[]> {
+    if (this.#without.has('dht')) return []
+    const { host, logger } = this.#components
+    try {
+      const providers = await findProviders(this.#dht, topic, { max: LIMITS.agentsFoundMax, signal })
+      const others = providers.filter(({ principal }) => principal !== host.principal)
+      for (const { principal, multiaddrs } of others) await host.addAddresses(principal, multiaddrs)
+      return others.map(({ principal }) => principal)
+    } catch (error) {
+      logger.debug('the DHT named no agents', { error })
+      return []
+    }
+  }
+
+  /** Those that answered. Provider records outlive their agents: after the first answer the rest have little time. */
+  async #pullSoon(peers: readonly Principal[], signal: AbortSignal): Promise<Principal[]> {
+    const enough = new AbortController()
+    const until = AbortSignal.any([signal, enough.signal])
+    let timer: NodeJS.Timeout | undefined
+    const answered: Principal[] = []
+    await Promise.all(
       peers.map(async (peer) => {
-        try {
-          return await this.#exchanges.pull(peer, { signal })
-        } catch (error) {
-          this.#components.logger.debug('an exchange of adverts failed', { peer, error })
-          return 0
-        }
+        if ((await this.#tryPull(peer, until)) === undefined) return
+        answered.push(peer)
+        timer ??= setTimeout(() => enough.abort(new Error('enough')), STRAGGLERS_MS)
       })
     )
-    return news.reduce((sum, each) => sum + each, 0)
+    clearTimeout(timer)
+    return answered
+  }
+
+  /** The number of news, `undefined` when the peer did not answer. */
+  async #tryPull(peer: Principal, signal: AbortSignal): Promise<number | undefined> {
+    try {
+      return await this.#exchanges.pull(peer, { signal })
+    } catch (error) {
+      this.#components.logger.debug('an exchange of adverts failed', { peer, error })
+      return undefined
+    }
   }
 
   async #push(agent: Principal, advert: Signed<Advertisement>): Promise<void> {

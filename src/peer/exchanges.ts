@@ -101,15 +101,14 @@ export class Exchanges {
 
   /** Gives the number of adverts that were news; joins an exchange with the same peer that is under way. */
   async pull(from: Principal, options: { signal?: AbortSignal } = {}): Promise<number> {
-    const running = this.#running.get(from)
-    if (running !== undefined) return running
-    const exchange = this.#exchange(from, options.signal)
+    const running = this.#running.get(from) ?? this.#begin(from, options.signal)
+    return options.signal === undefined ? running : orAborted(running, options.signal)
+  }
+
+  async #begin(from: Principal, signal: AbortSignal | undefined): Promise<number> {
+    const exchange = this.#exchange(from, signal).finally(() => this.#running.delete(from))
     this.#running.set(from, exchange)
-    try {
-      return await exchange
-    } finally {
-      this.#running.delete(from)
-    }
+    return exchange
   }
 
   async #exchange(from: Principal, signal: AbortSignal | undefined): Promise<number> {
@@ -157,5 +156,20 @@ export class Exchanges {
     } catch (error) {
       this.#components.logger.debug('an exchange of adverts failed', { peer, error })
     }
+  }
+}
+
+/** The signal ends the waiting of one who joined, not the exchange. */
+async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  let onAbort = (): void => {}
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason as Error)
+    if (signal.aborted) onAbort()
+    else signal.addEventListener('abort', onAbort)
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
   }
 }

@@ -61,9 +61,7 @@ export function directoryHandlers(
 
 /** Keeps what a peer handed over; `direct` only for what it says of itself. */
 function take(table: AdvertTable, bytes: Uint8Array, from: Principal | undefined): boolean {
-  const seen = table.witness(bytes)
-  const own = seen.advert?.body.issuer === from
-  return table.offer(bytes, own ? 'direct' : 'pull').verdict === 'new'
+  return table.offer(bytes, ({ body }) => (body.issuer === from ? 'direct' : 'pull')).verdict === 'new'
 }
 
 function sorted(table: AdvertTable): [string, DirectoryEntry][] {
