@@ -1,0 +1,245 @@
+import { once } from 'node:events'
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import anyTest, { type TestFn } from 'ava'
+import { start } from '../../src/base/host-program.ts'
+import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+
+/** Tests of the whole: real daemons on hosts of a devnet, spoken to as a user would. They share one devnet, in order. */
+const test = (anyTest as TestFn<undefined>).serial
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const REDEEMER = fileURLToPath(new URL('fixtures/redeemer.ts', import.meta.url))
+const NAME = 'whole'
+let home = ''
+
+interface Outcome {
+  readonly exitCode: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+async function slicenet(words: readonly string[], input = ''): Promise<Outcome> {
+  const env = { HOME: home, SLICENET_HOME: home }
+  const child = start(process.execPath, [MAIN, ...words], ['pipe', 'pipe', 'pipe'], { env })
+  child.stdin?.end(input)
+  const read = async (stream: NodeJS.ReadableStream | null): Promise<string> => {
+    let text = ''
+    for await (const chunk of stream ?? []) text += String(chunk)
+    return text
+  }
+  const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr), once(child, 'close')])
+  return { exitCode: child.exitCode ?? -1, stdout, stderr }
+}
+
+const on = (host: string, words: readonly string[], input?: string): Promise<Outcome> =>
+  slicenet(['devnet', 'exec', '--name', NAME, host, '--', 'slicenet', ...words], input)
+const asResearcher = (words: readonly string[], input?: string): Promise<Outcome> =>
+  on('researcher', words, input)
+
+/** Writes a slice file and gives its path. */
+async function sliceFile(name: string, fields: string): Promise<string> {
+  const path = join(home, `${name}.yaml`)
+  const common = `name: ${name}\nimage: busybox\nlease: 10m\nresources: { cpu: 100m, memory: 32MiB, disk: 32MiB, egress: 500kbps, egressPerDay: 1GiB, pids: 32 }\n`
+  await writeFile(path, common + fields)
+  return path
+}
+
+async function membersOf(
+  slice: string
+): Promise<{ nodeName: string; vserver: string; state: string; exitCode?: number }[]> {
+  const { stdout } = await asResearcher(['slice', 'show', slice, '--json'])
+  return (JSON.parse(stdout) as { slice: { members: [] } }).slice.members
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 200; tries++) {
+    if (await condition()) return
+    await delay(150)
+  }
+  throw new Error('the condition did not come true')
+}
+
+const noLease = async (): Promise<boolean> => {
+  const lists = await Promise.all(['node1', 'node2'].map((host) => on(host, ['lease', 'list', '--json'])))
+  return lists.every(({ stdout }) => {
+    const { leases } = JSON.parse(stdout) as { leases: { state: string }[] }
+    return leases.every(({ state }) => state === 'ended')
+  })
+}
+
+test.before(async (t) => {
+  t.timeout(180_000)
+  home = await mkdtemp(join(tmpdir(), 'sn-'))
+  const image = await slicenet(['image', 'build', 'busybox'])
+  t.is(image.exitCode, 0, image.stderr)
+  const up = await slicenet(['devnet', 'up', '--name', NAME, '--nodes', '2', '--agents', '2'])
+  t.is(up.exitCode, 0, up.stderr)
+})
+
+test.after.always(async () => {
+  await slicenet(['devnet', 'down', '--name', NAME])
+  await rm(home, { recursive: true, force: true })
+})
+
+test('a slice of both nodes runs a program, and its output, its exit codes and its end show', async (t) => {
+  const file = await sliceFile(
+    'pair',
+    'count: 2\nports: [tcp/any]\nprogram: { argv: [sh, /srv/run] }\nfiles: { /srv/run: ./run }\n'
+  )
+  await writeFile(
+    join(home, 'run'),
+    'echo "$SLICENET_SLICE at $SLICENET_ADDRESS:$SLICENET_PORT of $SLICENET_MEMBERS"; exit 3\n'
+  )
+  const made = await asResearcher(['slice', 'create', file])
+  t.is(made.exitCode, 0, made.stderr)
+  await until(async () => (await membersOf('pair')).every(({ exitCode }) => exitCode === 3))
+  const logs = await asResearcher(['slice', 'logs', 'pair', '--member', 'node1'])
+  t.regex(logs.stdout, /pair at 198\.18\.\d+\.2:2\d{4} of node1=198\.18\.\d+\.2:2\d{4} node2=198/)
+  const own = await asResearcher(
+    ['slice', 'exec', 'pair', '--member', 'node2', '--', 'sh', '-c', 'cat; exit 42'],
+    'through\n'
+  )
+  t.is(own.stdout, 'through\n')
+  t.is(own.exitCode, 42)
+  const taken = await asResearcher(['slice', 'create', file])
+  t.is(taken.exitCode, 1)
+  t.regex(taken.stderr, /NAME_TAKEN/)
+  const deleted = await asResearcher(['slice', 'delete', 'pair'])
+  t.is(deleted.exitCode, 0, deleted.stderr)
+  t.true(await noLease())
+})
+
+test('a query that nothing matches exits with 3 and names the failing clauses by node', async (t) => {
+  const found = await asResearcher(['find', 'node.region == "mars" && node.cpu.free >= 1', '--json'])
+  t.is(found.exitCode, 3)
+  const { error } = JSON.parse(found.stdout) as {
+    error: { code: string; details: { nodes: { failed: string[] }[] } }
+  }
+  t.is(error.code, 'NO_MATCH')
+  t.deepEqual(
+    error.details.nodes.map(({ failed }) => failed),
+    [['node.region == "mars" (it is "eu")'], ['node.region == "mars" (it is "us")']]
+  )
+})
+
+test('a malformed query exits with 2 and says where', async (t) => {
+  const found = await asResearcher(['find', 'node.region =='])
+  t.is(found.exitCode, 2)
+  t.regex(found.stderr, /QUERY_INVALID/)
+})
+
+test('a slice with more members than the overlay has nodes exits with 3 and leaves nothing', async (t) => {
+  const made = await asResearcher(['slice', 'create', await sliceFile('large', 'count: 50\n')])
+  t.is(made.exitCode, 3)
+  t.regex(made.stderr, /2 nodes match where 50 of 50 members are needed/)
+  const { stdout } = await asResearcher(['slice', 'list', '--json'])
+  t.deepEqual((JSON.parse(stdout) as { slices: unknown[] }).slices, [])
+})
+
+test('a port that another slice owns is refused, and nothing of the second slice stays', async (t) => {
+  const first = await asResearcher([
+    'slice',
+    'create',
+    await sliceFile('owner', 'count: 1\nquery: node.name == "node1"\nports: [tcp/20000]\n')
+  ])
+  t.is(first.exitCode, 0, first.stderr)
+  const second = await asResearcher([
+    'slice',
+    'create',
+    await sliceFile('envious', 'count: 1\nquery: node.name == "node1"\nports: [tcp/20000]\n')
+  ])
+  t.is(second.exitCode, 1)
+  t.regex(second.stderr, /PORT_TAKEN/)
+  const { stdout } = await asResearcher(['slice', 'list', '--json'])
+  t.deepEqual(
+    (JSON.parse(stdout) as { slices: { name: string }[] }).slices.map(({ name }) => name),
+    ['owner']
+  )
+  t.is((await asResearcher(['slice', 'delete', 'owner'])).exitCode, 0)
+})
+
+test('a program that the image lacks is refused, and the slice is given back', async (t) => {
+  const made = await asResearcher([
+    'slice',
+    'create',
+    await sliceFile('wrong', 'count: 2\nprogram: { argv: [no-such-program] }\n')
+  ])
+  t.is(made.exitCode, 1)
+  t.regex(made.stderr, /PROGRAM_NOT_FOUND/)
+  t.true(await noLease())
+})
+
+test('a real node takes the honest demand and refuses every dishonest one with its code', async (t) => {
+  const directory = join(home, 'devnet', NAME)
+  const run = await slicenet(['devnet', 'exec', '--name', NAME, '--', process.execPath, REDEEMER, directory])
+  t.is(run.exitCode, 0, run.stderr)
+  t.deepEqual(JSON.parse(run.stdout), {
+    'a ticket redeemed by someone else': 'TICKET_WRONG_HOLDER',
+    "the holder's own demand sent by someone else": 'TICKET_WRONG_HOLDER',
+    'a ticket for another node': 'TICKET_WRONG_NODE',
+    'a forged link that widens': 'TICKET_EXCEEDS_PARENT',
+    'a forged link by a stranger': 'CHAIN_INVALID',
+    'a ticket with an altered signature': 'SIGNATURE_INVALID',
+    'an expired ticket': 'TICKET_EXPIRED',
+    'the honest demand': 'lease',
+    'the same demand again': 'lease',
+    'one lease for both': 'true',
+    'another demand for the same ticket': 'TICKET_REDEEMED',
+    'a lease deleted by someone else': 'LEASE_NOT_HELD',
+    'a lease deleted by its holder': 'deleted'
+  })
+})
+
+test("a node's daemon killed with -9 loses no lease, and its vserver and program run on", async (t) => {
+  const file = await sliceFile(
+    'steady',
+    'count: 1\nquery: node.name == "node1"\nprogram: { argv: [sleep, "300"] }\n'
+  )
+  const made = await asResearcher(['slice', 'create', file])
+  t.is(made.exitCode, 0, made.stderr)
+  const inside = ['slice', 'exec', 'steady', '--', 'cat', '/proc/1/stat'] as const
+  const before = await asResearcher(inside)
+  const { stdout } = await on('node1', ['status', '--json'])
+  process.kill((JSON.parse(stdout) as { status: { pid: number } }).status.pid, 'SIGKILL')
+  await until(async () => (await membersOf('steady'))[0]?.state === 'unknown')
+  const revived = slicenet(['devnet', 'exec', '--name', NAME, 'node1', '--', 'slicenet', 'daemon'])
+  await until(async () => (await membersOf('steady'))[0]?.state === 'running')
+  const after = await asResearcher(inside)
+  // The same init, by the time it was started: nothing was made again.
+  t.is(after.stdout.split(' ')[21], before.stdout.split(' ')[21])
+  t.is((await asResearcher(['slice', 'delete', 'steady'])).exitCode, 0)
+  const { stdout: status } = await on('node1', ['status', '--json'])
+  process.kill((JSON.parse(status) as { status: { pid: number } }).status.pid, 'SIGTERM')
+  t.is((await revived).exitCode, 0)
+})
+
+test('a daemon whose state was altered on disk refuses to start and names the repair', async (t) => {
+  const store = join(home, 'devnet', NAME, 'node1', 'store')
+  const journals = (await readdir(store, { recursive: true }))
+    .filter((path) => /journal.*\d/.test(path))
+    .sort()
+  const path = join(store, journals[0] ?? 'no journal')
+  const sound = await readFile(path)
+  const altered = Buffer.from(sound)
+  altered[200] = (altered[200] ?? 0) ^ 1
+  await writeFile(path, altered)
+  const refused = await on('node1', ['daemon'])
+  t.is(refused.exitCode, 1)
+  t.regex(refused.stderr, /STORE_CORRUPT/)
+  t.regex(refused.stderr, /slicenet store repair/)
+  await writeFile(path, sound)
+})
+
+test('taking the devnet down leaves nothing of what was there', async (t) => {
+  const directories = [join(home, 'devnet', NAME)]
+  const kinds = new Set((await devnetLeftovers(NAME, { directories })).map(({ kind }) => kind))
+  // Were the list blind, this would not see what is there now.
+  t.true(kinds.isSupersetOf(new Set(['process', 'namespace', 'mount', 'loop-device'])))
+  const down = await slicenet(['devnet', 'down', '--name', NAME])
+  t.is(down.exitCode, 0, down.stderr)
+  t.deepEqual(await devnetLeftovers(NAME, { directories }), [])
+})
