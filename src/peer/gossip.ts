@@ -14,6 +14,11 @@ type PubSub = PeerServices['pubsub']
 
 const TOPIC_CHARS_MAX = 256
 
+/** What the class of gossipsub has beyond its interface: peers that can be sent to, by peer ID. */
+interface OutboundStreams {
+  readonly streamsOutbound: ReadonlyMap<string, unknown>
+}
+
 export interface AdvertGossipComponents {
   readonly clock: Clock
   readonly logger: Logger
@@ -25,6 +30,8 @@ export class AdvertGossip {
   readonly #topics = new Set<string>()
   readonly #offences: Offences
   readonly #onSubscriber: (topic: string) => void
+  /** Own topics whose listeners told of themselves before the stream to them was open. */
+  readonly #unheard = new Set<string>()
   #pubsub: PubSub | undefined
 
   /** `onSubscriber` hears of each topic that another peer begins to listen to. */
@@ -38,6 +45,11 @@ export class AdvertGossip {
     this.#pubsub = pubsub
     pubsub.addEventListener('subscription-change', ({ detail }) => {
       for (const { topic, subscribe } of detail.subscriptions) if (subscribe) this.#onSubscriber(topic)
+    })
+    pubsub.addEventListener('gossipsub:heartbeat', () => {
+      const topics = [...this.#unheard]
+      this.#unheard.clear()
+      for (const topic of topics) this.#onSubscriber(topic)
     })
     for (const topic of this.#topics) this.#join(pubsub, topic)
   }
@@ -58,8 +70,14 @@ export class AdvertGossip {
 
   /** How many peers it was handed to; none is no error. Subscribing is not needed. */
   async publish(topic: string, bytes: Uint8Array): Promise<number> {
+    if (this.#pubsub === undefined) return 0
     // Once handed over, even to nobody, the same bytes would pass for seen already.
-    if (this.#pubsub === undefined || this.#pubsub.getSubscribers(topic).length === 0) return 0
+    const listeners = this.#pubsub.getSubscribers(topic)
+    const { streamsOutbound } = this.#pubsub as unknown as OutboundStreams
+    if (!listeners.some((listener) => streamsOutbound.has(listener.toString()))) {
+      if (listeners.length > 0) this.#unheard.add(topic)
+      return 0
+    }
     try {
       const { recipients } = await this.#pubsub.publish(topic, bytes)
       return recipients.length
