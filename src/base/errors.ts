@@ -3,64 +3,131 @@
  * `docs/errors.md` explains each, and a code once published keeps its meaning.
  */
 
-/** Every code with what a caller should conclude: how the CLI exits, and whether trying the same again can help. */
+/**
+ * Every code with what a caller should conclude: how the CLI exits, whether trying the same again can help, and what to
+ * do where the place that throws has nothing better to say.
+ */
 export const ERROR_CODES = {
   // What the caller said.
-  USAGE: { exit: 2, retryable: false },
-  CONFIG_INVALID: { exit: 2, retryable: false },
-  SLICE_FILE_INVALID: { exit: 2, retryable: false },
-  QUERY_INVALID: { exit: 2, retryable: false },
-  NAME_TAKEN: { exit: 1, retryable: false },
-  NOT_FOUND: { exit: 1, retryable: false },
-  AMBIGUOUS_ID: { exit: 2, retryable: false },
+  USAGE: { exit: 2, retryable: false, hint: 'read the message and `slicenet COMMAND --help`' },
+  CONFIG_INVALID: { exit: 2, retryable: false, hint: 'correct what the message names' },
+  SLICE_FILE_INVALID: { exit: 2, retryable: false, hint: 'correct the file; `docs/cli.md` has its grammar' },
+  QUERY_INVALID: {
+    exit: 2,
+    retryable: false,
+    hint: 'correct the query; the message says where it goes wrong'
+  },
+  NAME_TAKEN: { exit: 1, retryable: false, hint: 'choose another name, or remove the one that is there' },
+  NOT_FOUND: { exit: 1, retryable: false, hint: 'list what there is; check the spelling' },
+  AMBIGUOUS_ID: { exit: 2, retryable: false, hint: 'give more letters of the name or id' },
   // The machine.
-  NODE_TOO_OLD: { exit: 1, retryable: false },
-  NOT_ROOT: { exit: 1, retryable: false },
-  HOST_PROGRAM_MISSING: { exit: 1, retryable: false },
-  HOST_PROGRAM_FAILED: { exit: 1, retryable: false },
-  KERNEL_FEATURE_MISSING: { exit: 1, retryable: false },
-  PORT_IN_USE: { exit: 1, retryable: false },
+  NODE_TOO_OLD: {
+    exit: 1,
+    retryable: false,
+    hint: 'install Node.js 22.20 or later, or install slicenet with its optional dependencies'
+  },
+  NOT_ROOT: { exit: 1, retryable: false, hint: 'run the same command as root' },
+  HOST_PROGRAM_MISSING: { exit: 1, retryable: false, hint: 'run `slicenet doctor --install` as root' },
+  HOST_PROGRAM_FAILED: { exit: 1, retryable: false, hint: 'read what it said; run `slicenet doctor`' },
+  KERNEL_FEATURE_MISSING: {
+    exit: 1,
+    retryable: false,
+    hint: "boot a kernel that has it, such as Debian's; run `slicenet doctor`"
+  },
+  PORT_IN_USE: { exit: 1, retryable: false, hint: 'stop that program, or configure another port' },
   // Keys, signatures, and what peers send.
-  KEY_INVALID: { exit: 5, retryable: false },
-  SIGNATURE_INVALID: { exit: 5, retryable: false },
-  ENCODING_INVALID: { exit: 5, retryable: false },
-  TOO_LARGE: { exit: 1, retryable: false },
-  DENIED: { exit: 5, retryable: false },
+  KEY_INVALID: { exit: 5, retryable: false, hint: 'give an ed25519 key or peer ID; a key file has mode 600' },
+  SIGNATURE_INVALID: { exit: 5, retryable: false, hint: 'trust nothing in it; get it again from its issuer' },
+  ENCODING_INVALID: {
+    exit: 5,
+    retryable: false,
+    hint: 'get the file or message again; see that both sides run the same version'
+  },
+  TOO_LARGE: { exit: 1, retryable: false, hint: 'send less at once, or put large files in an image' },
+  DENIED: {
+    exit: 5,
+    retryable: false,
+    hint: 'use the account or key that may, or ask who runs the other side'
+  },
   // Tickets and leases.
-  CHAIN_INVALID: { exit: 5, retryable: false },
-  TICKET_EXPIRED: { exit: 5, retryable: false },
-  TICKET_NOT_YET_VALID: { exit: 5, retryable: true },
-  TICKET_WRONG_NODE: { exit: 5, retryable: false },
-  TICKET_WRONG_HOLDER: { exit: 5, retryable: false },
-  TICKET_REDEEMED: { exit: 5, retryable: false },
-  TICKET_EXCEEDS_PARENT: { exit: 5, retryable: false },
-  OVERBOOKED: { exit: 1, retryable: true },
-  PORT_TAKEN: { exit: 1, retryable: true },
-  LEASE_NOT_HELD: { exit: 5, retryable: false },
-  LEASE_EXPIRED: { exit: 1, retryable: false },
+  CHAIN_INVALID: {
+    exit: 5,
+    retryable: false,
+    hint: 'get fresh tickets; `slicenet ticket inspect` shows the chain'
+  },
+  TICKET_EXPIRED: { exit: 5, retryable: false, hint: 'get fresh tickets; `slice create` does so by itself' },
+  TICKET_NOT_YET_VALID: { exit: 5, retryable: true, hint: 'try again when it has; compare the clocks' },
+  TICKET_WRONG_NODE: { exit: 5, retryable: false, hint: 'redeem it at the node that it names' },
+  TICKET_WRONG_HOLDER: { exit: 5, retryable: false, hint: 'get a ticket of your own' },
+  TICKET_REDEEMED: { exit: 5, retryable: false, hint: 'get a fresh ticket' },
+  TICKET_EXCEEDS_PARENT: { exit: 5, retryable: false, hint: 'nobody will redeem it; tell whoever issued it' },
+  OVERBOOKED: { exit: 1, retryable: true, hint: 'try again later, or on other nodes' },
+  PORT_TAKEN: { exit: 1, retryable: true, hint: 'ask for another port, or for any' },
+  LEASE_NOT_HELD: { exit: 5, retryable: false, hint: 'list your leases; check which key this peer has' },
+  LEASE_EXPIRED: { exit: 1, retryable: false, hint: 'make the slice again' },
   // Finding and making slices.
-  NO_MATCH: { exit: 3, retryable: true },
-  PARTIAL_SLICE: { exit: 4, retryable: true },
-  QUOTA_EXCEEDED: { exit: 5, retryable: false },
+  NO_MATCH: { exit: 3, retryable: true, hint: 'ask for less, or wait for nodes to become free' },
+  PARTIAL_SLICE: {
+    exit: 4,
+    retryable: true,
+    hint: 'try again later, or lower `count`, `minimum` or the resources'
+  },
+  QUOTA_EXCEEDED: {
+    exit: 5,
+    retryable: false,
+    hint: 'delete what you no longer need, or ask for a larger quota'
+  },
   // Vservers.
-  IMAGE_MISSING: { exit: 1, retryable: false },
-  IMAGE_INVALID: { exit: 1, retryable: false },
-  PROGRAM_NOT_FOUND: { exit: 1, retryable: false },
-  VSERVER_FAILED: { exit: 1, retryable: true },
+  IMAGE_MISSING: {
+    exit: 1,
+    retryable: false,
+    hint: 'see `slicenet find` for the images of nodes; `slicenet image build` or `import` on your own'
+  },
+  IMAGE_INVALID: {
+    exit: 1,
+    retryable: false,
+    hint: 'import the root of a file system, as a directory or a tar archive'
+  },
+  PROGRAM_NOT_FOUND: {
+    exit: 1,
+    retryable: false,
+    hint: 'check `argv[0]` and the image, or upload the program with the slice'
+  },
+  VSERVER_FAILED: { exit: 1, retryable: true, hint: "try again; on the node, read the daemon's log" },
   // State on disk.
-  STORE_LOCKED: { exit: 1, retryable: true },
-  STORE_CORRUPT: { exit: 1, retryable: false },
-  STORE_FAILED: { exit: 1, retryable: true },
+  STORE_LOCKED: { exit: 1, retryable: true, hint: 'stop it, or use a SLICENET_HOME of its own' },
+  STORE_CORRUPT: {
+    exit: 1,
+    retryable: false,
+    hint: 'follow the repair that the message names; keep a copy first'
+  },
+  STORE_FAILED: { exit: 1, retryable: true, hint: 'make room or see to the disk, then try again' },
   // Reaching others.
-  DAEMON_UNREACHABLE: { exit: 6, retryable: true },
-  DAEMON_RUNNING: { exit: 1, retryable: false },
-  PEER_UNREACHABLE: { exit: 1, retryable: true },
-  PROTOCOL_ERROR: { exit: 1, retryable: false },
-  BUSY: { exit: 1, retryable: true },
-  TIMEOUT: { exit: 7, retryable: true },
-  INTERRUPTED: { exit: 130, retryable: true },
-  INTERNAL: { exit: 1, retryable: false }
-} as const satisfies Record<string, { exit: number; retryable: boolean }>
+  DAEMON_UNREACHABLE: {
+    exit: 6,
+    retryable: true,
+    hint: 'start it with `slicenet daemon`; check SLICENET_HOME'
+  },
+  DAEMON_RUNNING: {
+    exit: 1,
+    retryable: false,
+    hint: 'stop it first, or give this one a SLICENET_HOME of its own'
+  },
+  PEER_UNREACHABLE: {
+    exit: 1,
+    retryable: true,
+    hint: 'try again; check the network and whether it still runs'
+  },
+  PROTOCOL_ERROR: { exit: 1, retryable: false, hint: 'run the same version on both sides' },
+  BUSY: { exit: 1, retryable: true, hint: 'wait a little and try again' },
+  TIMEOUT: { exit: 7, retryable: true, hint: 'try again; give it longer with `--timeout`' },
+  INTERRUPTED: { exit: 130, retryable: true, hint: 'run it again; what it had begun was ended in order' },
+  INTERNAL: {
+    exit: 1,
+    retryable: false,
+    hint: 'run it again with SLICENET_DEBUG=1 and report what it prints'
+  }
+} as const satisfies Record<string, { exit: number; retryable: boolean; hint: string }>
 
 export type ErrorCode = keyof typeof ERROR_CODES
 
@@ -75,14 +142,14 @@ export interface ErrorInit {
 /** An error that a user or a peer may see. A programmer's mistake is a plain `TypeError` instead. */
 export class SlicenetError extends Error {
   readonly code: ErrorCode
-  readonly hint: string | undefined
+  readonly hint: string
   readonly details: Readonly<Record<string, unknown>> | undefined
 
   constructor(code: ErrorCode, message: string, init: ErrorInit = {}) {
     super(message, init.cause === undefined ? undefined : { cause: init.cause })
     this.name = 'SlicenetError'
     this.code = code
-    this.hint = init.hint
+    this.hint = init.hint ?? ERROR_CODES[code].hint
     this.details = init.details
   }
 
@@ -95,7 +162,7 @@ export class SlicenetError extends Error {
     return {
       code: this.code,
       message: this.message,
-      ...(this.hint === undefined ? {} : { hint: this.hint }),
+      hint: this.hint,
       retryable: this.retryable,
       ...(this.details === undefined ? {} : { details: this.details })
     }
@@ -106,7 +173,7 @@ export class SlicenetError extends Error {
 export interface ErrorJson {
   readonly code: ErrorCode
   readonly message: string
-  readonly hint?: string
+  readonly hint: string
   readonly retryable: boolean
   readonly details?: Readonly<Record<string, unknown>>
 }

@@ -14,7 +14,12 @@ test('docs/errors.md explains every code, each once, with its exit code and whet
     rows.map(([, code, exit, again]) => [code, { exit: Number(exit), retryable: again === 'yes' }])
   )
   t.is(rows.length, Object.keys(told).length)
-  t.deepEqual(told, { ...ERROR_CODES })
+  const codes = Object.entries(ERROR_CODES).map(
+    ([code, { exit, retryable }]) => [code, { exit, retryable }] as const
+  )
+  t.deepEqual(told, Object.fromEntries(codes))
+  // No error is without a hint.
+  for (const [code, { hint }] of Object.entries(ERROR_CODES)) t.true(hint.length > 10, code)
   for (const [, code, , , what, todo] of rows)
     t.true((what?.length ?? 0) > 10 && (todo?.length ?? 0) > 10, code)
 })
