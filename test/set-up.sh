@@ -9,6 +9,6 @@ if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modu
   npm ci --loglevel=error
 fi
 PATH="$PWD/node_modules/.bin:$PATH"
-if ! node src/cli/main.ts doctor --for devnet >/dev/null 2>&1; then
-  node src/cli/main.ts doctor --for devnet --install
+if ! node src/cli/main.ts doctor --for tests >/dev/null 2>&1; then
+  node src/cli/main.ts doctor --for tests --install
 fi

@@ -5,6 +5,7 @@ import {
   diagnosisError,
   installPackages,
   type Diagnosis,
+  DOCTOR_PURPOSES,
   type DoctorPurpose
 } from '../daemon/doctor.ts'
 import { examples, type CommandContext, type RunCommand } from './command.ts'
@@ -22,9 +23,7 @@ export function addDoctorCommand(root: Command, run: RunCommand): void {
     .description('check whether this machine can run a node or a devnet')
     .option('--install', 'install the Debian packages that are missing, then check again (root)')
     .addOption(
-      new Option('--for <purpose>', 'what the machine is wanted for')
-        .choices(['node', 'devnet'])
-        .default('node')
+      new Option('--for <purpose>', 'what the machine is wanted for').choices(DOCTOR_PURPOSES).default('node')
     )
     .addHelpText('after', examples('slicenet doctor', 'slicenet doctor --install --for devnet'))
     .action((options: DoctorOptions) => run((context) => doctor(context, options)))

@@ -9,7 +9,8 @@ import { HOST_REQUIREMENTS, missingHostPrograms, type HostRequirement } from '..
 import { connectControl } from './control-client.ts'
 import { KERNEL_PROBES, type KernelProbe } from './kernel-probes.ts'
 
-export type DoctorPurpose = 'node' | 'devnet'
+export const DOCTOR_PURPOSES = ['node', 'devnet', 'tests'] as const
+export type DoctorPurpose = (typeof DOCTOR_PURPOSES)[number]
 
 export interface Check {
   readonly name: string
@@ -68,11 +69,14 @@ const INSTALL_DEADLINE_MS = 30 * 60_000
 
 /** Never throws for what is wrong with the machine: that is what it tells. */
 export async function diagnose(components: DoctorComponents, init: DoctorInit): Promise<Diagnosis> {
-  const missing = await components.missingPrograms(components.requirements)
+  const requirements = components.requirements.filter(
+    ({ onlyFor }) => onlyFor !== 'tests' || init.purpose === 'tests'
+  )
+  const missing = await components.missingPrograms(requirements)
   const checks = [
     checkNode(components.nodeVersion),
     checkRoot(components.uid),
-    ...components.requirements.map((requirement) => checkProgram(requirement, missing)),
+    ...requirements.map((requirement) => checkProgram(requirement, missing)),
     ...(await checkKernel(components, missing, init)),
     // The hosts of a devnet listen inside namespaces of their own.
     ...(init.purpose === 'node' ? await Promise.all(init.ports.map((port) => checkPort(port, init))) : [])

@@ -1,6 +1,7 @@
 /** The programs and files of the host that enforcement needs, and which are missing on this machine. */
 import { access, constants } from 'node:fs/promises'
 import { join } from 'node:path'
+import { SlicenetError } from '../base/errors.ts'
 import { HOST_PATH } from '../base/host-program.ts'
 
 export interface HostRequirement {
@@ -8,6 +9,8 @@ export interface HostRequirement {
   readonly program: string
   readonly debianPackage: string
   readonly why: string
+  /** Without it a node works; building images, or the project's own tests, do not. */
+  readonly onlyFor?: 'images' | 'tests'
 }
 
 export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
@@ -25,12 +28,18 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
   { program: 'unshare', debianPackage: 'util-linux', why: 'makes user namespaces' },
   { program: 'nsenter', debianPackage: 'util-linux', why: 'addresses the link inside a vserver' },
   { program: 'tar', debianPackage: 'tar', why: 'packs and unpacks images' },
-  { program: 'mmdebstrap', debianPackage: 'mmdebstrap', why: 'builds the Debian image' },
-  { program: 'busybox', debianPackage: 'busybox-static', why: 'is the busybox image' },
+  { program: 'mmdebstrap', debianPackage: 'mmdebstrap', why: 'builds the Debian image', onlyFor: 'images' },
+  { program: 'busybox', debianPackage: 'busybox-static', why: 'is the busybox image', onlyFor: 'images' },
   { program: 'nft', debianPackage: 'nftables', why: 'holds the source check, owned ports and flow log' },
   { program: 'ip', debianPackage: 'iproute2', why: 'makes the links of vservers' },
   { program: 'tc', debianPackage: 'iproute2', why: 'shapes what vservers send' },
-  { program: 'conntrack', debianPackage: 'conntrack', why: 'forgets the flows of a lease that ended' }
+  { program: 'conntrack', debianPackage: 'conntrack', why: 'forgets the flows of a lease that ended' },
+  {
+    program: 'python3',
+    debianPackage: 'python3',
+    why: 'sends and sniffs packets in the tests',
+    onlyFor: 'tests'
+  }
 ]
 
 /** Those of `requirements` that this machine lacks. */
@@ -39,6 +48,16 @@ export async function missingHostPrograms(
 ): Promise<HostRequirement[]> {
   const present = await Promise.all(requirements.map(({ program }) => isPresent(program)))
   return requirements.filter((_, index) => present[index] !== true)
+}
+
+/** Throws `HOST_PROGRAM_MISSING` naming all that a node needs and this machine lacks. */
+export async function requireHostPrograms(): Promise<void> {
+  const missing = await missingHostPrograms(HOST_REQUIREMENTS.filter(({ onlyFor }) => onlyFor === undefined))
+  if (missing.length === 0) return
+  const names = missing.map(({ program }) => program).join(', ')
+  throw new SlicenetError('HOST_PROGRAM_MISSING', `this machine lacks what a node needs: ${names}`, {
+    details: { missing: missing.map(({ program, debianPackage, why }) => ({ program, debianPackage, why })) }
+  })
 }
 
 /** The absolute path of a host program, looked for where `base/host-program.ts` looks. */

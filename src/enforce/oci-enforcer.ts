@@ -26,6 +26,7 @@ import type {
   VserverUsage
 } from './enforcer.ts'
 import { checkKeys, checkProgram, checkUpload, checkVserverSpec, isSameSpec } from './enforcer-input.ts'
+import { requireHostPrograms } from './host-requirements.ts'
 import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
@@ -113,6 +114,7 @@ export class OciEnforcer implements Enforcer {
 
   async start(): Promise<void> {
     if (this.#started !== undefined) return
+    await requireHostPrograms()
     await mkdir(this.#init.stateDir, { recursive: true, mode: 0o700 })
     if (this.#init.runDir === undefined) {
       await mkdir('/run/slicenet', { recursive: true })

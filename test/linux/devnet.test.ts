@@ -217,6 +217,41 @@ test("a node's daemon killed with -9 loses no lease, and its vserver and program
   t.is((await revived).exitCode, 0)
 })
 
+/** Runs a command on node1 in namespaces of its own, made by unshare(1) with these words. */
+const apart = (words: readonly string[]): Promise<Outcome> =>
+  slicenet(['devnet', 'exec', '--name', NAME, 'node1', '--', 'unshare', ...words])
+
+test('a node on a machine that lacks a program says which and how to get it, and leaves nothing', async (t) => {
+  const hide = 'mount --bind /dev/null "$(command -v nft)" && exec slicenet daemon'
+  const refused = await apart(['--mount', '--propagation', 'private', 'sh', '-c', hide])
+  t.is(refused.exitCode, 1)
+  t.regex(refused.stderr, /lacks what a node needs: nft/)
+  t.regex(refused.stderr, /HOST_PROGRAM_MISSING/)
+  t.regex(refused.stderr, /slicenet doctor --install/)
+  t.is((await on('node1', ['daemon', '--timeout', '5s'])).exitCode, 0, 'with the program it starts')
+})
+
+test('a node, a devnet and images ask for root', async (t) => {
+  // In a user namespace without a mapping nobody is root.
+  const node = await apart(['--user', 'slicenet', 'daemon'])
+  t.is(node.exitCode, 1)
+  t.regex(node.stderr, /NOT_ROOT/)
+  const devnet = await apart(['--user', 'slicenet', 'devnet', 'up', '--name', 'other'])
+  t.is(devnet.exitCode, 1)
+  t.regex(devnet.stderr, /NOT_ROOT/)
+})
+
+test('a daemon whose address another program listens on says so', async (t) => {
+  const config = JSON.parse(await readFile(join(home, 'devnet', NAME, 'node1', 'slicenet.yaml'), 'utf8')) as {
+    listen: string[]
+  }
+  const port = Number(config.listen[0]?.split('/').at(-1))
+  const script = `import socket, subprocess, sys; s = socket.create_server(("", ${port})); sys.exit(subprocess.call(["slicenet", "daemon"]))`
+  const refused = await slicenet(['devnet', 'exec', '--name', NAME, 'node1', '--', 'python3', '-c', script])
+  t.is(refused.exitCode, 1)
+  t.regex(refused.stderr, /PORT_IN_USE/)
+})
+
 test('a daemon whose state was altered on disk refuses to start and names the repair', async (t) => {
   const store = join(home, 'devnet', NAME, 'node1', 'store')
   const journals = (await readdir(store, { recursive: true }))
