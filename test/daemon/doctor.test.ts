@@ -132,7 +132,8 @@ test('without any program on the path every one is missing', async (t) => {
     ...requirement,
     program: join(directory, requirement.program)
   }))
-  const diagnosis = await diagnose(doctor({ ...systemDoctor, requirements: elsewhere }), INIT)
+  const init = { ...INIT, purpose: 'tests' as const }
+  const diagnosis = await diagnose(doctor({ ...systemDoctor, requirements: elsewhere }), init)
   const failed = diagnosis.checks.filter(({ code }) => code === 'HOST_PROGRAM_MISSING')
   t.is(failed.length, elsewhere.length)
   await rm(directory, { recursive: true })
