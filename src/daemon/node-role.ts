@@ -62,7 +62,7 @@ export class NodeRole implements Startable {
     this.#init = init
     this.#images = new ImageStore({ clock }, { directory: init.imagesDirectory })
     this.#network = createNodeNetwork(
-      { log: logger.child('network') },
+      { logger: logger.child('network') },
       {
         ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),
@@ -74,15 +74,15 @@ export class NodeRole implements Startable {
           last: port
         })),
         allowedPrivateRanges: node.allowedPrivateRanges,
-        stateDir: join(stateDirectory, 'network')
+        stateDirectory: join(stateDirectory, 'network')
       }
     )
     this.#enforcer = new OciEnforcer(
-      { clock, log: logger.child('enforce'), images: this.#images, network: this.#network },
+      { clock, logger: logger.child('enforce'), images: this.#images, network: this.#network },
       {
-        stateDir: join(stateDirectory, 'enforce'),
+        stateDirectory: join(stateDirectory, 'enforce'),
         nodeShort: shortName,
-        runDir: `/run/slicenet-${shortName}`,
+        runDirectory: `/run/slicenet-${shortName}`,
         uidBase: nodeUidBase(node.index),
         volumeBytes: node.volume,
         policy: policyOf(node)

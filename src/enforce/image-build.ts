@@ -33,7 +33,7 @@ export interface ImageBuildComponents {
 export interface ImageBuildOptions {
   readonly onProgress?: (message: string) => void
   /** Where the build works; needs about 500 MB for Debian. Default: the system's directory for temporary files. */
-  readonly scratchDir?: string
+  readonly scratchDirectory?: string
   readonly signal?: AbortSignal
 }
 
@@ -44,7 +44,7 @@ export async function buildImage(
   options: ImageBuildOptions = {}
 ): Promise<Image> {
   const progress = options.onProgress ?? ((): void => {})
-  const scratch = await mkdtemp(join(options.scratchDir ?? '/var/tmp', 'slicenet-image-'))
+  const scratch = await mkdtemp(join(options.scratchDirectory ?? '/var/tmp', 'slicenet-image-'))
   try {
     const archiveOrRoot =
       kind === 'debian'

@@ -46,14 +46,14 @@ const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
 
 export interface OciEnforcerComponents {
   readonly clock: Clock
-  readonly log: Logger
+  readonly logger: Logger
   readonly images: ImageStore
   readonly network: VserverNetwork
 }
 
 export interface OciEnforcerInit {
   /** This node's own directory for disks and records. */
-  readonly stateDir: string
+  readonly stateDirectory: string
   /** Names the node on this machine: up to 24 characters of `[a-z0-9-]`, the first no dash. */
   readonly nodeShort: string
   /** First host id of this node's window; see `nodeUidBase`. */
@@ -61,7 +61,7 @@ export interface OciEnforcerInit {
   /** Size of the volume for the disks of vservers, when there is none yet. */
   readonly volumeBytes: number
   /** For what is lost at a reboot; host accounts must be able to pass. Default `/run/slicenet/<nodeShort>`. */
-  readonly runDir?: string
+  readonly runDirectory?: string
   /** Default: the one that works. */
   readonly runtime?: OciRuntimeName
   readonly policy?: Partial<Resources>
@@ -77,7 +77,7 @@ interface Started {
 export class OciEnforcer implements Enforcer {
   readonly #components: OciEnforcerComponents
   readonly #init: OciEnforcerInit
-  readonly #runDir: string
+  readonly #runDirectory: string
   readonly #volume: Volume
   readonly #idRanges: IdRanges
   readonly #roots: VserverRoots
@@ -96,12 +96,15 @@ export class OciEnforcer implements Enforcer {
       throw new TypeError('nodeShort is 1 to 24 of [a-z0-9-]')
     this.#components = components
     this.#init = init
-    this.#runDir = init.runDir ?? join('/run/slicenet', init.nodeShort)
-    this.#volume = new Volume(components, { stateDir: init.stateDir, sizeBytes: init.volumeBytes })
+    this.#runDirectory = init.runDirectory ?? join('/run/slicenet', init.nodeShort)
+    this.#volume = new Volume(components, {
+      stateDirectory: init.stateDirectory,
+      sizeBytes: init.volumeBytes
+    })
     this.#idRanges = new IdRanges({ uidBase: init.uidBase })
-    this.#roots = new VserverRoots({ idRanges: this.#idRanges }, { runDir: this.#runDir })
+    this.#roots = new VserverRoots({ idRanges: this.#idRanges }, { runDirectory: this.#runDirectory })
     this.#cgroups = new Cgroups(components, { parent: `/slicenet-${init.nodeShort}` })
-    this.#records = new VserverRecords({ directory: join(init.stateDir, 'vservers') })
+    this.#records = new VserverRecords({ directory: join(init.stateDirectory, 'vservers') })
     this.#parts = new Lifecycle([
       components.images,
       this.#records,
@@ -115,8 +118,8 @@ export class OciEnforcer implements Enforcer {
   async start(): Promise<void> {
     if (this.#started !== undefined) return
     await requireHostPrograms()
-    await mkdir(this.#init.stateDir, { recursive: true, mode: 0o700 })
-    if (this.#init.runDir === undefined) {
+    await mkdir(this.#init.stateDirectory, { recursive: true, mode: 0o700 })
+    if (this.#init.runDirectory === undefined) {
       await mkdir('/run/slicenet', { recursive: true })
       await chmod('/run/slicenet', 0o711)
     }
@@ -146,7 +149,7 @@ export class OciEnforcer implements Enforcer {
    */
   async close(): Promise<void> {
     await this.#volume.close()
-    await rm(this.#runDir, { recursive: true, force: true })
+    await rm(this.#runDirectory, { recursive: true, force: true })
   }
 
   async capacity(): Promise<EnforcerCapacity> {
@@ -279,15 +282,15 @@ export class OciEnforcer implements Enforcer {
   }
 
   async #assemble(): Promise<Started> {
-    const stateDir = join(this.#runDir, 'runtime')
-    await mkdir(stateDir, { recursive: true, mode: 0o700 })
+    const stateDirectory = join(this.#runDirectory, 'runtime')
+    await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
     const profile = await readFile(SECCOMP_PROFILE, 'utf8').catch(() => undefined)
     if (profile === undefined) {
       throw new SlicenetError('HOST_PROGRAM_MISSING', `${SECCOMP_PROFILE} is not installed`, {
         hint: 'run `slicenet doctor --install`'
       })
     }
-    const runtime = new OciRuntime({ name: await this.#chooseRuntime(), stateDir })
+    const runtime = new OciRuntime({ name: await this.#chooseRuntime(), stateDirectory })
     const programs = new ProgramRunner({ clock: this.#components.clock, runtime })
     const maker = new VserverMaker(
       {
@@ -301,7 +304,7 @@ export class OciEnforcer implements Enforcer {
         programs,
         seccompProfile: JSON.parse(profile) as ContainersSeccomp
       },
-      { programsDir: join(this.#init.stateDir, 'programs') }
+      { programsDir: join(this.#init.stateDirectory, 'programs') }
     )
     return { runtime, programs, maker }
   }
@@ -310,8 +313,8 @@ export class OciEnforcer implements Enforcer {
   async #chooseRuntime(): Promise<OciRuntimeName> {
     if (this.#init.runtime !== undefined) return this.#init.runtime
     return findWorkingRuntime(this.#cgroups.unified ? ['crun', 'runc'] : ['runc', 'crun'], {
-      scratchDir: this.#runDir,
-      rootDir: this.#roots.initLayer,
+      scratchDirectory: this.#runDirectory,
+      rootDirectory: this.#roots.initLayer,
       cgroupPath: this.#cgroups.path('probe')
     })
   }
@@ -325,7 +328,7 @@ export class OciEnforcer implements Enforcer {
     ])
     for (const id of new Set([...groups, ...disks, ...links])) {
       if (this.#records.get(id) !== undefined) continue
-      this.#components.log.warn('removing what is left of an unknown vserver', { id })
+      this.#components.logger.warn('removing what is left of an unknown vserver', { id })
       await maker.unmake(id)
     }
     await this.#volume.sweepQuotas()

@@ -15,21 +15,21 @@ const DEADLINE_MS = 30_000
 export interface OciRuntimeInit {
   readonly name: OciRuntimeName
   /** Where the runtime keeps its state; of this node alone. */
-  readonly stateDir: string
+  readonly stateDirectory: string
 }
 
 export class OciRuntime {
   readonly name: OciRuntimeName
-  readonly #stateDir: string
+  readonly #stateDirectory: string
 
   constructor(init: OciRuntimeInit) {
     this.name = init.name
-    this.#stateDir = init.stateDir
+    this.#stateDirectory = init.stateDirectory
   }
 
   /** Arguments that go before every command, also for programs that call the runtime for us. */
   get globalArgs(): readonly string[] {
-    return ['--root', this.#stateDir]
+    return ['--root', this.#stateDirectory]
   }
 
   /**
@@ -96,7 +96,7 @@ export class OciRuntime {
  */
 export async function findWorkingRuntime(
   candidates: readonly OciRuntimeName[],
-  init: { readonly scratchDir: string; readonly rootDir: string; readonly cgroupPath: string }
+  init: { readonly scratchDirectory: string; readonly rootDirectory: string; readonly cgroupPath: string }
 ): Promise<OciRuntimeName> {
   const failures: string[] = []
   for (const name of candidates) {
@@ -113,13 +113,16 @@ export async function findWorkingRuntime(
 
 async function probe(
   name: OciRuntimeName,
-  init: { readonly scratchDir: string; readonly rootDir: string; readonly cgroupPath: string }
+  init: { readonly scratchDirectory: string; readonly rootDirectory: string; readonly cgroupPath: string }
 ): Promise<string | undefined> {
-  const bundle = await mkdtemp(join(init.scratchDir, 'probe-'))
+  const bundle = await mkdtemp(join(init.scratchDirectory, 'probe-'))
   try {
     const state = join(bundle, 'state')
     await mkdir(state)
-    await writeFile(join(bundle, 'config.json'), JSON.stringify(probeConfig(init.rootDir, init.cgroupPath)))
+    await writeFile(
+      join(bundle, 'config.json'),
+      JSON.stringify(probeConfig(init.rootDirectory, init.cgroupPath))
+    )
     await run(name, ['--root', state, 'run', '--bundle', bundle, `slicenet-${process.pid}`], {
       deadlineMs: DEADLINE_MS
     })
@@ -131,7 +134,7 @@ async function probe(
   }
 }
 
-function probeConfig(rootDir: string, cgroupPath: string): Record<string, unknown> {
+function probeConfig(rootDirectory: string, cgroupPath: string): Record<string, unknown> {
   return {
     ociVersion: '1.0.2',
     process: {
@@ -141,7 +144,7 @@ function probeConfig(rootDir: string, cgroupPath: string): Record<string, unknow
       env: [],
       noNewPrivileges: true
     },
-    root: { path: rootDir, readonly: true },
+    root: { path: rootDirectory, readonly: true },
     mounts: [
       { destination: '/proc', type: 'proc', source: 'proc' },
       { destination: '/dev', type: 'tmpfs', source: 'tmpfs' }

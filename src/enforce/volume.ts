@@ -15,18 +15,18 @@ const DELETIONS_PER_SWEEP = 32
 const BLOCK_BYTES = 512
 
 export interface VolumeComponents {
-  readonly log: Logger
+  readonly logger: Logger
 }
 
 export interface VolumeInit {
   /** Of this node alone; `volume.img` and the directory `volume` are made in it. */
-  readonly stateDir: string
+  readonly stateDirectory: string
   /** Size of the file system; the file takes only what is used. Existing volumes keep theirs. */
   readonly sizeBytes: number
 }
 
 export class Volume implements Startable {
-  readonly #log: Logger
+  readonly #logger: Logger
   readonly #file: string
   readonly #directory: string
   readonly #sizeBytes: number
@@ -34,9 +34,9 @@ export class Volume implements Startable {
   #deletions = 0
 
   constructor(components: VolumeComponents, init: VolumeInit) {
-    this.#log = components.log
-    this.#file = join(init.stateDir, 'volume.img')
-    this.#directory = join(init.stateDir, 'volume')
+    this.#logger = components.logger
+    this.#file = join(init.stateDirectory, 'volume.img')
+    this.#directory = join(init.stateDirectory, 'volume')
     this.#sizeBytes = init.sizeBytes
   }
 
@@ -64,7 +64,7 @@ export class Volume implements Startable {
       this.#quotas = true
     } catch (error) {
       this.#quotas = false
-      this.#log.error('no btrfs volume: the disk limits of vservers are NOT enforced on this node', {
+      this.#logger.error('no btrfs volume: the disk limits of vservers are NOT enforced on this node', {
         directory: this.#directory,
         error: asSlicenetError(error)
       })

@@ -27,7 +27,7 @@ const END_POLL_MS = 2
 
 export interface VserverMakerComponents {
   readonly clock: Clock
-  readonly log: Logger
+  readonly logger: Logger
   readonly images: ImageStore
   readonly network: VserverNetwork
   readonly volume: Volume
@@ -82,7 +82,7 @@ export class VserverMaker {
     } catch (error) {
       const keepFiles = before?.phase === 'made'
       await this.#takeDown(record, { keepFiles }).catch((cleanUpError: unknown) => {
-        this.#c.log.error('a half-made vserver could not be removed', { id: spec.id, error: cleanUpError })
+        this.#c.logger.error('a half-made vserver could not be removed', { id: spec.id, error: cleanUpError })
       })
       if (!keepFiles) await this.#forget(record)
       options.signal?.throwIfAborted()
@@ -110,7 +110,7 @@ export class VserverMaker {
 
   async #steps(record: VserverRecord, imageRoot: string, signal?: AbortSignal): Promise<VserverRecord> {
     const { spec, uidBase } = record
-    const { clock, cgroups, log, network, roots, runtime, volume } = this.#c
+    const { clock, cgroups, logger, network, roots, runtime, volume } = this.#c
     const times: StepTimes = {}
     const timed = async <T>(step: string, work: Promise<T>): Promise<T> => {
       const began = clock.monotonic()
@@ -143,7 +143,7 @@ export class VserverMaker {
     const link = { id: spec.id, pid, ports: spec.ports, resources: spec.resources }
     const { address } = await timed('network', network.attach(link))
     await timed('runtime start', runtime.start(spec.id))
-    log.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
+    logger.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
     return { ...record, phase: 'made', pid, address }
   }
 

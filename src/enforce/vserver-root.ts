@@ -19,7 +19,7 @@ export interface VserverRootsComponents {
 
 export interface VserverRootsInit {
   /** Lost at a reboot, as mounts are; every directory above it must let accounts of the host pass. */
-  readonly runDir: string
+  readonly runDirectory: string
 }
 
 export interface MakeRootInit extends AccountInit {
@@ -32,21 +32,21 @@ export interface MakeRootInit extends AccountInit {
 
 export class VserverRoots implements Startable {
   readonly #idRanges: IdRanges
-  readonly #runDir: string
+  readonly #runDirectory: string
 
   constructor(components: VserverRootsComponents, init: VserverRootsInit) {
     this.#idRanges = components.idRanges
-    this.#runDir = init.runDir
+    this.#runDirectory = init.runDirectory
   }
 
   /** The layer with the init program, which also serves as the root of a probe. */
   get initLayer(): string {
-    return join(this.#runDir, 'init')
+    return join(this.#runDirectory, 'init')
   }
 
   /** What belongs to one vserver while it runs: its OCI bundle and mount points. */
   bundle(id: string): string {
-    return join(this.#runDir, 'vservers', id)
+    return join(this.#runDirectory, 'vservers', id)
   }
 
   rootPath(id: string): string {
@@ -54,7 +54,7 @@ export class VserverRoots implements Startable {
   }
 
   async start(): Promise<void> {
-    for (const directory of [this.#runDir, join(this.#runDir, 'vservers')]) {
+    for (const directory of [this.#runDirectory, join(this.#runDirectory, 'vservers')]) {
       await mkdir(directory, { recursive: true })
       // A vserver's root must be able to pass, and nobody needs to look.
       await chmod(directory, 0o711)

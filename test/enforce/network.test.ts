@@ -103,8 +103,8 @@ test('a range that is no range of addresses is refused before anything is run', 
       nodeBps: 1,
       reservedPorts: [],
       allowedPrivateRanges: [range],
-      stateDir: '/nonexistent'
+      stateDirectory: '/nonexistent'
     }
-    t.throws(() => createNodeNetwork({ log: silentLogger }, init), { code: 'CONFIG_INVALID' })
+    t.throws(() => createNodeNetwork({ logger: silentLogger }, init), { code: 'CONFIG_INVALID' })
   }
 })

@@ -97,16 +97,16 @@ export class OciNode {
   }
 
   #newEnforcer(): OciEnforcer {
-    const log = createLogger({
+    const logger = createLogger({
       level: process.env.SLICENET_TEST_LOG === undefined ? 'error' : 'debug',
       write: (line) => process.stderr.write(line),
       clock
     })
     return new OciEnforcer(
-      { clock, log, images: this.images, network: this.network },
+      { clock, logger, images: this.images, network: this.network },
       {
-        stateDir: join(this.directory, 'state'),
-        runDir: join(this.directory, 'run'),
+        stateDirectory: join(this.directory, 'state'),
+        runDirectory: join(this.directory, 'run'),
         nodeShort: this.nodeShort,
         uidBase: this.uidBase,
         volumeBytes: VOLUME_BYTES

@@ -9,21 +9,21 @@ import { Volume } from '../../src/enforce/volume.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 512 * MIB
-let stateDir: string
+let stateDirectory: string
 let volumes: Volume[]
 
 test.beforeEach(async () => {
-  stateDir = await mkdtemp(join(tmpdir(), 'slicenet volume-'))
+  stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet volume-'))
   volumes = []
 })
 
 test.afterEach.always(async () => {
   for (const volume of volumes) await volume.close()
-  await rm(stateDir, { recursive: true, force: true })
+  await rm(stateDirectory, { recursive: true, force: true })
 })
 
-function makeVolume(sizeBytes = SIZE, log = silentLogger): Volume {
-  const volume = new Volume({ log }, { stateDir, sizeBytes })
+function makeVolume(sizeBytes = SIZE, logger = silentLogger): Volume {
+  const volume = new Volume({ logger }, { stateDirectory, sizeBytes })
   volumes.push(volume)
   return volume
 }
@@ -37,7 +37,7 @@ test.serial('a volume is found again while mounted and after it was unmounted', 
   t.true(second.quotas)
   t.deepEqual(await second.list(), ['a'])
   await second.close()
-  t.false(await isMountPoint(join(stateDir, 'volume')))
+  t.false(await isMountPoint(join(stateDirectory, 'volume')))
   const third = makeVolume()
   await third.start()
   t.deepEqual(await third.list(), ['a'])
@@ -49,7 +49,7 @@ test.serial('a volume is found again while mounted and after it was unmounted', 
 
 test.serial('closing lets go of the loop device', async (t) => {
   const volume = makeVolume()
-  const loops = (): Promise<string> => run('losetup', ['--associated', join(stateDir, 'volume.img')])
+  const loops = (): Promise<string> => run('losetup', ['--associated', join(stateDirectory, 'volume.img')])
   await volume.start()
   t.not(await loops(), '')
   await volume.close()
@@ -78,7 +78,7 @@ test.serial('quota groups of what is gone are forgotten', async (t) => {
     await volume.create(`v${n}`, MIB)
     await volume.destroy(`v${n}`)
   }
-  const directory = join(stateDir, 'volume')
+  const directory = join(stateDirectory, 'volume')
   await run('btrfs', ['subvolume', 'sync', directory])
   await volume.sweepQuotas()
   t.notRegex(await run('btrfs', ['qgroup', 'show', directory]), /stale/)
@@ -88,9 +88,9 @@ test.serial(
   'where no file system can be made, a directory serves, and the log says what is lost',
   async (t) => {
     const said: string[] = []
-    const log = { ...silentLogger, error: (message: string) => void said.push(message) }
+    const logger = { ...silentLogger, error: (message: string) => void said.push(message) }
     // Too small for any file system.
-    const volume = makeVolume(4096, log)
+    const volume = makeVolume(4096, logger)
     await volume.start()
     t.false(volume.quotas)
     t.regex(said.join('\n'), /limits .* NOT enforced/)

@@ -44,7 +44,7 @@ import { findUplink, listeningPorts, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
-  readonly log: Logger
+  readonly logger: Logger
 }
 
 export interface NodeNetworkInit {
@@ -60,7 +60,7 @@ export interface NodeNetworkInit {
   /** CIDR ranges that vservers may reach although they are private. */
   readonly allowedPrivateRanges: readonly string[]
   /** What is kept here lets a later daemon find the links that run. */
-  readonly stateDir: string
+  readonly stateDirectory: string
   /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
   readonly flowsPerVserverMax?: number
 }
@@ -102,7 +102,7 @@ export function createNodeNetwork(components: NodeNetworkComponents, init: NodeN
 }
 
 class LinuxNodeNetwork implements NodeNetwork {
-  readonly #log: Logger
+  readonly #logger: Logger
   readonly #init: NodeNetworkInit
   readonly #recordsDirectory: string
   readonly #flowsMax: number
@@ -114,10 +114,10 @@ class LinuxNodeNetwork implements NodeNetwork {
   #reading: Promise<Map<number, number>> | undefined
 
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
-    this.#log = components.log.child('network')
+    this.#logger = components.logger.child('network')
     this.#init = init
     this.#flowsMax = init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
-    this.#recordsDirectory = join(init.stateDir, 'links')
+    this.#recordsDirectory = join(init.stateDirectory, 'links')
   }
 
   async start(): Promise<void> {
@@ -158,7 +158,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
-    this.#log.info('network of the node is up', {
+    this.#logger.info('network of the node is up', {
       uplink: uplink.device,
       address: uplink.address,
       links: kept.length,
@@ -306,7 +306,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await shapeLinks(this.#shaping(this.#running()), [shapedLink(before)])
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.
-      this.#log.error('a link is left half-made', {
+      this.#logger.error('a link is left half-made', {
         id: record.id,
         device: planLink(record.index).device,
         error

@@ -99,7 +99,7 @@ export class Lab {
   readonly #children: { end(): Promise<void> }[] = []
   readonly #standIns = new Map<number, { end(): Promise<void> }>()
   readonly #probes = new Map<number, LineProgram>()
-  #stateDir = ''
+  #stateDirectory = ''
   #node: LineProgram | undefined
   world!: LineProgram
 
@@ -119,7 +119,7 @@ export class Lab {
   }
 
   async up(): Promise<void> {
-    this.#stateDir = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
+    this.#stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
     await this.#hosts.up()
     await this.startNode()
     this.world = await this.#probe(this.#hosts.enter('world'), 'up0')
@@ -129,7 +129,7 @@ export class Lab {
     await Promise.all(this.#children.map((child) => child.end()))
     await this.#node?.end()
     await this.#hosts.down()
-    await rm(this.#stateDir, { recursive: true, force: true })
+    await rm(this.#stateDirectory, { recursive: true, force: true })
   }
 
   /** Starts the node's network in a process of its own, as a daemon does. */
@@ -139,7 +139,7 @@ export class Lab {
       nodeBps: MEGABIT,
       reservedPorts: [{ protocol: 'tcp', first: 4001, last: 4001 }],
       allowedPrivateRanges: ['198.18.0.0/15'],
-      stateDir: this.#stateDir,
+      stateDirectory: this.#stateDirectory,
       ...this.#init.network,
       ...change
     }

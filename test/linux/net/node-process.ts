@@ -22,7 +22,7 @@ interface Request {
   readonly links?: readonly NodeLink[]
 }
 
-const network = createNodeNetwork({ log: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
+const network = createNodeNetwork({ logger: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
 
 const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   start: async () => network.start(),
