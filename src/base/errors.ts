@@ -70,7 +70,7 @@ export const ERROR_CODES = {
   PARTIAL_SLICE: {
     exit: 4,
     retryable: true,
-    hint: 'try again later, or lower `count`, `minimum` or the resources'
+    hint: 'use it as it is, or delete it and make it again later'
   },
   QUOTA_EXCEEDED: {
     exit: 5,

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import { loadSliceDescription } from '../daemon/slice-source.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
-import type { Outcome } from './output.ts'
+import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
 import { addSliceExecCommand } from './slice-exec-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
@@ -52,7 +52,10 @@ async function create(context: CommandContext, file: string): Promise<Outcome> {
   const slice = await withSession(context, (call) =>
     call('sliceCreate', description, { signal, onItem: (step) => context.progress(progressLine(step)) })
   )
-  return { document: { slice }, text: (style) => sliceText(slice, style) }
+  const outcome = { document: { slice }, text: (style: Style) => sliceText(slice, style) }
+  if (slice.state !== 'partial') return outcome
+  const message = `${slice.name} has ${slice.members.length} of the ${slice.count} members asked for`
+  return { ...outcome, error: new SlicenetError('PARTIAL_SLICE', message) }
 }
 
 async function list(context: CommandContext): Promise<Outcome> {

@@ -68,7 +68,13 @@ export class Acquisition {
     const leased = current(record)
     if (leased.length < record.description.minimum) throw shortfall(record, leased.length, failed)
     await this.#launch(record, leased, options)
-    await book.setState(name, leased.length < record.description.count ? 'partial' : 'active')
+    const isPartial = leased.length < record.description.count
+    if (isPartial)
+      await options.onProgress?.({
+        step: 'redeem',
+        message: shortfall(record, leased.length, failed).message
+      })
+    await book.setState(name, isPartial ? 'partial' : 'active')
   }
 
   /** The nodes that match, have the image and have room by their own word. */

@@ -140,6 +140,24 @@ test('a slice with more members than the overlay has nodes exits with 3 and leav
   t.deepEqual((JSON.parse(stdout) as { slices: unknown[] }).slices, [])
 })
 
+test('a slice that may have fewer members than asked for is made with those, and exits with 4', async (t) => {
+  const made = await asResearcher([
+    'slice',
+    'create',
+    await sliceFile('some', 'count: 3\nminimum: 2\n'),
+    '--json'
+  ])
+  t.is(made.exitCode, 4, made.stderr)
+  const { slice, error } = JSON.parse(made.stdout) as {
+    slice: { state: string; members: unknown[] }
+    error: { code: string }
+  }
+  t.is(slice.state, 'partial')
+  t.is(slice.members.length, 2)
+  t.is(error.code, 'PARTIAL_SLICE')
+  t.is((await asResearcher(['slice', 'delete', 'some'])).exitCode, 0)
+})
+
 test('a port that another slice owns is refused, and nothing of the second slice stays', async (t) => {
   const first = await asResearcher([
     'slice',
