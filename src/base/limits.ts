@@ -63,7 +63,8 @@ export const LIMITS = {
   joinPeersMax: 4,
   agentsPerNodeMax: 32,
   delegationsPerAgentMax: 10_000,
-  controlRequestBytesMax: 2 * 1024 * 1024,
+  /** A message on the control socket, where both ends are this machine's: a slice with its files, a list of nodes. */
+  controlMessageBytesMax: 16 * 1024 * 1024,
   logBytesPerVserverMax: 4 * 1024 * 1024,
   /** The store: one key and one value, one commit, what waits to be synced, and what is synced at once. */
   storeKeyBytesMax: 1024,
@@ -94,7 +95,7 @@ export const LIMITS = {
   controlCallsMax: 64,
   controlConnectionsMax: 128,
   /** A slice's files together: they travel in one message with the rest of its description. */
-  sliceFilesBytesMax: 192 * 1024,
+  sliceFilesBytesMax: 4 * 1024 * 1024,
   /** A file of a signed object or a chain of them, as text or as bytes. */
   objectFileBytesMax: 512 * 1024,
   /** What `slice exec --json` and `slice logs --json` gather into their document. */

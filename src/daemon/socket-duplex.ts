@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { ByteDuplex } from '../wire/duplex.ts'
 
 const PROBE_INTERVAL_MS = 250
@@ -34,6 +35,7 @@ export function socketDuplex(socket: Socket): ByteDuplex {
   return {
     source: socket.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>,
     broken,
+    messageBytesMax: LIMITS.controlMessageBytesMax,
     async write(bytes) {
       broken.throwIfAborted()
       if (isEnding) throw new TypeError('the writing half was closed')

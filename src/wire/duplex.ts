@@ -7,7 +7,7 @@ import { pipe } from 'it-pipe'
 import type { Uint8ArrayList } from 'uint8arraylist'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { decodeCbor, encodeCbor } from './cbor.ts'
+import { decodeCbor, encodeCbor, type CborLimits } from './cbor.ts'
 
 export interface ByteDuplex {
   /** Ends when the other side closes its writing half; throws when the stream breaks. */
@@ -18,31 +18,34 @@ export interface ByteDuplex {
   closeWrite(): Promise<void>
   /** Aborted when the stream is broken or given up by the other side; not by an orderly end. */
   readonly broken: AbortSignal
+  /** The largest message that either side takes; default `LIMITS.messageBytesMax`. */
+  readonly messageBytesMax?: number
   /** Gives the whole stream up. */
   abort(error: Error): void
 }
 
-const MESSAGE_LIMITS = { bytesMax: LIMITS.messageBytesMax, depthMax: LIMITS.objectDepthMax + 8 }
+function limitsOf({ messageBytesMax }: ByteDuplex): CborLimits {
+  return { bytesMax: messageBytesMax ?? LIMITS.messageBytesMax, depthMax: LIMITS.objectDepthMax + 8 }
+}
 
 export async function writeMessage(duplex: ByteDuplex, message: unknown): Promise<void> {
   const bytes = encodeCbor(message)
-  if (bytes.length > MESSAGE_LIMITS.bytesMax) {
-    throw new SlicenetError(
-      'TOO_LARGE',
-      `a message of ${bytes.length} bytes; ${MESSAGE_LIMITS.bytesMax} are allowed`
-    )
+  const { bytesMax } = limitsOf(duplex)
+  if (bytes.length > bytesMax) {
+    throw new SlicenetError('TOO_LARGE', `a message of ${bytes.length} bytes; ${bytesMax} are allowed`)
   }
   await duplex.write(lengthPrefixed.encode.single(bytes).subarray())
 }
 
 /** The messages of the other side, undecoded beyond CBOR. Throws `TOO_LARGE` and `ENCODING_INVALID`. */
 export function readMessages(duplex: ByteDuplex): AsyncIterable<unknown> {
+  const limits = limitsOf(duplex)
   return pipe(
     duplex.source,
-    (source) => lengthPrefixed.decode(source, { maxDataLength: MESSAGE_LIMITS.bytesMax }),
+    (source) => lengthPrefixed.decode(source, { maxDataLength: limits.bytesMax }),
     async function* (frames) {
       try {
-        for await (const frame of frames) yield decodeCbor(frame.subarray(), MESSAGE_LIMITS)
+        for await (const frame of frames) yield decodeCbor(frame.subarray(), limits)
       } catch (error) {
         throw named(error)
       }

@@ -62,9 +62,12 @@ test('a directory, a named pipe and a file too large are refused without waiting
 })
 
 test('files that are too large together are refused', async (t) => {
-  await withDescription('  /srv/a: ./source\n  /srv/b: ./source\n', async (path, directory) => {
-    await writeFile(join(directory, 'source'), Buffer.alloc(100 * 1024))
+  const lines = Array.from({ length: 33 }, (_item, index) => `  /srv/${index}: ./source\n`)
+  await withDescription(lines.join(''), async (path, directory) => {
+    await writeFile(join(directory, 'source'), Buffer.alloc(128 * 1024))
     await t.throwsAsync(loadSliceDescription(path), { code: 'TOO_LARGE' })
+    await writeFile(join(directory, 'source'), Buffer.alloc(100 * 1024))
+    t.is((await loadSliceDescription(path)).files.length, 33)
   })
 })
 

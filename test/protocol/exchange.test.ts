@@ -152,3 +152,20 @@ test('a message beyond the limit is refused before it is read', async (t) => {
   for await (const reply of readMessages(here)) replies.push(reply)
   t.like(replies, [{ error: { code: 'TOO_LARGE' } }])
 })
+
+test('a stream that says so takes larger messages', async (t) => {
+  const large = 'x'.repeat(300_000)
+  for (const [messageBytesMax, passes] of [
+    [undefined, false],
+    [1_000_000, true]
+  ] as const) {
+    const ends = duplexPair({ pieceBytes: 65_536 }).map((end) =>
+      messageBytesMax === undefined ? end : { ...end, messageBytesMax }
+    )
+    const [here, there] = ends as [ByteDuplex, ByteDuplex]
+    const call = callMethod(protocol, 'fail', { how: large }, here)
+    serve(there)
+    const error = await t.throwsAsync(call, { instanceOf: SlicenetError })
+    t.is(error?.code, passes ? 'INTERNAL' : 'TOO_LARGE')
+  }
+})
