@@ -1,6 +1,6 @@
 /**
- * Measures the store on the disk of the temporary directory (or of the directory given): durable commits a second, one
- * after the other and at once, and how long a start takes with sound tables and with tables to rebuild.
+ * Measures the store on the disk of the temporary directory (`TMPDIR`): durable commits a second, one after the other
+ * and at once, and how long a start takes with sound tables and with tables to rebuild.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,31 +10,53 @@ import { silentLogger } from '../../src/base/log.ts'
 import { createStore } from '../../src/store/disk-store.ts'
 import { layoutOf } from '../../src/store/layout.ts'
 import type { Store } from '../../src/store/store.ts'
+import { figure, type BenchContext, type Figure } from './figure.ts'
 
 /** About a lease with its envelope. */
 const VALUE_BYTES = 600
-const SECONDS_EACH = 2
+const RUNS = 5
+const COMMIT_MS_EACH = 500
 const AT_ONCE = [1, 4, 16, 64, 256]
 
-const parent = await mkdtemp(join(process.argv[2] ?? tmpdir(), 'slicenet-bench-'))
-try {
+export async function store({ signal, progress }: BenchContext): Promise<readonly Figure[]> {
+  const parent = await mkdtemp(join(tmpdir(), 'slicenet-bench-'))
   const directory = join(parent, 'store')
   const store = createStore({ clock: systemClock, logger: silentLogger }, { directory })
-  await store.start()
-  let records = 0
-  for (const atOnce of AT_ONCE) {
-    const { commits, perSecond } = await commitFor(store, atOnce, records)
-    records += commits
-    console.log(
-      `${atOnce} at once: ${Math.round(perSecond)} durable commits of ${VALUE_BYTES} bytes a second`
-    )
+  try {
+    await store.start()
+    const figures: Figure[] = []
+    let records = 0
+    for (const atOnce of AT_ONCE) {
+      const perSecond: number[] = []
+      for (let run = 0; run < RUNS; run++) {
+        signal.throwIfAborted()
+        const measured = await commitFor(store, atOnce, records)
+        records += measured.commits
+        perSecond.push(measured.perSecond)
+      }
+      figures.push(figure(`commits_per_s_${atOnce}_at_once`, perSecond, { unit: '1/s' }))
+      progress(`${atOnce} at once: done`)
+    }
+    await store.stop()
+    progress(`${records} records of ${VALUE_BYTES} bytes; now starts`)
+    const sound: number[] = []
+    const rebuilt: number[] = []
+    for (let run = 0; run < RUNS; run++) {
+      signal.throwIfAborted()
+      sound.push(await startMs(store))
+      await rm(layoutOf(directory).tables, { recursive: true })
+      rebuilt.push(await startMs(store))
+    }
+    const per10000 = (each: number): number => (each * 10_000) / records
+    return [
+      ...figures,
+      figure('start_ms_per_10000_records', sound.map(per10000), { unit: 'ms' }),
+      figure('start_rebuilding_ms_per_10000_records', rebuilt.map(per10000), { unit: 'ms' })
+    ]
+  } finally {
+    await store.stop()
+    await rm(parent, { recursive: true, force: true })
   }
-  await store.stop()
-  console.log(`start, ${records} records: ${await startMs(store)} ms`)
-  await rm(layoutOf(directory).tables, { recursive: true })
-  console.log(`start, ${records} records, tables rebuilt: ${await startMs(store)} ms`)
-} finally {
-  await rm(parent, { recursive: true, force: true })
 }
 
 async function commitFor(
@@ -43,7 +65,7 @@ async function commitFor(
   first: number
 ): Promise<{ commits: number; perSecond: number }> {
   const began = systemClock.monotonic()
-  const end = began + SECONDS_EACH * 1000
+  const end = began + COMMIT_MS_EACH
   let commits = 0
   const write = async (): Promise<void> => {
     while (systemClock.monotonic() < end) {
@@ -60,5 +82,5 @@ async function startMs(store: Store): Promise<number> {
   await store.start()
   const elapsed = systemClock.monotonic() - began
   await store.stop()
-  return Math.round(elapsed)
+  return elapsed
 }

@@ -1,0 +1,56 @@
+/** What a benchmark gives: figures by name, each the median of its runs beside its target and the extremes. */
+
+export interface Figure {
+  readonly name: string
+  readonly value: number
+  readonly unit: string
+  /** The value that must not be passed; `null` where the figure only informs. */
+  readonly target: number | null
+  readonly met: boolean | null
+  readonly min: number
+  readonly max: number
+  readonly runs: number
+}
+
+export interface BenchContext {
+  /** Aborted when the user has had enough. */
+  readonly signal: AbortSignal
+  /** Tells the terminal how far it is. */
+  readonly progress: (message: string) => void
+}
+
+/** One benchmark. It clears up after itself whatever happens. */
+export type Bench = (context: BenchContext) => Promise<readonly Figure[]>
+
+/** Figures are rounded to three places: the rest is noise. */
+export function figure(
+  name: string,
+  samples: readonly number[],
+  init: { readonly unit: string; readonly atMost?: number }
+): Figure {
+  const value = round(median(samples))
+  const target = init.atMost ?? null
+  return {
+    name,
+    value,
+    unit: init.unit,
+    target,
+    met: target === null ? null : value <= target,
+    min: round(Math.min(...samples)),
+    max: round(Math.max(...samples)),
+    runs: samples.length
+  }
+}
+
+export function median(samples: readonly number[]): number {
+  const sorted = [...samples].sort((a, b) => a - b)
+  const middle = sorted.length / 2
+  const lower = sorted[Math.ceil(middle) - 1]
+  const upper = sorted[Math.floor(middle)]
+  if (lower === undefined || upper === undefined) throw new TypeError('no runs, no median')
+  return (lower + upper) / 2
+}
+
+function round(value: number): number {
+  return Math.round(value * 1000) / 1000
+}
