@@ -57,26 +57,15 @@ function requireSeed(seed: Uint8Array): void {
   if (seed.length !== SEED_BYTES) throw new TypeError(`a seed has ${SEED_BYTES} bytes, not ${seed.length}`)
 }
 
-export const portableEd25519: Ed25519 = {
-  name: 'tweetnacl',
-  publicKey(seed) {
-    requireSeed(seed)
-    return nacl.sign.keyPair.fromSeed(seed).publicKey
-  },
-  sign(seed, message) {
-    requireSeed(seed)
-    return nacl.sign.detached(message, nacl.sign.keyPair.fromSeed(seed).secretKey)
-  },
-  verify: (publicKey, message, signature) =>
-    isSound(publicKey, signature) && nacl.sign.detached.verify(message, signature, publicKey)
-}
-
-/** Key objects are dear to make (half of a verification) and the same few principals come again and again. */
-class KeyCache {
+/**
+ * What is made of a key is dear to make (half of a verification, two thirds of a signature) and the same few principals
+ * come again and again.
+ */
+class KeyCache<T> {
   readonly #entriesMax = 1024
-  readonly #entries = new Map<string, KeyObject>()
+  readonly #entries = new Map<string, T>()
 
-  get(id: string, make: () => KeyObject): KeyObject {
+  get(id: string, make: () => T): T {
     const known = this.#entries.get(id)
     if (known !== undefined) return known
     const made = make()
@@ -89,8 +78,24 @@ class KeyCache {
   }
 }
 
-const publicKeys = new KeyCache()
-const privateKeys = new KeyCache()
+const keyPairs = new KeyCache<nacl.SignKeyPair>()
+
+function keyPair(seed: Uint8Array): nacl.SignKeyPair {
+  requireSeed(seed)
+  return keyPairs.get(Buffer.from(seed).toString('hex'), () => nacl.sign.keyPair.fromSeed(seed))
+}
+
+export const portableEd25519: Ed25519 = {
+  name: 'tweetnacl',
+  // A copy: whoever gets it may not change what is kept.
+  publicKey: (seed) => Uint8Array.from(keyPair(seed).publicKey),
+  sign: (seed, message) => nacl.sign.detached(message, keyPair(seed).secretKey),
+  verify: (publicKey, message, signature) =>
+    isSound(publicKey, signature) && nacl.sign.detached.verify(message, signature, publicKey)
+}
+
+const publicKeys = new KeyCache<KeyObject>()
+const privateKeys = new KeyCache<KeyObject>()
 /** What precedes the seed in a PKCS #8 private key (RFC 8410). */
 const PKCS8_PREFIX = Buffer.from('302e020100300506032b657004220420', 'hex')
 
