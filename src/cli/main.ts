@@ -68,6 +68,8 @@ function tooOld(detail: string): void {
 }
 
 if (isNewEnough(process.versions.node)) {
+  const { useCompileCache } = await import('./compile-cache.ts')
+  useCompileCache()
   const { runProcess } = await import('./process.ts')
   await runProcess()
 } else {
