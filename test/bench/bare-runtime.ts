@@ -35,13 +35,13 @@ export async function withBareRuntime<T>(
   use: (run: BareRun) => Promise<T>
 ): Promise<T> {
   const { spec, runtime } = init
-  const runDir = await mkdtemp('/run/slicenet-bare')
-  await chmod(runDir, 0o711)
+  const runDirectory = await mkdtemp('/run/slicenet-bare')
+  await chmod(runDirectory, 0o711)
   const uidBase = nodeUidBase(UID_INDEX)
   const idRanges = new IdRanges({ uidBase })
-  const roots = new VserverRoots({ idRanges }, { runDir })
+  const roots = new VserverRoots({ idRanges }, { runDirectory })
   const cgroups = new Cgroups({ clock: systemClock }, { parent: `/slicenet-bare-${process.pid}` })
-  const stateDir = join(runDir, 'state')
+  const stateDir = join(runDirectory, 'state')
   const bundle = roots.bundle(spec.id)
   const command = (...words: readonly string[]): void => {
     const { status } = spawnSync(runtime, ['--root', stateDir, ...words], {
@@ -52,7 +52,7 @@ export async function withBareRuntime<T>(
   }
   try {
     await mkdir(stateDir)
-    const disk = join(runDir, 'disk')
+    const disk = join(runDirectory, 'disk')
     await mkdir(disk)
     await roots.start()
     await cgroups.start()
@@ -84,6 +84,6 @@ export async function withBareRuntime<T>(
     await idRanges.stop()
     await cgroups.remove(spec.id)
     await cgroups.stop()
-    await rm(runDir, { recursive: true, force: true })
+    await rm(runDirectory, { recursive: true, force: true })
   }
 }
