@@ -10,6 +10,7 @@ import { start } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
 
 export const IDS_PER_VSERVER = 65_536
+const NAMESPACES_KEPT_MAX = 8
 const IDS_PER_NODE = IDS_PER_VSERVER * LIMITS.vserversPerNodeMax
 
 /** The first id of the `index`-th node of one machine; the ranges of nodes with different indexes never meet. */
@@ -41,7 +42,7 @@ export class IdRanges {
     this.#prepare()
   }
 
-  /** Lets go of the namespaces made ahead. */
+  /** Lets go of all namespaces. */
   async stop(): Promise<void> {
     this.#open = false
     await Promise.all([...this.#namespaces.keys()].map((base) => this.#drop(base)))
@@ -62,26 +63,25 @@ export class IdRanges {
     return base
   }
 
-  async giveBack(base: number): Promise<void> {
+  giveBack(base: number): void {
     this.#taken.delete(base)
-    await this.#drop(base)
   }
 
   /**
-   * Calls `use` with a descriptor of a user namespace that maps ids 0 … 65535 to the range, then closes it: a mount
-   * made with it keeps the mapping by itself.
+   * Calls `use` with a descriptor of a user namespace that maps ids 0 … 65535 to the range. A mount made with it keeps
+   * the mapping by itself; the namespace is kept for the range's next vserver, as long as these are few.
    */
   async withNamespace<T>(base: number, use: (fd: number) => T): Promise<T> {
     const fd = await this.#namespace(base)
     try {
       return use(fd)
     } finally {
-      await this.#drop(base)
+      if (this.#namespaces.size > NAMESPACES_KEPT_MAX) await this.#drop(base)
       this.#prepare()
     }
   }
 
-  /** A free range whose namespace was made ahead. */
+  /** A free range whose namespace is there. */
   #ahead(): number | undefined {
     return [...this.#namespaces.keys()].find((base) => !this.#taken.has(base))
   }

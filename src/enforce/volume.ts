@@ -9,7 +9,7 @@ import { run, runAnyway } from '../base/host-program.ts'
 import type { Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import { isMountPoint } from './mount-table.ts'
-import { unmount } from './syscall.ts'
+import { limitSubvolume, makeSubvolume, unmount } from './syscall.ts'
 
 const DELETIONS_PER_SWEEP = 32
 const BLOCK_BYTES = 512
@@ -91,8 +91,8 @@ export class Volume implements Startable {
       () => true,
       () => false
     )
-    if (!exists) await run('btrfs', ['--quiet', 'subvolume', 'create', path])
-    await run('btrfs', ['qgroup', 'limit', String(limitBytes), path])
+    if (!exists) makeSubvolume(path)
+    limitSubvolume(path, limitBytes)
     return path
   }
 

@@ -182,7 +182,7 @@ export class VserverMaker {
 
   async #forget(record: VserverRecord): Promise<void> {
     await this.#c.records.remove(record.spec.id)
-    await this.#c.idRanges.giveBack(record.uidBase)
+    this.#c.idRanges.giveBack(record.uidBase)
   }
 }
 

@@ -252,12 +252,15 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
-      if (!same) await makeLink(plan, link.pid, uplink.mtu)
-      await Promise.all([
-        applyRules([...(same ? removedPortLines(before, record) : []), ...linkLines(record)]),
-        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
-        addressInside(plan, link.pid)
-      ])
+      const parts = [
+        same ? addressInside(plan, link.pid) : makeLink(plan, link.pid, uplink.mtu),
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+      ]
+      // Both have come to an end before one's failure is undone.
+      await Promise.allSettled(parts)
+      await Promise.all(parts)
+      // The source check stands on the device.
+      await applyRules([...(same ? removedPortLines(before, record) : []), ...linkLines(record)])
       await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
     } catch (error) {
       await this.#undo(record, same ? before : undefined)

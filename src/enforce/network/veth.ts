@@ -26,33 +26,32 @@ export async function namespaceOf(pid: number): Promise<string> {
   return namespace
 }
 
-/** Makes the pair, both ends down, one of them in the namespace of process `pid`. */
+/**
+ * Makes the pair from inside the namespace of process `pid`, the host's end down in this process's, and addresses,
+ * routes and raises the inside end.
+ */
 export async function makeLink(plan: LinkPlan, pid: number, mtu: number): Promise<void> {
-  // No IPv6 address is made up on either end, so that a silent vserver is silent.
-  await ipBatch([
-    `link add ${plan.device} mtu ${mtu} address ${plan.hostMac} type veth peer name ${INSIDE_DEVICE} mtu ${mtu} address ${plan.insideMac} netns ${pid}`,
-    `link set ${plan.device} addrgenmode none`
+  const end = (name: string, mac: string): string => `${name} mtu ${mtu} address ${mac}`
+  await insideBatch(pid, [
+    `link add ${end(INSIDE_DEVICE, plan.insideMac)} type veth peer name ${end(plan.device, plan.hostMac)} netns ${process.pid}`,
+    ...insideLines(plan)
   ])
 }
 
-/** Addresses, routes and raises the inside end. */
+/** The same for a link that is there. */
 export async function addressInside(plan: LinkPlan, pid: number): Promise<void> {
-  const lines = [
-    'link set lo up',
-    `addr replace ${plan.address}/32 peer ${plan.gateway}/32 dev ${INSIDE_DEVICE}`,
-    `link set ${INSIDE_DEVICE} addrgenmode none`,
-    `link set ${INSIDE_DEVICE} up`,
-    `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`
-  ]
-  await run('nsenter', [`--net=/proc/${pid}/ns/net`, 'ip', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+  await insideBatch(pid, insideLines(plan))
 }
 
 /** Addresses and raises the host's end: from here on packets flow. */
 export async function raiseLink(plan: LinkPlan): Promise<void> {
-  await ipBatch([
-    `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`,
-    `link set ${plan.device} up`
-  ])
+  await run('ip', ['-batch', '-'], {
+    input: lines([
+      `link set ${plan.device} addrgenmode none`,
+      `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`,
+      `link set ${plan.device} up`
+    ])
+  })
 }
 
 /** Removes both ends. Idempotent. */
@@ -70,6 +69,21 @@ export async function presentLinks(): Promise<Set<number>> {
   return new Set(indexes.filter((index) => index !== undefined))
 }
 
-async function ipBatch(lines: readonly string[]): Promise<void> {
-  await run('ip', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
+/** No IPv6 address is made up on either end, so that a silent vserver is silent. */
+function insideLines(plan: LinkPlan): string[] {
+  return [
+    'link set lo up',
+    `addr replace ${plan.address}/32 peer ${plan.gateway}/32 dev ${INSIDE_DEVICE}`,
+    `link set ${INSIDE_DEVICE} addrgenmode none`,
+    `link set ${INSIDE_DEVICE} up`,
+    `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`
+  ]
+}
+
+async function insideBatch(pid: number, commands: readonly string[]): Promise<void> {
+  await run('nsenter', [`--net=/proc/${pid}/ns/net`, 'ip', '-batch', '-'], { input: lines(commands) })
+}
+
+function lines(commands: readonly string[]): string {
+  return `${commands.join('\n')}\n`
 }
