@@ -45,11 +45,12 @@ function leaseHandlers({
       await manager.end(record, 'its holder deleted it')
       return {}
     },
-    async status({ lease }, { principal }) {
+    async status({ lease, usage: isWanted = true }, { principal }) {
       const { lease: held } = manager.held(lease, principal)
       const status = await enforcer.status(held.body.vserver)
       if (status === undefined) return { state: 'failed', notAfter: held.body.notAfter }
-      const usage = status.state === 'failed' ? undefined : await enforcer.usage(held.body.vserver)
+      const counts = isWanted && status.state !== 'failed'
+      const usage = counts ? await enforcer.usage(held.body.vserver) : undefined
       return {
         state: status.state,
         notAfter: held.body.notAfter,

@@ -87,7 +87,11 @@ export const nodeProtocol = {
     },
     launch: { params: v.strictObject({ ...leaseParams, program: programSchema }), result: emptySchema },
     stop: { params: v.strictObject(leaseParams), result: emptySchema },
-    status: { params: v.strictObject(leaseParams), result: statusSchema },
+    /** With `usage: false` the node is spared the counting, which is most of the work. */
+    status: {
+      params: v.strictObject({ ...leaseParams, usage: v.exactOptional(v.boolean()) }),
+      result: statusSchema
+    },
     /** Runs a program attached to the caller; an input of `undefined` bytes ends its standard input. */
     exec: {
       params: v.strictObject({ ...leaseParams, program: programSchema }),

@@ -98,7 +98,7 @@ export class MemberCalls {
     if (member.lease === undefined) return { state: 'unknown' }
     if (member.lease.body.notAfter <= now) return { state: 'ended' }
     try {
-      const params = { lease: member.lease.id }
+      const params = { lease: member.lease.id, usage: false }
       const status = await this.#callNode(member.node)('status', params, {
         signal: bounded(STATUS_MS, signal)
       })
