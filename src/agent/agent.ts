@@ -8,6 +8,7 @@ import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import { within } from '../base/time-limit.ts'
 import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Caller, Handlers } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
@@ -44,12 +45,14 @@ export interface AgentInit {
   /** How long a ticket is held for its holder; at most 10 minutes. */
   readonly holdMs: number
   readonly settleIntervalMs: number
+  /** How long a node may take to settle tickets; default 10 s. */
+  readonly callMs?: number
 }
 
 const DELEGATIONS = 'agent-delegations'
 const TICKETS = 'agent-tickets'
 const COUNTERS = 'agent-counters'
-const SETTLE_BATCH = 50
+const CALL_MS = 10_000
 
 const counterCodec = cborCodec(v.pipe(v.number(), v.integer()))
 
@@ -118,10 +121,9 @@ export class Agent implements Startable {
         return { grants: await Promise.all(requests.map((request) => this.#grant(slice, holder, request))) }
       },
       releaseTickets: async ({ tickets }, { principal, signal }) => {
-        const own = tickets
-          .map((id) => this.#book.issued(id))
-          .filter((ticket) => ticket?.body.holder === principal)
-        await this.#settleTickets(own as Signed<Ticket>[], true, signal)
+        const known = tickets.flatMap((id) => this.#book.issued(id) ?? [])
+        const own = known.filter(({ body }) => body.holder === principal)
+        await this.#settleTickets(own, true, signal)
         return {}
       }
     }
@@ -167,7 +169,7 @@ export class Agent implements Startable {
         ports,
         rights: request.rights,
         canDelegate: delegation.body.maxDepth > 1,
-        redeemBefore: Math.min(now + this.#init.holdMs, notAfter)
+        redeemBefore: Math.min(now + Math.min(this.#init.holdMs, LIMITS.holdMsMax), notAfter)
       },
       key
     )
@@ -237,11 +239,17 @@ export class Agent implements Startable {
   /** Asks the nodes about tickets whose hold is over, and about redeemed ones whose lease may have ended early. */
   async #settle(signal: AbortSignal): Promise<void> {
     const now = this.#components.clock.now()
-    const issued = this.#book.allIssued()
-    const over = issued.filter((ticket) => ticket.body.notAfter <= now)
-    await this.#drop(over)
-    const asked = issued.filter(({ body }) => body.notAfter > now && body.redeemBefore <= now)
+    await this.#drop(this.#book.over(now))
+    await this.#dropDelegations(now)
+    const asked = this.#book.allIssued().filter(({ body }) => body.redeemBefore <= now)
     await this.#settleTickets(asked, false, signal)
+  }
+
+  /** Nodes come and go; those whose delegation ended must not use up the room for others. */
+  async #dropDelegations(now: number): Promise<void> {
+    const nodes = this.#book.dropEnded(now)
+    if (nodes.length === 0) return
+    await this.#components.store.commit(nodes.map((key) => ({ table: DELEGATIONS, key, value: null })))
   }
 
   async #settleTickets(
@@ -252,8 +260,8 @@ export class Agent implements Startable {
     const byNode = Map.groupBy(tickets, (ticket) => ticket.body.node)
     await Promise.all(
       [...byNode].map(async ([node, ofNode]) => {
-        for (let at = 0; at < ofNode.length; at += SETTLE_BATCH) {
-          const batch = ofNode.slice(at, at + SETTLE_BATCH)
+        for (let at = 0; at < ofNode.length; at += LIMITS.ticketsPerMessageMax) {
+          const batch = ofNode.slice(at, at + LIMITS.ticketsPerMessageMax)
           try {
             await this.#settleBatch(node, batch, cancel, signal)
           } catch (error) {
@@ -276,7 +284,8 @@ export class Agent implements Startable {
     const { states } = await this.#components.callNode(node)(
       'settleTickets',
       { tickets: batch.map((ticket) => ticket.bytes), cancel },
-      { signal }
+      // One node that never answers must not keep the tickets of all others counted.
+      { signal: within(this.#init.callMs ?? CALL_MS, signal) }
     )
     await this.#drop(
       batch.filter((_ticket, index) => states[index] === 'lapsed' || states[index] === 'ended')

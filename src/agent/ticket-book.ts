@@ -8,7 +8,7 @@ import type { PortWish, TicketRequest } from '../protocol/agent-protocol.ts'
 import { peakClaimed, type Claim } from '../ticket/claims.ts'
 import type { Delegation } from '../ticket/delegation.ts'
 import { contains, type Interval } from '../ticket/interval.ts'
-import { portsOverlap, type PortRange } from '../ticket/ports.ts'
+import type { PortRange } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
 import {
   addResources,
@@ -30,7 +30,7 @@ export type Decision =
     }
   | { readonly refused: { readonly code: ErrorCode; readonly message: string } }
 
-/** A holder's clock may lag behind the agent's and the node's by this much. */
+/** The node's clock may lag behind the agent's by this much: a term begins so long before it is asked for. */
 const CLOCK_SKEW_MS = 60_000
 
 export class TicketBook {
@@ -55,6 +55,13 @@ export class TicketBook {
 
   delegations(now: number): Signed<Delegation>[] {
     return [...this.#delegations.values()].filter((delegation) => contains(delegation.body, now))
+  }
+
+  /** Forgets delegations that have ended, and gives their nodes. */
+  dropEnded(now: number): Principal[] {
+    const ended = [...this.#delegations.values()].filter(({ body }) => body.notAfter <= now)
+    for (const { body } of ended) this.#delegations.delete(body.issuer)
+    return ended.map(({ body }) => body.issuer)
   }
 
   record(ticket: Signed<Ticket>): void {
@@ -83,11 +90,16 @@ export class TicketBook {
     return [...this.#issued.values()].flatMap((tickets) => [...tickets.values()])
   }
 
-  /** What may still be granted of a node at this instant. */
+  /** Tickets whose term is over by any clock that is not off by more than the skew allowed for. */
+  over(now: number): readonly Signed<Ticket>[] {
+    return this.allIssued().filter(({ body }) => body.notAfter <= now - CLOCK_SKEW_MS)
+  }
+
+  /** What may still be granted of a node, for a term that begins now. */
   available(node: Principal, now: number): Resources | undefined {
     const delegation = this.delegation(node, now)
     if (delegation === undefined) return undefined
-    const issued = peakClaimed(this.#claims(node), { notBefore: now, notAfter: now + 1 })
+    const issued = peakClaimed(this.#claims(node), { notBefore: now - CLOCK_SKEW_MS, notAfter: now + 1 })
     return subtractResources(issuable(delegation.body), issued)
   }
 
@@ -126,12 +138,20 @@ export class TicketBook {
 
   /** Exclusive things are never overbooked: each goes to one ticket at a time. */
   #choosePorts(request: TicketRequest, delegation: Signed<Delegation>): PortRange[] | undefined {
-    const taken = [...(this.#issued.get(request.node)?.values() ?? [])].flatMap((ticket) => ticket.body.ports)
+    const taken = new Set<string>()
+    for (const { body } of this.#issued.get(request.node)?.values() ?? []) {
+      for (const { protocol, first, last } of body.ports) {
+        for (let port = first; port <= last; port++) taken.add(`${protocol}/${port}`)
+      }
+    }
+    // In the order of the wishes; named ports first, so that none goes to a wish that any port would do for.
     const chosen: PortRange[] = []
-    for (const wish of request.ports) {
-      const port = freePort(wish, delegation.body.ports, [...taken, ...chosen])
+    const wishes = [...request.ports.entries()].sort(([, a], [, b]) => (b.port ?? 0) - (a.port ?? 0))
+    for (const [index, wish] of wishes) {
+      const port = freePort(wish, delegation.body.ports, taken)
       if (port === undefined) return undefined
-      chosen.push(port)
+      chosen[index] = port
+      taken.add(`${port.protocol}/${port.first}`)
     }
     return chosen
   }
@@ -144,15 +164,14 @@ function issuable(delegation: Delegation): Resources {
 function freePort(
   wish: PortWish,
   delegated: readonly PortRange[],
-  taken: readonly PortRange[]
+  taken: ReadonlySet<string>
 ): PortRange | undefined {
   for (const range of delegated) {
     if (range.protocol !== wish.protocol) continue
     const first = Math.max(range.first, wish.port ?? range.first)
     const last = Math.min(range.last, wish.port ?? range.last)
     for (let port = first; port <= last; port++) {
-      const candidate = { protocol: wish.protocol, first: port, last: port }
-      if (!portsOverlap([candidate], taken)) return candidate
+      if (!taken.has(`${wish.protocol}/${port}`)) return { protocol: wish.protocol, first: port, last: port }
     }
   }
   return undefined

@@ -27,6 +27,8 @@ export const LIMITS = {
   /** Rendezvous keys that one agent announces itself under. */
   rendezvousKeysMax: 32,
   agentsFoundMax: 64,
+  /** Agents that a broker asks what they hold; the adverts of nodes name them, truly or not. */
+  agentsAskedMax: 64,
   /** A ticket that is not redeemed within this is worth nothing. */
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,
@@ -34,6 +36,8 @@ export const LIMITS = {
   sliceFileBytesMax: 64 * 1024,
   sliceMembersMax: 1000,
   portRangesPerTicketMax: 64,
+  /** Tickets asked for, given back or settled in one message; with their chains they must fit into it. */
+  ticketsPerMessageMax: 32,
   keysPerLeaseMax: 32,
   argumentsMax: 256,
   argumentBytesMax: 64 * 1024,

@@ -56,13 +56,21 @@ export const agentProtocol = {
     getTickets: {
       params: v.strictObject({
         slice: sliceNameSchema,
-        requests: v.pipe(v.array(ticketRequestSchema), v.minLength(1), v.maxLength(100))
+        requests: v.pipe(
+          v.array(ticketRequestSchema),
+          v.minLength(1),
+          v.maxLength(LIMITS.ticketsPerMessageMax)
+        )
       }),
-      result: v.strictObject({ grants: v.pipe(v.array(grantSchema), v.maxLength(100)) })
+      result: v.strictObject({
+        grants: v.pipe(v.array(grantSchema), v.maxLength(LIMITS.ticketsPerMessageMax))
+      })
     },
     /** The holder gives holds back that it will not redeem; the agent cancels them at their nodes. */
     releaseTickets: {
-      params: v.strictObject({ tickets: v.pipe(v.array(idSchema), v.maxLength(100)) }),
+      params: v.strictObject({
+        tickets: v.pipe(v.array(idSchema), v.maxLength(LIMITS.ticketsPerMessageMax))
+      }),
       result: emptySchema
     }
   }

@@ -49,7 +49,10 @@ export const statusSchema = v.strictObject({
   )
 })
 
-/** `open`: may still be redeemed. `lapsed`: was not redeemed in time, or cancelled. `ended`: its lease is over. */
+/**
+ * `open`: may still be redeemed. `redeemed`: it, or a ticket cut from it, has a lease. `lapsed`: was not redeemed in
+ * time, or cancelled. `ended`: its leases are over and no more can come.
+ */
 export const ticketStateSchema = v.picklist(['open', 'redeemed', 'lapsed', 'ended'])
 export type TicketState = v.InferOutput<typeof ticketStateSchema>
 
@@ -66,15 +69,17 @@ export const nodeProtocol = {
       result: v.strictObject({ lease: v.exactOptional(objectBytes), refusal: v.exactOptional(objectBytes) })
     },
     /**
-     * An agent asks what became of tickets of its own, and with `cancel` that those not redeemed never be. A ticket
-     * counts as issued until the node itself says that it can no longer be redeemed.
+     * The issuer of tickets asks what became of them, and with `cancel` that nothing more be redeemed of them; so may
+     * their holder. A ticket counts as issued until the node itself says that it can no longer be redeemed.
      */
     settleTickets: {
       params: v.strictObject({
-        tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(50)),
+        tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(LIMITS.ticketsPerMessageMax)),
         cancel: v.boolean()
       }),
-      result: v.strictObject({ states: v.pipe(v.array(ticketStateSchema), v.maxLength(50)) })
+      result: v.strictObject({
+        states: v.pipe(v.array(ticketStateSchema), v.maxLength(LIMITS.ticketsPerMessageMax))
+      })
     },
     /** Ends a lease and its virtual machine. Succeeds for a lease of the caller's that has ended already. */
     deleteLease: { params: v.strictObject(leaseParams), result: emptySchema },
