@@ -5,6 +5,7 @@
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import { within } from '../base/time-limit.ts'
 import type { agentProtocol } from '../protocol/agent-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import type { Store } from '../store/store.ts'
@@ -112,8 +113,11 @@ export class Delegator implements Startable {
       this.#delegations.set(share.agent, delegation)
     }
     if (this.#taken.has(delegation.id)) return
-    const callSignal = AbortSignal.any([signal, AbortSignal.timeout(CALL_MS)])
-    await callAgent(share.agent)('delegate', { delegation: delegation.bytes }, { signal: callSignal })
+    await callAgent(share.agent)(
+      'delegate',
+      { delegation: delegation.bytes },
+      { signal: within(CALL_MS, signal) }
+    )
     if (known !== undefined) this.#taken.delete(known.id)
     this.#taken.add(delegation.id)
     for (const listener of this.#listeners) listener()

@@ -7,15 +7,17 @@ import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import type { VserverSpec } from '../enforce/enforcer.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
+import { principalSchema, type Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { amountSchema, timeSchema } from '../ticket/signed-object.ts'
+import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { sshKeysSchema } from '../ticket/redeem.ts'
 import { byteString, cborCodec } from '../wire/codec.ts'
 import type { Entry, Store } from '../store/store.ts'
+import type { LeasedDemand } from './admission.ts'
 import type { SteadyClock } from './steady-clock.ts'
 
 /**
- * `making`: written, not acknowledged. `active`: acknowledged. `ending`: its end is decided, its virtual machine may
+ * `making`: written, not acknowledged; its virtual machine may be there. `active`: acknowledged. `ending`: its end is decided, its virtual machine may
  * still run and its resources still count. `ended`: gone.
  */
 const STATES = ['making', 'active', 'ending', 'ended'] as const
@@ -29,6 +31,10 @@ export interface LeaseRecord {
   readonly keys: readonly string[]
   /** UTC ms until which the ticket could be presented again; the record outlives it. */
   readonly redeemBefore: number
+  /** Holder of the delegation that its chain began with. */
+  readonly agent: Principal
+  /** Ids of the tickets of its chain, the redeemed one last. */
+  readonly tickets: readonly string[]
 }
 
 const recordCodec = cborCodec(
@@ -37,7 +43,9 @@ const recordCodec = cborCodec(
     state: v.picklist(STATES),
     nonce: v.pipe(v.string(), v.length(32)),
     keys: sshKeysSchema,
-    redeemBefore: timeSchema
+    redeemBefore: timeSchema,
+    agent: principalSchema,
+    tickets: v.pipe(v.array(idSchema), v.minLength(1), v.maxLength(LIMITS.chainLinksMax))
   }),
   { bytesMax: 8 * LIMITS.objectBytesMax, depthMax: 4 }
 )
@@ -56,6 +64,8 @@ export class LeaseTable {
   readonly #ticketOfLease = new Map<string, string>()
   /** Ticket ids that may never be redeemed, with the time after which nobody would ask. */
   readonly #cancelled = new Map<string, number>()
+  /** Those that are about to be, until that is durable. */
+  readonly #cancelling = new Map<string, Promise<void>>()
 
   private constructor(store: Store) {
     this.#store = store
@@ -93,8 +103,23 @@ export class LeaseTable {
     return this.all().filter(({ state }) => state !== 'ended')
   }
 
+  /**
+   * What leases take at `now` and later. One whose term is over goes on taking it until its virtual machine is gone.
+   */
+  demands(now: number): LeasedDemand[] {
+    return this.holding().map(({ lease: { body }, agent, tickets }) => {
+      const { notBefore, resources, ports } = body
+      return { notBefore, notAfter: Math.max(body.notAfter, now + 1), resources, ports, agent, tickets }
+    })
+  }
+
+  /** Leases of a ticket and of those that were cut from it. */
+  under(ticket: string): LeaseRecord[] {
+    return this.all().filter(({ tickets }) => tickets.includes(ticket))
+  }
+
   isCancelled(ticket: string): boolean {
-    return this.#cancelled.has(ticket)
+    return this.#cancelled.has(ticket) || this.#cancelling.has(ticket)
   }
 
   /** Takes the resources at once; resolves when the record is durable. On failure nothing is taken. */
@@ -104,8 +129,11 @@ export class LeaseTable {
     try {
       await this.#store.commit([this.#entry(record), highWaterEntry(clock)])
     } catch (error) {
-      if (before === undefined) this.#drop(record)
-      else this.#keep(before)
+      // Unless somebody wrote after it: what is newest stands.
+      if (this.#byTicket.get(record.lease.body.ticket) === record) {
+        if (before === undefined) this.#drop(record)
+        else this.#keep(before)
+      }
       throw error
     }
   }
@@ -116,11 +144,22 @@ export class LeaseTable {
     this.#drop(record)
   }
 
+  /** Bars a ticket at once; resolves when that is durable. On failure it may be redeemed as before. */
   async cancel(ticket: string, redeemBefore: number): Promise<void> {
-    await this.#store.commit([
-      { table: CANCELLED, key: ticket, value: cancelledCodec.encode({ redeemBefore }) }
-    ])
-    this.#cancelled.set(ticket, redeemBefore)
+    if (this.#cancelled.has(ticket)) return
+    const running = this.#cancelling.get(ticket) ?? this.#writeCancelled(ticket, redeemBefore)
+    this.#cancelling.set(ticket, running)
+    await running
+  }
+
+  async #writeCancelled(ticket: string, redeemBefore: number): Promise<void> {
+    try {
+      const value = cancelledCodec.encode({ redeemBefore })
+      await this.#store.commit([{ table: CANCELLED, key: ticket, value }])
+      this.#cancelled.set(ticket, redeemBefore)
+    } finally {
+      this.#cancelling.delete(ticket)
+    }
   }
 
   /** Writes the time down, and forgets what ended so long ago that its ticket can no longer be presented. */
@@ -141,7 +180,8 @@ export class LeaseTable {
   }
 
   #entry({ lease, ...rest }: LeaseRecord): Entry {
-    const value = recordCodec.encode({ lease: lease.bytes, ...rest, keys: [...rest.keys] })
+    const { keys, tickets } = rest
+    const value = recordCodec.encode({ lease: lease.bytes, ...rest, keys: [...keys], tickets: [...tickets] })
     return { table: LEASES, key: lease.body.ticket, value }
   }
 

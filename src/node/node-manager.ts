@@ -31,6 +31,10 @@ export class NodeManager implements Startable {
   readonly #init: RedemptionInit
   readonly #loops: { stop(): Promise<void> }[] = []
   readonly #listeners = new Set<() => void>()
+  /** What is being ended, by lease or virtual machine, so that nothing is ended twice at a time or makes others wait. */
+  readonly #endings = new Map<string, Promise<void>>()
+  /** Virtual machines without a lease that could not be destroyed yet. */
+  readonly #strays = new Set<string>()
   #open: { table: LeaseTable; clock: SteadyClock; redemption: Redemption } | undefined
 
   constructor(components: NodeManagerComponents, init: RedemptionInit) {
@@ -61,6 +65,7 @@ export class NodeManager implements Startable {
   /** Stops keeping leases; the virtual machines run on. */
   async stop(): Promise<void> {
     await Promise.all(this.#loops.splice(0).map((loop) => loop.stop()))
+    await Promise.allSettled(this.#endings.values())
     this.#open = undefined
   }
 
@@ -85,10 +90,7 @@ export class NodeManager implements Startable {
   /** What no lease holds now. */
   free(): Resources {
     const now = this.now()
-    const held = peakClaimed(
-      this.table.holding().map(({ lease }) => lease.body),
-      { notBefore: now, notAfter: now + 1 }
-    )
+    const held = peakClaimed(this.table.demands(now), { notBefore: now, notAfter: now + 1 })
     return subtractResources(this.#init.capacity, held)
   }
 
@@ -124,9 +126,20 @@ export class NodeManager implements Startable {
 
   /** Ends a lease: durable first, then the virtual machine goes, then its resources are free. Idempotent. */
   async end(record: LeaseRecord, why: string): Promise<void> {
+    const { id } = record.lease
+    await this.#once(id, () => this.#end(id, why))
+  }
+
+  async #once(key: string, work: () => Promise<void>): Promise<void> {
+    const running = this.#endings.get(key) ?? work().finally(() => this.#endings.delete(key))
+    this.#endings.set(key, running)
+    await running
+  }
+
+  async #end(lease: string, why: string): Promise<void> {
     const { table, clock } = this.#state
     const { enforcer, logger } = this.#components
-    const current = table.ofLease(record.lease.id)
+    const current = table.ofLease(lease)
     if (current === undefined || current.state === 'ended') return
     if (current.state !== 'ending') await table.put({ ...current, state: 'ending' }, clock)
     await enforcer.destroy(current.lease.body.vserver)
@@ -135,52 +148,65 @@ export class NodeManager implements Startable {
     this.changed()
   }
 
+  /** Begins to end what is over, and what could not be ended or taken back before. */
   async #expire(): Promise<void> {
     const now = this.now()
-    const due = this.table
-      .all()
-      .filter(({ state, lease }) => state === 'ending' || (state === 'active' && lease.body.notAfter <= now))
-    await Promise.all(
-      due.map((record) =>
+    const { table, redemption } = this.#state
+    for (const record of table.holding()) {
+      const { lease, state } = record
+      if (state === 'ending' || (state === 'active' && lease.body.notAfter <= now)) {
         this.end(record, 'its term is over').catch((error: unknown) =>
-          this.#components.logger.error('a lease could not be ended', { lease: record.lease.id, error })
+          this.#components.logger.error('a lease could not be ended', { lease: lease.id, error })
         )
-      )
-    )
+      } else if (state === 'making' && !redemption.isUnderWay(lease.body.ticket)) {
+        void this.#once(lease.id, async () => void (await redemption.takeBack(record)))
+      }
+    }
+    for (const vserver of this.#strays) void this.#once(vserver, () => this.#sweep(vserver))
+  }
+
+  async #sweep(vserver: string): Promise<void> {
+    const { enforcer, logger } = this.#components
+    try {
+      await enforcer.destroy(vserver)
+      this.#strays.delete(vserver)
+    } catch (error) {
+      logger.error('a virtual machine without a lease could not be destroyed yet', { vserver, error })
+    }
   }
 
   /** What was never acknowledged is taken back; what runs without a lease goes; what is leased and gone comes back. */
   async #reconcile(): Promise<void> {
     const { table } = this.#state
     const { enforcer, logger } = this.#components
-    const unacknowledged = table.all().filter(({ state }) => state === 'making')
-    const leased = new Map(
-      table
-        .all()
-        .flatMap((record) =>
-          record.state === 'active' ? [[record.lease.body.vserver, record] as const] : []
-        )
-    )
     const running = await enforcer.list()
-    for (const { id } of running.filter((status) => !leased.has(status.id))) {
+    const leased = new Set(table.holding().map(({ lease }) => lease.body.vserver))
+    for (const { id } of running) {
+      if (leased.has(id)) continue
       logger.warn('a virtual machine without a lease is destroyed', { vserver: id })
-      await enforcer.destroy(id)
+      this.#strays.add(id)
     }
-    for (const record of unacknowledged) await table.withdraw(record)
     await this.#expire()
+    await Promise.allSettled(this.#endings.values())
     const alive = new Set(running.filter(({ state }) => state !== 'failed').map(({ id }) => id))
-    for (const [id, record] of leased) {
-      if (alive.has(id) || table.ofLease(record.lease.id)?.state !== 'active') continue
-      logger.warn('a leased virtual machine is made again', { vserver: id, lease: record.lease.id })
-      try {
-        await enforcer.create(specOf(record))
-      } catch (error) {
-        // The lease stays: its holder sees `failed` and decides.
-        logger.error('a leased virtual machine could not be made again', {
-          vserver: id,
-          error: asSlicenetError(error)
-        })
-      }
+    const gone = table
+      .all()
+      .filter(({ state, lease }) => state === 'active' && !alive.has(lease.body.vserver))
+    await Promise.all(gone.map((record) => this.#makeAgain(record)))
+  }
+
+  async #makeAgain(record: LeaseRecord): Promise<void> {
+    const { enforcer, logger } = this.#components
+    const { vserver } = record.lease.body
+    logger.warn('a leased virtual machine is made again', { vserver, lease: record.lease.id })
+    try {
+      await enforcer.create(specOf(record))
+    } catch (error) {
+      // The lease stays: its holder sees `failed` and decides.
+      logger.error('a leased virtual machine could not be made again', {
+        vserver,
+        error: asSlicenetError(error)
+      })
     }
   }
 }

@@ -15,8 +15,8 @@ import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { redeemObject, type Redeem } from '../ticket/redeem.ts'
 import { refusalObject, type Reason, type Refusal } from '../ticket/refusal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { ticketObject } from '../ticket/ticket.ts'
-import { admissionFault } from './admission.ts'
+import { ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { admissionFault, overdrawnFault } from './admission.ts'
 import { specOf, type LeaseRecord, type LeaseTable } from './lease-table.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { SteadyClock } from './steady-clock.ts'
@@ -73,6 +73,7 @@ export class Redemption {
     }
     const { ticket } = redeem.body
     for (let before; (before = this.#underWay.get(ticket)) !== undefined;) await before.catch(() => {})
+    // No await from here until the record is in the table: what is decided on must still hold when it is taken.
     const running = this.#decide(redeem, chain)
     this.#underWay.set(ticket, running)
     try {
@@ -82,18 +83,27 @@ export class Redemption {
     }
   }
 
-  /** What became of a ticket, told to its issuer; with `cancel`, one not redeemed never will be. */
-  async settle(bytes: Uint8Array, issuer: Principal, cancel: boolean): Promise<TicketState> {
+  /**
+   * What became of a ticket and of those cut from it, told to its issuer or holder; with `cancel`, what is not
+   * redeemed yet never will be.
+   */
+  async settle(bytes: Uint8Array, caller: Principal, cancel: boolean): Promise<TicketState> {
     const { table, clock } = this.#components
-    const ticket = ticketObject.open(bytes)
-    if (ticket.body.issuer !== issuer)
-      throw new SlicenetError('DENIED', 'only the issuer of a ticket may settle it')
-    const record = table.ofTicket(ticket.id)
-    if (record !== undefined) return record.state === 'ended' ? 'ended' : 'redeemed'
-    if (table.isCancelled(ticket.id) || ticket.body.redeemBefore <= clock.now()) return 'lapsed'
-    if (!cancel) return 'open'
-    await table.cancel(ticket.id, ticket.body.redeemBefore)
-    return 'lapsed'
+    const { id, body } = ticketObject.open(bytes)
+    if (body.issuer !== caller && body.holder !== caller) {
+      throw new SlicenetError('DENIED', 'only the issuer and the holder of a ticket may settle it')
+    }
+    const mayComeYet = table.ofTicket(id) === undefined && clock.now() < body.redeemBefore
+    if (mayComeYet && (cancel || table.isCancelled(id))) await table.cancel(id, body.redeemBefore)
+    const leases = table.under(id)
+    if (leases.some(({ state }) => state !== 'ended')) return 'redeemed'
+    if (mayComeYet && !table.isCancelled(id)) return 'open'
+    return leases.length > 0 ? 'ended' : 'lapsed'
+  }
+
+  /** Whether somebody waits for a lease of this ticket now. */
+  isUnderWay(ticket: string): boolean {
+    return this.#underWay.has(ticket)
   }
 
   async #decide(redeem: Signed<Redeem>, chain: Chain): Promise<RedemptionOutcome> {
@@ -111,6 +121,8 @@ export class Redemption {
       known.nonce === Buffer.from(redeem.body.nonce).toString('hex') &&
       known.lease.body.holder === redeem.body.issuer
     if (sameDemand && known.state === 'active') return { lease: known.lease }
+    // Not signed: the ticket will be good again.
+    if (known.state === 'making') throw new SlicenetError('BUSY', 'what an earlier try left is being removed')
     return this.#refuse(redeem, {
       code: 'TICKET_REDEEMED',
       message: sameDemand ? 'the lease of this ticket has ended' : 'this ticket was redeemed before',
@@ -137,8 +149,25 @@ export class Redemption {
     if (cancelled !== undefined) {
       return { code: 'TICKET_EXPIRED', message: 'this ticket was given back', evidence: [cancelled.id] }
     }
-    const leased = table.holding().map(({ lease }) => lease.body)
-    return admissionFault({ ...leaf.body, notBefore: now }, leased, this.#init.capacity)
+    const spent = chain.tickets.find(({ id }) => table.ofTicket(id) !== undefined)
+    if (spent !== undefined) {
+      const message = 'this ticket was cut from one that was redeemed itself'
+      return { code: 'TICKET_REDEEMED', message, evidence: [spent.id] }
+    }
+    const leased = table.demands(now)
+    const wanted = { ...leaf.body, notBefore: now }
+    return (
+      overdrawnFault(chain, wanted, leased) ??
+      admissionFault(wanted, leased, this.#init.capacity) ??
+      this.#nameFault(leaf)
+    )
+  }
+
+  /** Names are short: somebody with an agent at hand could make a ticket whose vserver has another lease's name. */
+  #nameFault(leaf: Signed<Ticket>): Reason | undefined {
+    const name = vserverName(leaf)
+    const taken = this.#components.table.holding().some(({ lease }) => lease.body.vserver === name)
+    return taken ? { code: 'VSERVER_FAILED', message: `the name ${name} is in use on this node` } : undefined
   }
 
   async #make(redeem: Signed<Redeem>, chain: Chain): Promise<RedemptionOutcome> {
@@ -147,11 +176,20 @@ export class Redemption {
     await table.put(record, clock)
     try {
       await enforcer.create(specOf(record))
+      if (table.ofTicket(redeem.body.ticket) !== record) {
+        throw new SlicenetError('VSERVER_FAILED', 'the lease was ended while its virtual machine was made')
+      }
       await table.put({ ...record, state: 'active' }, clock)
     } catch (error) {
-      await this.#takeBack(record)
       const { code, message } = asSlicenetError(error)
       logger.warn('a virtual machine could not be made', { vserver: record.lease.body.vserver, error })
+      // A refusal says that nothing is held for the ticket; until that is so, the answer is open.
+      if (!(await this.takeBack(record))) {
+        throw new SlicenetError(
+          'BUSY',
+          'a virtual machine could not be made, nor what there is of it removed'
+        )
+      }
       return this.#refuse(redeem, {
         code: code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED' ? 'VSERVER_FAILED' : code,
         message: message.slice(0, 500)
@@ -165,23 +203,24 @@ export class Redemption {
     return { lease: record.lease }
   }
 
-  /** Nobody was told of this lease: machine and redemption both go, and the ticket is good again. */
-  async #takeBack(record: LeaseRecord): Promise<void> {
-    const { table, clock, enforcer, logger } = this.#components
+  /**
+   * Nobody was told of this lease: machine and redemption both go, and the ticket is good again. Gives whether they
+   * are gone; if not, they go on holding their resources, and it is for the caller to try again.
+   */
+  async takeBack(record: LeaseRecord): Promise<boolean> {
+    const { table, enforcer, logger } = this.#components
+    const { vserver } = record.lease.body
     try {
-      await enforcer.destroy(record.lease.body.vserver)
+      await enforcer.destroy(vserver)
       await table.withdraw(record)
+      return true
     } catch (error) {
-      logger.error('a half-made virtual machine could not be destroyed', {
-        vserver: record.lease.body.vserver,
-        error
-      })
-      // What may still run goes on holding its resources; the manager tries again to end it.
-      await table.put({ ...record, state: 'ending' }, clock)
+      logger.error('a half-made virtual machine could not be taken back yet', { vserver, error })
+      return false
     }
   }
 
-  #sign(redeem: Signed<Redeem>, { tickets }: Chain): LeaseRecord {
+  #sign(redeem: Signed<Redeem>, { delegation, tickets }: Chain): LeaseRecord {
     const { key, clock } = this.#components
     const leaf = tickets.at(-1)
     if (leaf === undefined) throw new TypeError('a checked chain has a ticket')
@@ -200,13 +239,21 @@ export class Redemption {
         ports,
         rights,
         address: this.#init.address,
-        vserver: `${slice}-${leaf.id.slice(-7)}`,
+        vserver: vserverName(leaf),
         epoch: this.#init.epoch
       },
       key
     )
     const nonce = Buffer.from(redeem.body.nonce).toString('hex')
-    return { lease, state: 'making', nonce, keys: redeem.body.keys, redeemBefore }
+    return {
+      lease,
+      state: 'making',
+      nonce,
+      keys: redeem.body.keys,
+      redeemBefore,
+      agent: delegation.body.holder,
+      tickets: tickets.map(({ id }) => id)
+    }
   }
 
   #refuse(redeem: Signed<Redeem>, reason: Reason): { readonly refusal: Signed<Refusal> } {
@@ -238,4 +285,9 @@ export class Redemption {
     this.#seq = Math.max(this.#seq + 1, this.#components.clock.now())
     return this.#seq
   }
+}
+
+/** Unique enough among the leases of a node, and short enough for the names of devices and groups made of it. */
+function vserverName(leaf: Signed<Ticket>): string {
+  return `${leaf.body.slice}-${leaf.id.slice(-7)}`
 }

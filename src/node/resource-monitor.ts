@@ -41,7 +41,8 @@ export class ResourceMonitor implements Startable {
   readonly #init: ResourceMonitorInit
   #loop: { stop(): Promise<void> } | undefined
   #unsubscribe: (() => void) | undefined
-  #pending: NodeJS.Timeout | undefined
+  /** Aborts the report that waits its moment. */
+  #pending: AbortController | undefined
   #seq = 0
 
   constructor(components: ResourceMonitorComponents, init: ResourceMonitorInit) {
@@ -64,17 +65,28 @@ export class ResourceMonitor implements Startable {
     const loop = this.#loop
     this.#loop = undefined
     this.#unsubscribe?.()
-    clearTimeout(this.#pending)
+    this.#pending?.abort()
+    this.#pending = undefined
     await loop?.stop()
   }
 
   /** Reports within a moment; many calls make one report. */
   reportSoon(): void {
     if (this.#pending !== undefined || this.#loop === undefined) return
-    this.#pending = setTimeout(() => {
+    const pending = new AbortController()
+    this.#pending = pending
+    void this.#reportAfterAll(pending)
+  }
+
+  async #reportAfterAll(pending: AbortController): Promise<void> {
+    const { clock, logger } = this.#components
+    try {
+      await clock.sleep(SETTLE_MS, { signal: pending.signal })
       this.#pending = undefined
-      this.#report().catch((error: unknown) => this.#components.logger.warn('advertising failed', { error }))
-    }, SETTLE_MS)
+      await this.#report()
+    } catch (error) {
+      if (!pending.signal.aborted) logger.warn('advertising failed', { error })
+    }
   }
 
   async #report(): Promise<void> {

@@ -1,0 +1,115 @@
+/** A node manager with a fake monitor, a store and a clock that the test owns, called as peers call it. */
+import { silentLogger } from '../../src/base/log.ts'
+import { NodeManager } from '../../src/node/node-manager.ts'
+import { nodeHandlers } from '../../src/node/node-service.ts'
+import type { Caller } from '../../src/protocol/method.ts'
+import { nodeProtocol, type TicketState } from '../../src/protocol/node-protocol.ts'
+import type { Delegation } from '../../src/ticket/delegation.ts'
+import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
+import type { Redeem } from '../../src/ticket/redeem.ts'
+import { refusalObject, type Refusal } from '../../src/ticket/refusal.ts'
+import { NO_RESOURCES, addResources, type Resources } from '../../src/ticket/resources.ts'
+import type { Signed } from '../../src/ticket/signed-object.ts'
+import type { Ticket } from '../../src/ticket/ticket.ts'
+import { FaultyStore } from '../base/faulty-store.ts'
+import { ManualClock } from '../base/manual-clock.ts'
+import { FaultyEnforcer } from '../enforce/faulty-enforcer.ts'
+import { localCaller } from '../protocol/local-caller.ts'
+import { amounts, demand, makeKey } from '../ticket/fixtures.ts'
+
+export const CAPACITY = amounts(10)
+
+export interface NodeLab {
+  readonly key: SigningKey
+  readonly clock: ManualClock
+  readonly store: FaultyStore
+  readonly enforcer: FaultyEnforcer
+  readonly manager: NodeManager
+  as(principal: Principal): Caller<typeof nodeProtocol.methods>
+  /** Another process over the same key, disk, clock and machine; the one before is gone. */
+  restart(): Promise<NodeLab>
+  /** The sum of what leases take that are not over. */
+  leased(): Resources
+}
+
+type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>>
+
+export async function nodeLab(from: From = {}): Promise<NodeLab> {
+  const key = from.key ?? makeKey()
+  const clock = from.clock ?? new ManualClock()
+  const enforcer = from.enforcer ?? new FaultyEnforcer({ clock })
+  const store = await FaultyStore.open(from.store?.disk)
+  const manager = new NodeManager(
+    { key, store, enforcer, clock, logger: silentLogger },
+    { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
+  )
+  await manager.start()
+  const handlers = nodeHandlers({ manager, enforcer })
+  return {
+    key,
+    clock,
+    store,
+    enforcer,
+    manager,
+    as: (principal) => localCaller(nodeProtocol, handlers, principal),
+    async restart() {
+      await manager.stop()
+      return nodeLab({ key, clock, store, enforcer })
+    },
+    leased: () =>
+      manager.table
+        .holding()
+        .reduce((sum, { lease }) => addResources(sum, lease.body.resources), NO_RESOURCES)
+  }
+}
+
+export type Outcome = { readonly lease: Signed<Lease> } | { readonly refusal: Signed<Refusal> }
+
+/** What travels in a redemption; each part may be replaced by a forged one. */
+export interface Presented {
+  readonly delegation: Signed<Delegation>
+  readonly tickets: readonly Signed<Ticket>[]
+  readonly holder: SigningKey
+  readonly changes?: Partial<Redeem>
+}
+
+export function demandOf({ tickets, holder, changes = {} }: Presented): Uint8Array {
+  const leaf = tickets.at(-1)
+  if (leaf === undefined) throw new TypeError('no ticket')
+  return demand(leaf, holder, changes).bytes
+}
+
+/** Redeems; `redeem` is a demand that was signed before. */
+export async function redeem(
+  lab: NodeLab,
+  presented: Presented,
+  redeem = demandOf(presented)
+): Promise<Outcome> {
+  const { delegation, tickets, holder } = presented
+  const params = { redeem, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
+  const reply = await lab.as(holder.principal)('newLease', params)
+  if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
+  if (reply.lease === undefined) throw new TypeError('neither lease nor refusal')
+  return { lease: leaseObject.open(reply.lease) }
+}
+
+/** The code of a refusal, or `leased`. */
+export function codeOf(outcome: Outcome): string {
+  return 'refusal' in outcome ? outcome.refusal.body.code : 'leased'
+}
+
+export function leaseOf(outcome: Outcome): Signed<Lease> {
+  if ('lease' in outcome) return outcome.lease
+  throw new TypeError(`refused: ${outcome.refusal.body.code}: ${outcome.refusal.body.message}`)
+}
+
+export async function settleOne(
+  lab: NodeLab,
+  by: SigningKey,
+  ticket: Signed<Ticket>,
+  cancel = false
+): Promise<TicketState | undefined> {
+  const { states } = await lab.as(by.principal)('settleTickets', { tickets: [ticket.bytes], cancel })
+  return states[0]
+}
