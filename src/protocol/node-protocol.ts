@@ -25,7 +25,7 @@ export const programSchema = v.strictObject({
 export const uploadedFileSchema = v.strictObject({
   path: v.pipe(
     v.string(),
-    v.regex(/^\/(?!.*(?:^|\/)\.\.?(?:\/|$)).+[^/]$/, 'expected an absolute path without . or ..')
+    v.regex(/^(?!.*\/\.\.?(?:\/|$))\/.*[^/]$/, 'expected an absolute path without . or ..')
   ),
   content: byteString(0, LIMITS.uploadedFileBytesMax),
   mode: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0o777))
