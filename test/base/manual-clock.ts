@@ -68,5 +68,5 @@ export class ManualClock implements Clock {
 
 /** Lets everything that waits for nothing outside the process go on as far as it can. */
 export async function settle(): Promise<void> {
-  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve))
 }

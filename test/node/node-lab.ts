@@ -41,7 +41,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
   const enforcer = from.enforcer ?? new FaultyEnforcer({ clock })
   const store = await FaultyStore.open(from.store?.disk)
   const manager = new NodeManager(
-    { key, store, enforcer, clock, logger: silentLogger },
+    { key, store, enforcer: asLongAs(store, enforcer), clock, logger: silentLogger },
     { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
   )
   await manager.start()
@@ -62,6 +62,20 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
         .holding()
         .reduce((sum, { lease }) => addResources(sum, lease.body.resources), NO_RESOURCES)
   }
+}
+
+/** The monitor in the hands of a process: one that died does nothing to the machine any more. */
+function asLongAs(store: FaultyStore, enforcer: FaultyEnforcer): FaultyEnforcer {
+  return new Proxy(enforcer, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target)
+      if (typeof value !== 'function') return value
+      return async (...args: unknown[]): Promise<unknown> => {
+        if (store.isDead) throw new Error('the process died')
+        return Reflect.apply(value, target, args) as unknown
+      }
+    }
+  })
 }
 
 export type Outcome = { readonly lease: Signed<Lease> } | { readonly refusal: Signed<Refusal> }

@@ -1,0 +1,58 @@
+import test from 'ava'
+import { silentLogger } from '../../src/base/log.ts'
+import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
+import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
+import { settle } from '../base/manual-clock.ts'
+import { amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
+import { CAPACITY, leaseOf, nodeLab, redeem } from './node-lab.ts'
+
+const agent = makeKey()
+const holder = makeKey()
+
+test('adverts say what is free: now and then, and soon after a change', async (t) => {
+  const lab = await nodeLab()
+  const adverts: NodeAdvertisement[] = []
+  const monitor = new ResourceMonitor(
+    {
+      key: lab.key,
+      manager: lab.manager,
+      clock: lab.clock,
+      logger: silentLogger,
+      images: async () => ({ debian: `sha256:${'ab'.repeat(32)}` }),
+      agents: () => [agent.principal],
+      multiaddrs: () => [],
+      publish: async ({ body }) => void (body.role === 'node' && adverts.push(body))
+    },
+    {
+      name: 'one',
+      epoch: 1,
+      capacity: CAPACITY,
+      attributes: { region: 'eu' },
+      intervalMs: 60_000,
+      lifetimeMs: 180_000
+    }
+  )
+  const free = (): (number | undefined)[] => adverts.map((advert) => advert.free.memoryBytes)
+  const ten = amounts(10).memoryBytes
+  const nine = amounts(9).memoryBytes
+  await monitor.start()
+  await lab.clock.advance(60_000)
+  t.deepEqual(free(), [ten, ten])
+  const delegation = delegate(lab.key, agent)
+  const presented = { delegation, tickets: [issue(delegation, agent, holder)], holder }
+  const lease = leaseOf(await redeem(lab, presented))
+  leaseOf(await redeem(lab, presented))
+  await lab.clock.advance(250)
+  t.deepEqual(free(), [ten, ten, nine], 'two changes, one advert')
+  t.true(adverts.every(({ seq }, index) => seq > (adverts[index - 1]?.seq ?? 0)))
+  await lab.as(holder.principal)('deleteLease', { lease: lease.id })
+  await monitor.stop()
+  await lab.clock.advance(120_000)
+  t.is(adverts.length, 3, 'a stopped monitor is silent')
+  await monitor.start()
+  await settle()
+  monitor.reportSoon()
+  await lab.clock.advance(250)
+  t.deepEqual(free().slice(3), [ten, ten], 'and goes on when started again')
+  await monitor.stop()
+})
