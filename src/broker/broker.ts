@@ -2,11 +2,13 @@
  * The broker (paper §2.2): finds the nodes that match a query, asks several agents at once what they hold of them,
  * and gets tickets, trying the next agent or node when one refuses or does not answer.
  */
-import { SlicenetError, asSlicenetError } from '../base/errors.ts'
+import { asSlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { within } from '../base/time-limit.ts'
 import type { Directory } from '../peer/directory.ts'
-import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
+import type { agentProtocol, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import {
   advertisementObject,
@@ -14,14 +16,16 @@ import {
   type NodeAdvertisement
 } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { refusalError, refusalObject } from '../ticket/refusal.ts'
-import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { chooseMembers, type Assignment, type Candidate } from './choice.ts'
+import type { FailedPairs } from './failed-pairs.ts'
+import { openGrant, type Holding } from './grant.ts'
 import { compileQuery } from './query.ts'
 
 export interface BrokerComponents {
-  readonly directory: Directory
+  /** Whom tickets are for. */
+  readonly principal: Principal
+  readonly directory: Pick<Directory, 'refresh' | 'entries'>
   readonly clock: Clock
   readonly logger: Logger
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
@@ -41,13 +45,6 @@ export interface Mismatch {
 
 export type Request = Omit<TicketRequest, 'node'>
 
-/** A ticket in hand, with the chain that proves it. */
-export interface Holding extends Assignment {
-  readonly ticket: Signed<Ticket>
-  /** Envelopes, the node's delegation first. */
-  readonly chain: readonly Uint8Array[]
-}
-
 export interface TicketSearch {
   readonly slice: string
   readonly count: number
@@ -58,36 +55,18 @@ export interface TicketSearch {
   readonly granted: ReadonlyMap<Principal, number>
 }
 
-/** (node, agent) pairs that refused, with the reason; a whole node when its own refusal is the reason. */
-export class FailedPairs {
-  readonly #pairs = new Set<string>()
-  readonly #nodes = new Set<Principal>()
-  readonly reasons: SlicenetError[] = []
-
-  addPair({ node, agent }: Assignment, reason: SlicenetError): void {
-    this.#pairs.add(`${node} ${agent}`)
-    this.reasons.push(reason)
-  }
-
-  addNode(node: Principal, reason: SlicenetError): void {
-    this.#nodes.add(node)
-    this.reasons.push(reason)
-  }
-
-  has({ node, agent }: Assignment): boolean {
-    return this.#nodes.has(node) || this.#pairs.has(`${node} ${agent}`)
-  }
-}
-
-const AGENT_CALL_MS = 10_000
+const CALL_MS = 10_000
 /** Each round drops at least one pair, so this bounds how many refusals are borne. */
 const ROUNDS_MAX = 8
 
 export class Broker {
   readonly #components: BrokerComponents
+  readonly #callMs: number
 
-  constructor(components: BrokerComponents) {
+  /** `callMs`: how long an agent may take to answer; default 10 s. */
+  constructor(components: BrokerComponents, init: { readonly callMs?: number } = {}) {
     this.#components = components
+    this.#callMs = init.callMs ?? CALL_MS
   }
 
   /** The nodes that match, and for the others why not. Throws `QUERY_INVALID`. */
@@ -158,10 +137,12 @@ export class Broker {
     const byAgent = Map.groupBy(holdings, ({ agent }) => agent)
     await Promise.all(
       [...byAgent].map(async ([agent, ofAgent]) => {
-        const tickets = ofAgent.map(({ ticket }) => ticket.id)
         try {
-          const signal = AbortSignal.timeout(AGENT_CALL_MS)
-          await this.#components.callAgent(agent)('releaseTickets', { tickets }, { signal })
+          for (const batch of batches(ofAgent)) {
+            const tickets = batch.map(({ ticket }) => ticket.id)
+            const signal = within(this.#callMs)
+            await this.#components.callAgent(agent)('releaseTickets', { tickets }, { signal })
+          }
         } catch (error) {
           this.#components.logger.debug('tickets were not given back', { agent, error })
         }
@@ -171,21 +152,19 @@ export class Broker {
 
   /** What every agent offers of the nodes wanted. An agent that does not answer in time offers nothing. */
   async #candidates(search: TicketSearch, signal: AbortSignal | undefined): Promise<Candidate[]> {
-    const wanted = new Map(search.nodes.map((advert) => [advert.issuer, advert]))
-    const offers = new Map<Principal, Candidate['offers'][number][]>()
-    const agents = new Set(search.nodes.flatMap((advert) => advert.agents))
+    // By node, then by agent: whoever says the same thing a thousand times is heard once.
+    const offers = new Map(search.nodes.map(({ issuer }) => [issuer, new Map<Principal, Offered>()]))
     await Promise.all(
-      [...agents].map(async (agent) => {
+      agentsOf(search.nodes).map(async (agent) => {
         try {
           await this.#components.callAgent(agent)(
             'getAds',
             {},
             {
-              signal: bounded(signal),
+              signal: within(this.#callMs, signal),
               onItem({ advert, available, until }) {
                 const node = advertisementObject.open(advert).body.issuer
-                if (!wanted.has(node)) return
-                offers.set(node, [...(offers.get(node) ?? []), { agent, available, until }])
+                offers.get(node)?.set(agent, { agent, available, until })
               }
             }
           )
@@ -195,44 +174,78 @@ export class Broker {
         }
       })
     )
-    return [...wanted.values()].map(({ issuer, free }) => ({
+    return search.nodes.map(({ issuer, free }) => ({
       node: issuer,
       free,
-      offers: offers.get(issuer) ?? []
+      offers: [...(offers.get(issuer)?.values() ?? [])]
     }))
   }
 
   async #ask(
     agent: Principal,
     assignments: readonly Assignment[],
-    { slice, request, failed }: TicketSearch,
+    search: TicketSearch,
     signal: AbortSignal | undefined
   ): Promise<Holding[]> {
-    const requests = assignments.map(({ node }) => ({ node, ...request }))
-    try {
-      const params = { slice, requests }
-      const { grants } = await this.#components.callAgent(agent)('getTickets', params, {
-        signal: bounded(signal)
-      })
-      return assignments.flatMap((assignment, index) => {
-        try {
-          return [holdingOf(assignment, grants[index])]
-        } catch (error) {
-          failed.addPair(assignment, asSlicenetError(error))
-          return []
-        }
-      })
-    } catch (error) {
-      signal?.throwIfAborted()
-      for (const assignment of assignments) failed.addPair(assignment, asSlicenetError(error))
-      return []
+    const holdings: Holding[] = []
+    for (const batch of batches(assignments)) {
+      try {
+        holdings.push(...(await this.#askBatch(agent, batch, search, signal)))
+      } catch (error) {
+        signal?.throwIfAborted()
+        // Its other nodes would be as vain, and cost as much time.
+        search.failed.addAgent(agent, asSlicenetError(error))
+        return holdings
+      }
     }
+    return holdings
+  }
+
+  async #askBatch(
+    agent: Principal,
+    assignments: readonly Assignment[],
+    search: TicketSearch,
+    signal: AbortSignal | undefined
+  ): Promise<Holding[]> {
+    const { slice, request, failed } = search
+    const requests = assignments.map(({ node }) => ({ node, ...request }))
+    const { grants } = await this.#components.callAgent(agent)(
+      'getTickets',
+      { slice, requests },
+      { signal: within(this.#callMs, signal) }
+    )
+    return assignments.flatMap((assignment, index) => {
+      try {
+        const { principal } = this.#components
+        return [openGrant(assignment, grants[index], { slice, request, holder: principal })]
+      } catch (error) {
+        failed.addPair(assignment, asSlicenetError(error))
+        return []
+      }
+    })
   }
 }
 
-function bounded(signal: AbortSignal | undefined): AbortSignal {
-  const limit = AbortSignal.timeout(AGENT_CALL_MS)
-  return signal === undefined ? limit : AbortSignal.any([signal, limit])
+type Offered = Candidate['offers'][number]
+
+/** The agents that the nodes name, those named most often first, as many as are worth asking. */
+function agentsOf(nodes: readonly NodeAdvertisement[]): Principal[] {
+  const named = Map.groupBy(
+    nodes.flatMap(({ agents }) => [...new Set(agents)]),
+    (agent) => agent
+  )
+  return [...named]
+    .sort(([a, ofA], [b, ofB]) => ofB.length - ofA.length || (a < b ? -1 : 1))
+    .slice(0, LIMITS.agentsAskedMax)
+    .map(([agent]) => agent)
+}
+
+/** As many at a time as one message takes. */
+function batches<T>(items: readonly T[]): T[][] {
+  const size = LIMITS.ticketsPerMessageMax
+  return Array.from({ length: Math.ceil(items.length / size) }, (_one, index) =>
+    items.slice(index * size, (index + 1) * size)
+  )
 }
 
 function countByAgent(
@@ -242,18 +255,4 @@ function countByAgent(
   const counts = new Map(granted)
   for (const { agent } of holdings) counts.set(agent, (counts.get(agent) ?? 0) + 1)
   return counts
-}
-
-/** Opens what an agent granted; throws its refusal, or `PROTOCOL_ERROR` when the ticket is not the one asked for. */
-function holdingOf(assignment: Assignment, grant: Grant | undefined): Holding {
-  if (grant?.refusal !== undefined) throw refusalError(refusalObject.open(grant.refusal))
-  const last = grant?.chain?.at(-1)
-  if (grant?.chain === undefined || last === undefined) {
-    throw new SlicenetError('PROTOCOL_ERROR', 'the agent neither granted nor refused')
-  }
-  const ticket = ticketObject.open(last)
-  if (ticket.body.node !== assignment.node || ticket.body.issuer !== assignment.agent) {
-    throw new SlicenetError('PROTOCOL_ERROR', 'the agent granted another ticket than the one asked for')
-  }
-  return { ...assignment, ticket, chain: grant.chain }
 }

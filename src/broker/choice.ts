@@ -34,9 +34,12 @@ export interface Wish {
 export function chooseMembers(candidates: readonly Candidate[], wish: Wish): Assignment[] {
   const load = new Map(wish.granted)
   const chosen: Assignment[] = []
-  // By id among equals, so that the same adverts give the same choice.
+  const hasRoom = ({ free }: Candidate): boolean => resourcesExceeding(wish.resources, free).length === 0
+  // Adverts may be old: nodes without room by their word come last, but they come. By id among equals, so that the
+  // same adverts give the same choice.
   const ranked = [...candidates].sort(
     (a, b) =>
+      Number(hasRoom(b)) - Number(hasRoom(a)) ||
       b.free.cpuMillis - a.free.cpuMillis ||
       b.free.memoryBytes - a.free.memoryBytes ||
       (a.node < b.node ? -1 : 1)

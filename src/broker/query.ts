@@ -14,11 +14,25 @@ export interface Query {
   failures(advert: NodeAdvertisement): string[]
 }
 
+/** What CEL has and queries have not, with what to do instead: an attribute may be made to be slow to match. */
+const UNBOUNDED: ReadonlyMap<string, string> = new Map([
+  ['matches', 'use startsWith, endsWith or contains'],
+  ['bind', 'write the expression out']
+])
+
+/** What goes over a list; within one another so deep at most, for time grows with a power of the depth. */
+const LOOPS: ReadonlySet<string> = new Set(['all', 'exists', 'exists_one', 'map', 'filter'])
+const LOOP_DEPTH_MAX = 2
+/** Of a value in an explanation. */
+const SEEN_CHARS_MAX = 200
+
 const COMPARISONS: ReadonlySet<string> = new Set(['==', '!=', '<', '<=', '>', '>=', 'in'])
 
 const environment = new Environment({
   limits: { maxAstNodes: 500, maxDepth: 24, maxListElements: 100, maxMapEntries: 20, maxCallArguments: 8 }
 }).registerVariable('node', 'map')
+
+const HINT = 'queries are CEL, such as: node.region == "eu" && node.cpu.free >= 500'
 
 interface Clause {
   readonly text: string
@@ -32,20 +46,23 @@ export function compileQuery(text: string): Query {
   if (text.length > LIMITS.queryCharsMax) {
     throw new SlicenetError('QUERY_INVALID', `a query has at most ${LIMITS.queryCharsMax} characters`)
   }
-  const clauses = attempt(text, () => {
+  const { whole, clauses } = attempt(text, () => {
     const parsed = environment.parse(text)
     const checked = parsed.check()
     if (!checked.valid) throw checked.error
     if (checked.type !== 'bool' && checked.type !== 'dyn') {
       throw new SlicenetError('QUERY_INVALID', `a query is true or false, not ${checked.type}: ${text}`)
     }
-    return conjuncts(parsed.ast).map((ast) => clause(text, ast))
+    checkSteps(parsed.ast, 0)
+    return { whole: parsed, clauses: conjuncts(parsed.ast).map((ast) => clause(text, ast)) }
   })
   return {
     text,
     failures(advert) {
       const context = { node: queryable(advert) }
-      return clauses.filter(({ holds }) => !isTrue(holds, context)).map((failed) => explain(failed, context))
+      if (isTrue(whole, context)) return []
+      const failed = clauses.filter(({ holds }) => !isTrue(holds, context))
+      return failed.length === 0 ? [text] : failed.map((one) => explain(one, context))
     }
   }
 }
@@ -80,14 +97,55 @@ function conjuncts(ast: ASTNode): ASTNode[] {
   return ast.op === '&&' ? ast.args.flatMap(conjuncts) : [ast]
 }
 
-function clause(text: string, ast: ASTNode): Clause {
-  const source = (node: ASTNode): string => text.slice(node.range.start, node.range.end)
-  const left = COMPARISONS.has(ast.op) ? (ast.args as readonly ASTNode[])[0] : undefined
-  return {
-    text: source(ast),
-    holds: environment.parse(source(ast)),
-    seen: left === undefined || left.op === 'value' ? undefined : environment.parse(source(left))
+/** Bounds the steps that a query takes, as the environment bounds its length and depth. */
+function checkSteps(ast: ASTNode, loops: number): void {
+  const call = ast.op === 'rcall' || ast.op === 'call' ? String((ast.args as readonly unknown[])[0]) : ''
+  const instead = UNBOUNDED.get(call)
+  if (instead !== undefined) {
+    throw new SlicenetError('QUERY_INVALID', `queries have no ${call}: its time has no bound`, {
+      hint: instead
+    })
   }
+  const depth = LOOPS.has(call) ? loops + 1 : loops
+  if (depth > LOOP_DEPTH_MAX) {
+    throw new SlicenetError('QUERY_INVALID', `${call}: lists are gone over at most ${LOOP_DEPTH_MAX} deep`)
+  }
+  for (const child of [ast.args].flat(3)) if (isNode(child)) checkSteps(child, depth)
+}
+
+function isNode(value: unknown): value is ASTNode {
+  return typeof value === 'object' && value !== null && 'op' in value && 'args' in value
+}
+
+function clause(text: string, ast: ASTNode): Clause {
+  const left = COMPARISONS.has(ast.op) ? (ast.args as readonly ASTNode[])[0] : undefined
+  const source = sourceOf(text, ast)
+  return {
+    text: source,
+    holds: environment.parse(source),
+    seen: left === undefined || left.op === 'value' ? undefined : environment.parse(sourceOf(text, left))
+  }
+}
+
+/**
+ * The text of a part of a query. The parser's ranges leave out parentheses at their ends, so the range is grown until
+ * it can be read by itself.
+ */
+function sourceOf(text: string, { range: { start, end } }: ASTNode): string {
+  const before = /[\s(]*$/.exec(text.slice(0, start))?.[0].length ?? 0
+  const after = /^[\s)]*/.exec(text.slice(end))?.[0].length ?? 0
+  for (let more = 0; more <= before + after; more++) {
+    for (let left = Math.max(0, more - after); left <= Math.min(before, more); left++) {
+      const source = text.slice(start - left, end + more - left)
+      try {
+        environment.parse(source)
+        return source.trim()
+      } catch {
+        // Some parenthesis is still outside.
+      }
+    }
+  }
+  return text
 }
 
 function isTrue(holds: Clause['holds'], context: object): boolean {
@@ -102,11 +160,17 @@ function isTrue(holds: Clause['holds'], context: object): boolean {
 function explain({ text, seen }: Clause, context: object): string {
   if (seen === undefined) return text
   try {
-    const value = seen(context)
-    return `${text} (it is ${typeof value === 'bigint' ? value : JSON.stringify(value)})`
+    return `${text} (it is ${printed(seen(context))})`
   } catch {
     return `${text} (it has none)`
   }
+}
+
+function printed(value: unknown): string {
+  const text = JSON.stringify(value, (_key, inner: unknown) =>
+    typeof inner === 'bigint' ? Number(inner) : inner
+  )
+  return text.length > SEEN_CHARS_MAX ? `${text.slice(0, SEEN_CHARS_MAX)}…` : text
 }
 
 function attempt<T>(text: string, compile: () => T): T {
@@ -115,9 +179,8 @@ function attempt<T>(text: string, compile: () => T): T {
   } catch (error) {
     if (error instanceof SlicenetError) throw error
     const message = error instanceof Error ? error.message : String(error)
-    const hint = 'queries are CEL, such as: node.region == "eu" && node.cpu.free >= 500'
     throw new SlicenetError('QUERY_INVALID', `this query cannot be read: ${message}`, {
-      hint,
+      hint: HINT,
       details: { text },
       cause: error
     })

@@ -131,6 +131,7 @@ function wire(components: ComposeComponents, init: WireInit): PeerParts {
     { collects, pullIntervalMs: PULL_INTERVAL_MS }
   )
   const broker = new Broker({
+    principal: key.principal,
     directory,
     clock,
     logger: logger.child('broker'),

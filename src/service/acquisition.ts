@@ -7,7 +7,9 @@ import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
-import { FailedPairs, type Broker, type FoundNode, type Holding } from '../broker/broker.ts'
+import type { Broker, FoundNode } from '../broker/broker.ts'
+import { FailedPairs } from '../broker/failed-pairs.ts'
+import type { Holding } from '../broker/grant.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { redeemObject } from '../ticket/redeem.ts'
@@ -295,7 +297,7 @@ function membersLine(members: readonly MemberRecord[]): string {
 /** The error of a slice that stayed below its minimum: what was refused last says why. */
 function shortfall({ description }: SliceRecord, got: number, failed: FailedPairs): SlicenetError {
   const message = `${got} of ${description.count} members could be had, ${description.minimum} are needed`
-  const reason = failed.reasons.at(-1)
+  const reason = failed.last
   if (reason === undefined) {
     return new SlicenetError('NO_MATCH', `${message}: no agent offers enough on more nodes`, {
       hint: 'ask for less, or run `slicenet find` to see what is free'

@@ -1,0 +1,80 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { chooseMembers, type Candidate } from '../../src/broker/choice.ts'
+import { NOW, HOUR, amounts } from '../ticket/fixtures.ts'
+
+const wish = (count: number, granted: [string, number][] = []): Parameters<typeof chooseMembers>[1] => ({
+  count,
+  resources: amounts(2),
+  notAfter: NOW + HOUR,
+  granted: new Map(granted)
+})
+const offer = (agent: string, factor = 10, until = NOW + HOUR): Candidate['offers'][number] => ({
+  agent,
+  available: amounts(factor),
+  until
+})
+const candidate = (node: string, free: number, ...offers: Candidate['offers'][number][]): Candidate => ({
+  node,
+  free: amounts(free),
+  offers
+})
+
+test('a slice is spread over the agents, counting what they granted before', (t) => {
+  const candidates = ['a', 'b', 'c', 'd'].map((node) => candidate(node, 5, offer('x'), offer('y')))
+  const count = (agent: string, granted: [string, number][] = []): number =>
+    chooseMembers(candidates, wish(4, granted)).filter((one) => one.agent === agent).length
+  t.is(count('x'), 2)
+  t.is(count('x', [['x', 2]]), 1)
+  t.is(count('x', [['x', 9]]), 0)
+})
+
+test('nodes with more free come first, those without room by their own word last', (t) => {
+  const candidates = [
+    candidate('full', 1, offer('x')),
+    candidate('some', 3, offer('x')),
+    candidate('most', 9, offer('x'))
+  ]
+  t.deepEqual(
+    chooseMembers(candidates, wish(2)).map(({ node }) => node),
+    ['most', 'some']
+  )
+  t.deepEqual(
+    chooseMembers(candidates, wish(3)).map(({ node }) => node),
+    ['most', 'some', 'full']
+  )
+})
+
+test('an offer that is too small or ends too early is no offer', (t) => {
+  const candidates = [
+    candidate('a', 9, offer('small', 1), offer('short', 10, NOW + HOUR - 1)),
+    candidate('b', 5, offer('x'))
+  ]
+  t.deepEqual(chooseMembers(candidates, wish(2)), [{ node: 'b', agent: 'x' }])
+})
+
+test('a node is chosen once at most, never more than asked for, and the same adverts give the same choice', (t) => {
+  const arbitrary = fc.uniqueArray(
+    fc.record({
+      node: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
+      free: fc.nat({ max: 4 }).map(amounts),
+      offers: fc.array(
+        fc.record({
+          agent: fc.constantFrom('x', 'y', 'z'),
+          available: fc.nat({ max: 4 }).map(amounts),
+          until: fc.constant(NOW + HOUR)
+        }),
+        { maxLength: 4 }
+      )
+    }),
+    { selector: ({ node }) => node }
+  )
+  fc.assert(
+    fc.property(arbitrary, fc.nat({ max: 9 }), (candidates, count) => {
+      const chosen = chooseMembers(candidates, wish(count))
+      t.is(new Set(chosen.map(({ node }) => node)).size, chosen.length)
+      t.true(chosen.length <= count)
+      t.deepEqual(chooseMembers(candidates.toReversed(), wish(count)), chosen)
+    })
+  )
+})
