@@ -7,13 +7,13 @@ import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
-import type { Broker, FoundNode } from '../broker/broker.ts'
+import { together } from '../base/together.ts'
+import type { Broker, FoundNode, Mismatch } from '../broker/broker.ts'
 import { FailedPairs } from '../broker/failed-pairs.ts'
 import type { Holding } from '../broker/grant.ts'
-import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { redeemObject } from '../ticket/redeem.ts'
-import { isUncertain, type MemberCalls } from './member-calls.ts'
+import type { MemberCalls } from './member-calls.ts'
 import type { MemberRecord, SliceBook, SliceRecord } from './slice-book.ts'
 import type { ProgressOptions } from './service-manager.ts'
 import type { Progress, SliceDescription } from './slice.ts'
@@ -33,6 +33,7 @@ const ROUNDS_MAX = 4
 
 export class Acquisition {
   readonly #components: AcquisitionComponents
+  #seq = 0
 
   constructor(components: AcquisitionComponents) {
     this.#components = components
@@ -41,7 +42,17 @@ export class Acquisition {
   /** Finds out whether the slice can be had at all and writes it down. Throws `NO_MATCH`, `IMAGE_MISSING`. */
   async begin(description: SliceDescription, options: ProgressOptions): Promise<void> {
     const began = this.#components.clock.monotonic()
-    const { nodes, image } = await this.#find(description, options)
+    const { found, mismatches } = await this.#find(description, options)
+    const image = imageId(found, description.image)
+    if (image === undefined && found.length > 0) {
+      throw new SlicenetError('IMAGE_MISSING', `no node that matches has an image ${description.image}`, {
+        hint: 'run `slicenet find` to see which images nodes have; build one on a node with `slicenet image build`'
+      })
+    }
+    const nodes = found.filter((node) => hasImage(node, image))
+    if (image === undefined || nodes.length < minimumOf(description)) {
+      throw noMatch(description, nodes, found, mismatches)
+    }
     await this.#components.book.add({
       description,
       state: 'acquiring',
@@ -55,81 +66,45 @@ export class Acquisition {
   /** Brings a slice that was written down to run. Throws what stood in the way when the minimum is not reached. */
   async complete(name: string, options: ProgressOptions): Promise<void> {
     const failed = new FailedPairs()
-    const { book } = this.#components
+    const { description } = this.#slice(name)
+    const minimum = minimumOf(description)
     for (let round = 0; round < ROUNDS_MAX; round++) {
-      const record = this.#slice(name)
-      const missing = record.description.count - current(record).length
-      if (missing > 0) {
-        const got = await this.#hold(record, missing, failed, options)
-        if (got === 0 && current(record).every(({ state }) => state === 'leased')) break
-      }
+      const missing = description.count - this.#current(name).length
+      if (missing > 0) await this.#hold(name, missing, failed, options)
+      const held = this.#current(name)
+      // No virtual machine is made for a slice that there are not tickets enough for.
+      if (held.length < minimum || held.every(({ state }) => state === 'leased')) break
       await this.#redeem(name, failed, options)
-      if (current(this.#slice(name)).length === record.description.count) break
     }
-    const record = this.#slice(name)
-    const leased = current(record)
-    if (leased.length < record.description.minimum) throw shortfall(record, leased.length, failed)
-    await this.#launch(record, leased, options)
-    const isPartial = leased.length < record.description.count
-    if (isPartial)
-      await options.onProgress?.({
-        step: 'redeem',
-        message: shortfall(record, leased.length, failed).message
-      })
-    await book.setState(name, isPartial ? 'partial' : 'active')
+    const members = this.#current(name)
+    if (members.length < minimum) throw shortfall(description, members.length, failed)
+    const launched = await this.#launch(description, members, failed, options)
+    const isPartial = launched < description.count
+    if (isPartial) {
+      const { message } = shortfall(description, launched, failed)
+      await options.onProgress?.({ step: 'redeem', message })
+    }
+    await this.#components.book.setState(name, isPartial ? 'partial' : 'active')
   }
 
-  /** The nodes that match, have the image and have room by their own word. */
   async #find(
-    description: SliceDescription,
+    { query }: SliceDescription,
     { signal }: ProgressOptions
-  ): Promise<{ nodes: NodeAdvertisement[]; image: string }> {
-    const { query, image: wanted, count, minimum } = description
-    const { found, mismatches } = await this.#components.broker.find(
-      query,
-      signal === undefined ? {} : { signal }
-    )
-    const image = imageId(found, wanted)
-    const adverts = found.map(({ advert }) => advert.body)
-    const withImage =
-      image === undefined ? [] : adverts.filter(({ images }) => Object.values(images).includes(image))
-    if (adverts.length > 0 && image === undefined) {
-      throw new SlicenetError('IMAGE_MISSING', `no node that matches has an image ${wanted}`, {
-        hint: 'run `slicenet find` to see which images nodes have; build one on a node with `slicenet image build`'
-      })
-    }
-    if (image === undefined || withImage.length < Math.max(1, minimum)) {
-      const without = adverts.filter((advert) => !withImage.includes(advert))
-      const nodes = [
-        ...mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })),
-        ...without.map(({ issuer, name }) => ({
-          node: issuer,
-          name,
-          failed: [`image ${wanted} (it has none)`]
-        }))
-      ]
-      const message =
-        withImage.length === 0
-          ? `none of ${nodes.length} nodes matches`
-          : `${withImage.length} nodes match where ${minimum} of ${count} members are needed`
-      throw new SlicenetError('NO_MATCH', message, { details: { nodes } })
-    }
-    return { nodes: withImage, image }
+  ): Promise<{ found: FoundNode[]; mismatches: Mismatch[] }> {
+    return this.#components.broker.find(query, signal === undefined ? {} : { signal })
   }
 
   /** Gets tickets for `count` more members and writes them down with the demands that will redeem them. */
-  async #hold(
-    record: SliceRecord,
-    count: number,
-    failed: FailedPairs,
-    options: ProgressOptions
-  ): Promise<number> {
+  async #hold(name: string, count: number, failed: FailedPairs, options: ProgressOptions): Promise<void> {
     const began = this.#components.clock.monotonic()
     const { broker, book } = this.#components
-    const { description } = record
-    const { name, resources, ports, rights, leaseMs } = description
-    const { nodes } = await this.#find({ ...description, minimum: 0 }, options)
-    const taken = new Set(current(record).map(({ node }) => node))
+    const { description, image } = this.#slice(name)
+    const { resources, ports, rights, leaseMs } = description
+    const { found } = await this.#find(description, options)
+    const nodes = found.filter((node) => hasImage(node, image)).map(({ advert }) => advert.body)
+    const members = this.#current(name)
+    const taken = new Set(members.map(({ node }) => node))
+    const byAgent = Map.groupBy(members, ({ agent }) => agent)
     const holdings = await broker.getTickets(
       {
         slice: name,
@@ -137,9 +112,7 @@ export class Acquisition {
         request: { resources, ports, rights, durationMs: leaseMs },
         nodes: nodes.filter(({ issuer }) => !taken.has(issuer)),
         failed,
-        granted: new Map(
-          [...Map.groupBy(current(record), ({ agent }) => agent)].map(([agent, of]) => [agent, of.length])
-        )
+        granted: new Map([...byAgent].map(([agent, granted]) => [agent, granted.length]))
       },
       options.signal === undefined ? {} : { signal: options.signal }
     )
@@ -147,11 +120,10 @@ export class Acquisition {
     const nodeNames = new Map(nodes.map((advert) => [advert.issuer, advert.name]))
     await book.putMembers(
       name,
-      holdings.map((holding) => this.#member(holding, record.image, nodeNames, agentNames))
+      holdings.map((holding) => this.#member(holding, image, nodeNames, agentNames))
     )
     const by = new Set(holdings.map(({ agent }) => agent)).size
     await this.#report('tickets', `${holdings.length} tickets from ${by} agents`, began, options)
-    return holdings.length
   }
 
   #member(
@@ -168,7 +140,7 @@ export class Acquisition {
         // The node's clock may be behind or ahead of this one.
         notBefore: now - LIMITS.holdMsMax,
         notAfter: now + 2 * LIMITS.holdMsMax,
-        seq: now,
+        seq: this.#nextSeq(),
         ticket: ticket.id,
         node,
         nonce: random.bytes(16),
@@ -192,59 +164,100 @@ export class Acquisition {
   async #redeem(name: string, failed: FailedPairs, options: ProgressOptions): Promise<void> {
     const began = this.#components.clock.monotonic()
     const { book, broker, calls, logger } = this.#components
-    const wanted = current(this.#slice(name)).filter(({ state }) => state === 'wanted')
-    if (wanted.length === 0) return
+    const wanted = this.#current(name).filter(({ state }) => state === 'wanted')
     const refused: MemberRecord[] = []
-    await Promise.all(
-      wanted.map(async (member) => {
-        try {
-          const lease = await calls.redeem(member, options.signal)
-          await book.putMembers(name, [{ ...member, lease, state: 'leased' }])
-        } catch (thrown) {
-          options.signal?.throwIfAborted()
-          const error = asSlicenetError(thrown)
-          logger.info('a ticket was not redeemed', { slice: name, node: member.node, error })
-          failed.addNode(member.node, error)
-          if (isUncertain(error)) await book.putMembers(name, [{ ...member, state: 'dropping' }])
-          else {
-            refused.push(member)
-            await book.removeMember(name, member)
-          }
+    const refuse = (member: MemberRecord, error: SlicenetError): void => {
+      logger.info('a ticket was not redeemed', { slice: name, node: member.node, error })
+      failed.addNode(member.node, error)
+    }
+    const redeem = async (member: MemberRecord): Promise<void> => {
+      try {
+        const outcome = await calls.redeem(member, options.signal)
+        if ('lease' in outcome) {
+          return await book.putMembers(name, [{ ...member, lease: outcome.lease, state: 'leased' }])
         }
-      })
-    )
+        refuse(member, outcome.refused)
+      } catch (error) {
+        options.signal?.throwIfAborted()
+        refuse(member, asSlicenetError(error))
+        return book.putMembers(name, [{ ...member, state: 'dropping' }])
+      }
+      await book.removeMember(name, member)
+      refused.push(member)
+    }
+    await together(wanted.map(redeem))
     await broker.release(refused)
-    const leases = current(this.#slice(name)).length
-    await this.#report('redeem', `${leases} leases`, began, options)
+    await this.#report('redeem', `${this.#current(name).length} leases`, began, options)
   }
 
-  /** Every member learns where the others are, so programs are launched only when all leases are known. */
+  /**
+   * Every member learns where the others are, so programs are launched only when all leases are known. Gives on how
+   * many members they run.
+   */
   async #launch(
-    record: SliceRecord,
+    description: SliceDescription,
     members: readonly MemberRecord[],
+    failed: FailedPairs,
     options: ProgressOptions
-  ): Promise<void> {
+  ): Promise<number> {
     const { calls, clock } = this.#components
-    const { files, program } = record.description
+    const { files, program } = description
+    let able = members
+    const onEach = async (work: (member: MemberRecord) => Promise<void>): Promise<MemberRecord[]> =>
+      this.#onEach(description, able, failed, work, options)
     if (files.length > 0) {
       const began = clock.monotonic()
-      await Promise.all(members.map((member) => calls.upload(member, files, options.signal)))
-      await this.#report('upload', `${files.length} files to ${members.length} members`, began, options)
+      able = await onEach((member) => calls.upload(member, files, options.signal))
+      await this.#report('upload', `${files.length} files to ${able.length} members`, began, options)
     }
-    if (program === undefined) return
+    if (program === undefined) return able.length
     const began = clock.monotonic()
-    const env = { SLICENET_MEMBERS: membersLine(members), ...program.env }
-    await Promise.all(
-      members.map(async (member) => {
-        try {
-          await calls.launch(member, { ...program, env }, options.signal)
-        } catch (error) {
-          // A launch before a crash: the program runs.
-          if (!(error instanceof SlicenetError && error.code === 'BUSY')) throw error
-        }
-      })
-    )
-    await this.#report('launch', `${program.argv[0]} runs on ${members.length} members`, began, options)
+    const env = { SLICENET_MEMBERS: membersLine(able), ...program.env }
+    able = await onEach((member) => calls.launch(member, { ...program, env }, options.signal))
+    await this.#report('launch', `${program.argv[0]} runs on ${able.length} members`, began, options)
+    return able.length
+  }
+
+  /**
+   * Does the same for each member. Those where it fails are given up if enough are left, and the others given back;
+   * else it throws what the last failed with.
+   */
+  async #onEach(
+    description: SliceDescription,
+    members: readonly MemberRecord[],
+    failed: FailedPairs,
+    work: (member: MemberRecord) => Promise<void>,
+    options: ProgressOptions
+  ): Promise<MemberRecord[]> {
+    const able: MemberRecord[] = []
+    const failing: MemberRecord[] = []
+    const attempt = async (member: MemberRecord): Promise<void> => {
+      try {
+        await work(member)
+        able.push(member)
+      } catch (thrown) {
+        const error = asSlicenetError(thrown)
+        const named = new SlicenetError(error.code, `${member.nodeName}: ${error.message}`, { cause: error })
+        failed.addNode(member.node, named)
+        failing.push({ ...member, state: 'dropping' })
+      }
+    }
+    await together(members.map(attempt))
+    options.signal?.throwIfAborted()
+    if (failing.length > 0 && able.length < minimumOf(description) && failed.last !== undefined)
+      throw failed.last
+    await this.#components.book.putMembers(description.name, failing)
+    return able
+  }
+
+  #nextSeq(): number {
+    this.#seq = Math.max(this.#seq + 1, this.#components.clock.now())
+    return this.#seq
+  }
+
+  /** Members that are held or about to be. */
+  #current(name: string): MemberRecord[] {
+    return [...this.#slice(name).members.values()].filter(({ state }) => state !== 'dropping')
   }
 
   #slice(name: string): SliceRecord {
@@ -264,9 +277,36 @@ export class Acquisition {
   }
 }
 
-/** Members that are held or about to be. */
-function current(record: SliceRecord): MemberRecord[] {
-  return [...record.members.values()].filter(({ state }) => state !== 'dropping')
+/** A slice of nothing is none, even when its description would have it. */
+function minimumOf({ minimum }: SliceDescription): number {
+  return Math.max(1, minimum)
+}
+
+function hasImage({ advert }: FoundNode, image: string | undefined): boolean {
+  return image !== undefined && Object.values(advert.body.images).includes(image)
+}
+
+/** Says of every node which clauses failed. */
+function noMatch(
+  { image, minimum, count }: SliceDescription,
+  nodes: readonly FoundNode[],
+  found: readonly FoundNode[],
+  mismatches: readonly Mismatch[]
+): SlicenetError {
+  const without = found.filter((node) => !nodes.includes(node))
+  const others = [
+    ...mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })),
+    ...without.map(({ advert: { body } }) => ({
+      node: body.issuer,
+      name: body.name,
+      failed: [`image ${image} (it has none)`]
+    }))
+  ]
+  const message =
+    nodes.length === 0
+      ? `none of ${others.length} nodes matches`
+      : `${nodes.length} nodes match where ${minimum} of ${count} members are needed`
+  return new SlicenetError('NO_MATCH', message, { details: { nodes: others } })
 }
 
 /** An image by content id, or the id that most of the nodes give to a name. */
@@ -295,8 +335,8 @@ function membersLine(members: readonly MemberRecord[]): string {
 }
 
 /** The error of a slice that stayed below its minimum: what was refused last says why. */
-function shortfall({ description }: SliceRecord, got: number, failed: FailedPairs): SlicenetError {
-  const message = `${got} of ${description.count} members could be had, ${description.minimum} are needed`
+function shortfall(description: SliceDescription, got: number, failed: FailedPairs): SlicenetError {
+  const message = `${got} of ${description.count} members could be had, ${minimumOf(description)} are needed`
   const reason = failed.last
   if (reason === undefined) {
     return new SlicenetError('NO_MATCH', `${message}: no agent offers enough on more nodes`, {

@@ -1,10 +1,13 @@
 /** What a service manager says to the nodes of its slices: redeem, give up, upload, launch, status. */
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
+import { within } from '../base/time-limit.ts'
 import type { Caller } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
+import { portsWithin } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { refusalError, refusalObject } from '../ticket/refusal.ts'
+import { resourcesExceeding } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { MemberRecord } from './slice-book.ts'
 import type { MemberView, SliceDescription } from './slice.ts'
@@ -17,10 +20,8 @@ const STATUS_MS = 5_000
 /** A reply may be lost; the same demand again gets the same lease. */
 const REDEEM_TRIES = 2
 
-/** Errors after which it is not known whether the node did what it was asked. */
-export function isUncertain(error: SlicenetError): boolean {
-  return ['PEER_UNREACHABLE', 'TIMEOUT', 'PROTOCOL_ERROR', 'BUSY', 'INTERNAL'].includes(error.code)
-}
+/** A refusal is signed by its node, and says that nothing is held there for the ticket. */
+export type RedeemOutcome = { readonly lease: Signed<Lease> } | { readonly refused: SlicenetError }
 
 export class MemberCalls {
   readonly #callNode: CallNode
@@ -29,43 +30,52 @@ export class MemberCalls {
     this.#callNode = callNode
   }
 
-  /** Throws the node's refusal. */
-  async redeem(member: MemberRecord, signal?: AbortSignal): Promise<Signed<Lease>> {
+  /** Throws when it is not known whether the node did what it was asked, whatever the reason. */
+  async redeem(member: MemberRecord, signal?: AbortSignal): Promise<RedeemOutcome> {
     const [delegation, ...tickets] = member.chain
     if (delegation === undefined) throw new TypeError('a chain begins with a delegation')
     for (let tries = 1; ; tries++) {
       try {
         const params = { redeem: member.redeem, delegation, tickets }
         const reply = await this.#callNode(member.node)('newLease', params, {
-          signal: bounded(REDEEM_MS, signal)
+          signal: within(REDEEM_MS, signal)
         })
-        if (reply.refusal !== undefined) throw refusalError(refusalObject.open(reply.refusal))
-        return openLease(reply.lease, member)
-      } catch (thrown) {
+        if (reply.refusal !== undefined) return { refused: openRefusal(reply.refusal, member) }
+        return { lease: openLease(reply.lease, member) }
+      } catch (error) {
         signal?.throwIfAborted()
-        const error = asSlicenetError(thrown)
-        if (tries === REDEEM_TRIES || !isUncertain(error)) throw error
+        if (tries === REDEEM_TRIES) throw error
       }
     }
   }
 
   /**
-   * Makes sure that nothing of a member is held at its node: a lease is deleted; where it is not known whether there
-   * is one, the demand is sent again to find out. Throws when the node cannot be reached.
+   * Makes sure that nothing of a member is held at its node, now or later: its ticket is cancelled, or if it was
+   * redeemed, its lease is deleted. Throws when that is not known to be so.
    */
   async drop(member: MemberRecord, signal?: AbortSignal): Promise<void> {
+    const lease = member.lease ?? (await this.#leaseToDrop(member, signal))
+    if (lease === undefined) return
     try {
-      const lease = member.lease ?? (await this.redeem(member, signal))
-      await this.#callNode(member.node)(
-        'deleteLease',
-        { lease: lease.id },
-        { signal: bounded(CALL_MS, signal) }
-      )
-    } catch (thrown) {
-      const error = asSlicenetError(thrown)
-      // Any answer other than a lease means that none is held.
-      if (isUncertain(error)) throw error
+      const params = { lease: lease.id }
+      await this.#callNode(member.node)('deleteLease', params, { signal: within(CALL_MS, signal) })
+    } catch (error) {
+      if (!isGone(error)) throw error
     }
+  }
+
+  async #leaseToDrop(
+    member: MemberRecord,
+    signal: AbortSignal | undefined
+  ): Promise<Signed<Lease> | undefined> {
+    const params = { tickets: [member.ticket.bytes], cancel: true }
+    const { states } = await this.#callNode(member.node)('settleTickets', params, {
+      signal: within(CALL_MS, signal)
+    })
+    if (states[0] === 'lapsed' || states[0] === 'ended') return undefined
+    // The reply to an earlier demand was lost: the same demand gets the same lease.
+    const outcome = await this.redeem(member, signal)
+    return 'lease' in outcome ? outcome.lease : undefined
   }
 
   /** One file a message: each is bounded, their sum is not. */
@@ -75,18 +85,27 @@ export class MemberCalls {
       await this.#callNode(member.node)(
         'upload',
         { lease, files: [file] },
-        { signal: bounded(CALL_MS, signal) }
+        { signal: within(CALL_MS, signal) }
       )
     }
   }
 
+  /** Succeeds when a program runs already, as after a launch whose reply was lost. */
   async launch(
     member: MemberRecord,
     program: NonNullable<SliceDescription['program']>,
     signal?: AbortSignal
   ): Promise<void> {
-    const params = { lease: leaseIdOf(member), program }
-    await this.#callNode(member.node)('launch', params, { signal: bounded(CALL_MS, signal) })
+    const lease = leaseIdOf(member)
+    const call = this.#callNode(member.node)
+    try {
+      await call('launch', { lease, program }, { signal: within(CALL_MS, signal) })
+    } catch (error) {
+      // A node that has too much to do says the same.
+      if (asSlicenetError(error).code !== 'BUSY') throw error
+      const { state } = await call('status', { lease }, { signal: within(CALL_MS, signal) })
+      if (state !== 'running') throw error
+    }
   }
 
   /** The state of a member's virtual machine; `unknown` when its node does not answer. */
@@ -100,7 +119,7 @@ export class MemberCalls {
     try {
       const params = { lease: member.lease.id, usage: false }
       const status = await this.#callNode(member.node)('status', params, {
-        signal: bounded(STATUS_MS, signal)
+        signal: within(STATUS_MS, signal)
       })
       return { state: status.state, ...(status.exitCode === undefined ? {} : { exitCode: status.exitCode }) }
     } catch (thrown) {
@@ -111,13 +130,31 @@ export class MemberCalls {
   }
 }
 
+/** Whether there is no such lease, or none any more. */
+function isGone(thrown: unknown): boolean {
+  return ['LEASE_NOT_HELD', 'LEASE_EXPIRED'].includes(asSlicenetError(thrown).code)
+}
+
+function openRefusal(bytes: Uint8Array, member: MemberRecord): SlicenetError {
+  const refusal = refusalObject.open(bytes)
+  if (refusal.body.issuer === member.node) return refusalError(refusal)
+  throw new SlicenetError('PROTOCOL_ERROR', 'the node handed on a refusal of somebody else')
+}
+
 /** Whether a lease is what was asked for is checked here: the node signs it, but it is the holder who relies on it. */
 function openLease(bytes: Uint8Array | undefined, member: MemberRecord): Signed<Lease> {
   if (bytes === undefined)
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave neither a lease nor a refusal')
   const lease = leaseObject.open(bytes)
-  if (lease.body.issuer !== member.node || lease.body.ticket !== member.ticket.id) {
+  const { id, body: ticket } = member.ticket
+  const { issuer, ticket: redeemed, holder, resources, ports, notAfter } = lease.body
+  if (issuer !== member.node || redeemed !== id || holder !== ticket.holder) {
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease for something else')
+  }
+  const isLess =
+    resourcesExceeding(ticket.resources, resources).length > 0 || !portsWithin(ticket.ports, ports)
+  if (isLess || notAfter < ticket.notAfter) {
+    throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease for less than its ticket is for')
   }
   return lease
 }
@@ -125,9 +162,4 @@ function openLease(bytes: Uint8Array | undefined, member: MemberRecord): Signed<
 function leaseIdOf(member: MemberRecord): string {
   if (member.lease === undefined) throw new TypeError('this member has no lease')
   return member.lease.id
-}
-
-function bounded(ms: number, signal: AbortSignal | undefined): AbortSignal {
-  const limit = AbortSignal.timeout(ms)
-  return signal === undefined ? limit : AbortSignal.any([signal, limit])
 }

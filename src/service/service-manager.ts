@@ -7,6 +7,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
+import { together } from '../base/together.ts'
 import type { Broker } from '../broker/broker.ts'
 import type { Store } from '../store/store.ts'
 import type { SigningKey } from '../ticket/principal.ts'
@@ -41,7 +42,7 @@ export class ServiceManager implements Startable {
   readonly #calls: MemberCalls
   /** Slices that a call works on now. */
   readonly #busy = new Set<string>()
-  #book: SliceBook | undefined
+  #open: { readonly book: SliceBook; readonly acquisition: Acquisition } | undefined
   #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: ServiceManagerComponents, init: ServiceManagerInit) {
@@ -54,7 +55,8 @@ export class ServiceManager implements Startable {
   async start(): Promise<void> {
     if (this.#loop !== undefined) return
     const { store, clock, logger } = this.#components
-    this.#book = await SliceBook.open(store)
+    const book = await SliceBook.open(store)
+    this.#open = { book, acquisition: new Acquisition({ ...this.#components, book, calls: this.#calls }) }
     this.#loop = repeat(
       (signal) => this.#resume(signal),
       { clock, onError: (error) => logger.warn('resuming slices failed', { error }) },
@@ -68,9 +70,13 @@ export class ServiceManager implements Startable {
     await loop?.stop()
   }
 
+  get #state(): { readonly book: SliceBook; readonly acquisition: Acquisition } {
+    if (this.#open === undefined) throw new SlicenetError('BUSY', 'the service manager is not running')
+    return this.#open
+  }
+
   get #slices(): SliceBook {
-    if (this.#book === undefined) throw new SlicenetError('BUSY', 'the service manager is not running')
-    return this.#book
+    return this.#state.book
   }
 
   /**
@@ -85,12 +91,12 @@ export class ServiceManager implements Startable {
       })
     }
     return this.#exclusively(name, async () => {
-      const acquisition = this.#acquisition()
+      const { acquisition } = this.#state
       try {
         await acquisition.begin(description, options)
         await acquisition.complete(name, options)
       } catch (error) {
-        if (this.#slices.get(name) !== undefined) await this.#giveUp(name)
+        if (this.#slices.get(name) !== undefined) await this.#giveUpAfter(name, error)
         throw error
       }
       return this.#view(this.#require(name), options.signal)
@@ -149,13 +155,19 @@ export class ServiceManager implements Startable {
     })
   }
 
-  #acquisition(): Acquisition {
-    const { key, broker, clock, random, logger } = this.#components
-    return new Acquisition({ key, broker, clock, random, logger, book: this.#slices, calls: this.#calls })
+  /** Gives a slice up that could not be made. What that fails with must not hide why; it is tried again later. */
+  async #giveUpAfter(name: string, reason: unknown): Promise<void> {
+    const { logger } = this.#components
+    logger.warn('a slice could not be made and is given up', { slice: name, error: asSlicenetError(reason) })
+    try {
+      await this.#giveUp(name)
+    } catch (error) {
+      logger.error('a slice could not be given up yet', { slice: name, error })
+    }
   }
 
   /** Drops every member; removes the slice when all are gone. Gives the nodes that could not be reached. */
-  async #giveUp(name: string): Promise<string[]> {
+  async #giveUp(name: string, signal?: AbortSignal): Promise<string[]> {
     const book = this.#slices
     await book.setState(name, 'deleting')
     const members = [...this.#require(name).members.values()]
@@ -163,7 +175,7 @@ export class ServiceManager implements Startable {
       name,
       members.map((member) => ({ ...member, state: 'dropping' as const }))
     )
-    const unreachable = await this.#dropAll(name)
+    const unreachable = await this.#dropAll(name, signal)
     if (unreachable.length === 0) await book.remove(name)
     return unreachable
   }
@@ -173,13 +185,13 @@ export class ServiceManager implements Startable {
     const dropping = [...this.#require(name).members.values()].filter(({ state }) => state === 'dropping')
     const unreachable: string[] = []
     const released: MemberRecord[] = []
-    await Promise.all(
+    await together(
       dropping.map(async (member) => {
         try {
           // After its term a lease is over whatever its node says.
           if (member.ticket.body.notAfter > clock.now()) await this.#calls.drop(member, signal)
-          released.push(member)
           await this.#slices.removeMember(name, member)
+          released.push(member)
         } catch (error) {
           logger.warn('a member could not be given up yet', { slice: name, node: member.node, error })
           unreachable.push(member.node)
@@ -191,27 +203,29 @@ export class ServiceManager implements Startable {
   }
 
   async #resume(signal: AbortSignal): Promise<void> {
-    for (const { description, state, members } of this.#slices.all()) {
-      const { name } = description
-      const dropping = [...members.values()].some((member) => member.state === 'dropping')
-      if (this.#busy.has(name) || (state !== 'acquiring' && state !== 'deleting' && !dropping)) continue
-      await this.#exclusively(name, async () => {
-        if (state === 'acquiring') {
-          try {
-            await this.#acquisition().complete(name, { signal })
-          } catch (error) {
-            signal.throwIfAborted()
-            this.#components.logger.warn('a slice begun earlier is given up', {
-              slice: name,
-              error: asSlicenetError(error)
-            })
-            await this.#giveUp(name)
-          }
-          return
-        }
-        const unreachable = await this.#dropAll(name, signal)
-        if (state === 'deleting' && unreachable.length === 0) await this.#slices.remove(name)
-      })
+    const open = this.#slices.all().filter(({ description, state, members }) => {
+      const isDropping = [...members.values()].some((member) => member.state === 'dropping')
+      return (
+        !this.#busy.has(description.name) && (state === 'acquiring' || state === 'deleting' || isDropping)
+      )
+    })
+    await together(
+      open.map(({ description: { name }, state }) =>
+        this.#exclusively(name, async () => this.#resumeOne(name, state, signal))
+      )
+    )
+  }
+
+  async #resumeOne(name: string, state: SliceRecord['state'], signal: AbortSignal): Promise<void> {
+    if (state === 'deleting') await this.#giveUp(name, signal)
+    else if (state !== 'acquiring') await this.#dropAll(name, signal)
+    else {
+      try {
+        await this.#state.acquisition.complete(name, { signal })
+      } catch (error) {
+        signal.throwIfAborted()
+        await this.#giveUpAfter(name, error)
+      }
     }
   }
 

@@ -69,6 +69,8 @@ export interface SliceRecord {
 const SLICES = 'slices'
 const MEMBERS = 'slice-members'
 const FILES = 'slice-files'
+/** A member is a chain of signed objects; a thousand of them are more than one commit takes. */
+const MEMBERS_PER_COMMIT = 50
 
 export class SliceBook {
   readonly #store: Store
@@ -127,18 +129,21 @@ export class SliceBook {
     this.#slices.set(name, { ...this.#slice(name), state })
   }
 
+  /** In several commits when they are many; each member by itself is put whole or not at all. */
   async putMembers(name: string, changed: readonly MemberRecord[]): Promise<void> {
-    if (changed.length === 0) return
-    await this.#store.commit(
-      changed.map((member) => ({
-        table: MEMBERS,
-        key: `${name}/${member.ticket.id}`,
-        value: encodeMember(member)
-      }))
-    )
-    const members = new Map(this.#slice(name).members)
-    for (const member of changed) members.set(member.ticket.id, member)
-    this.#slices.set(name, { ...this.#slice(name), members })
+    for (let at = 0; at < changed.length; at += MEMBERS_PER_COMMIT) {
+      const some = changed.slice(at, at + MEMBERS_PER_COMMIT)
+      await this.#store.commit(
+        some.map((member) => ({
+          table: MEMBERS,
+          key: `${name}/${member.ticket.id}`,
+          value: encodeMember(member)
+        }))
+      )
+      const members = new Map(this.#slice(name).members)
+      for (const member of some) members.set(member.ticket.id, member)
+      this.#slices.set(name, { ...this.#slice(name), members })
+    }
   }
 
   async removeMember(name: string, member: MemberRecord): Promise<void> {

@@ -1,0 +1,203 @@
+/** An overlay in one process: nodes with fake monitors, agents, a broker and a service manager, on one manual clock. */
+import { isDeepStrictEqual } from 'node:util'
+import { Agent } from '../../src/agent/agent.ts'
+import { SlicenetError } from '../../src/base/errors.ts'
+import { silentLogger } from '../../src/base/log.ts'
+import { systemRandom } from '../../src/base/random.ts'
+import { Broker } from '../../src/broker/broker.ts'
+import { agentProtocol } from '../../src/protocol/agent-protocol.ts'
+import type { Caller } from '../../src/protocol/method.ts'
+import type { nodeProtocol } from '../../src/protocol/node-protocol.ts'
+import { ServiceManager } from '../../src/service/service-manager.ts'
+import type { SliceDescription } from '../../src/service/slice.ts'
+import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
+import type { Resources } from '../../src/ticket/resources.ts'
+import { FaultyStore } from '../base/faulty-store.ts'
+import { ManualClock } from '../base/manual-clock.ts'
+import { nodeAdvert } from '../broker/adverts.ts'
+import { nodeLab, type NodeLab } from '../node/node-lab.ts'
+import { localCaller } from '../protocol/local-caller.ts'
+import { HOUR, amounts, delegate, makeKey } from '../ticket/fixtures.ts'
+
+/** What happens to a call: it does not reach the node, its reply is lost, or it never ends. */
+export type CallFault = 'unreachable' | 'lost reply' | 'silent'
+
+export interface Overlay {
+  readonly clock: ManualClock
+  readonly user: SigningKey
+  readonly nodes: readonly NodeLab[]
+  readonly agents: readonly { readonly key: SigningKey; readonly agent: Agent }[]
+  readonly store: FaultyStore
+  readonly services: ServiceManager
+  /** Calls that reached a node, as `method name`. */
+  readonly calls: string[]
+  /** Decides on each call of the user's to a node; by default nothing happens to any. */
+  fault: (method: string, node: string) => CallFault | undefined
+  /** Another process of the user's over the same disk. */
+  restart(): Promise<Overlay>
+  /** Leases of all nodes that hold something. */
+  leases(): string[]
+  /** What each agent may still grant of each node. */
+  available(): Promise<Resources[]>
+}
+
+export const RETRY_MS = 10_000
+
+export interface OverlayInit {
+  readonly nodes: number
+  readonly agents: number
+}
+
+type Base = Pick<Overlay, 'clock' | 'user' | 'nodes' | 'agents'>
+
+/** Nodes are named n0, n1, …, and delegate all they have to the agents in equal shares. */
+export async function overlay(init: OverlayInit): Promise<Overlay> {
+  const clock = new ManualClock()
+  const nodes = await Promise.all(Array.from({ length: init.nodes }, () => nodeLab({ clock })))
+  // Among equals the broker chooses by id: n0 is in every slice.
+  nodes.sort((a, b) => (a.key.principal < b.key.principal ? -1 : 1))
+  const agents = await Promise.all(Array.from({ length: init.agents }, () => startAgent(nodes, clock)))
+  for (const { key, agent } of agents) {
+    for (const node of nodes) {
+      const { bytes } = delegate(node.key, key, { resources: amounts(10 / init.agents) })
+      await localCaller(
+        agentProtocol,
+        agent.handlers(),
+        node.key.principal
+      )('delegate', { delegation: bytes })
+    }
+  }
+  return withUser({ clock, nodes, agents, user: makeKey() }, await FaultyStore.open())
+}
+
+async function startAgent(
+  nodes: readonly NodeLab[],
+  clock: ManualClock
+): Promise<{ key: SigningKey; agent: Agent }> {
+  const key = makeKey()
+  const agent = new Agent(
+    {
+      key,
+      store: await FaultyStore.open(),
+      clock,
+      logger: silentLogger,
+      advertOf: (principal) => adverts(nodes).find(({ body }) => body.issuer === principal),
+      callNode: (principal) => nodeOf(nodes, principal).as(key.principal)
+    },
+    {
+      policy: { holders: 'anyone', durationMsMax: 4 * HOUR, rights: [] },
+      holdMs: 300_000,
+      settleIntervalMs: 15_000
+    }
+  )
+  await agent.start()
+  return { key, agent }
+}
+
+function nodeOf(nodes: readonly NodeLab[], principal: Principal): NodeLab {
+  const node = nodes.find(({ key }) => key.principal === principal)
+  if (node === undefined) throw new TypeError('no such node')
+  return node
+}
+
+const agentsOf = new WeakMap<readonly NodeLab[], readonly Principal[]>()
+const signed = new WeakMap<NodeLab, ReturnType<typeof nodeAdvert>>()
+
+/** Signed anew only when what is free changed: signing is dear. */
+function adverts(nodes: readonly NodeLab[]): ReturnType<typeof nodeAdvert>[] {
+  return nodes.map((node, index) => {
+    const free = node.manager.free()
+    const known = signed.get(node)
+    if (known !== undefined && isDeepStrictEqual(known.body.free, free)) return known
+    const agents = [...(agentsOf.get(nodes) ?? [])]
+    const advert = nodeAdvert(node.key, { name: `n${index}`, free, agents })
+    signed.set(node, advert)
+    return advert
+  })
+}
+
+async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
+  const { clock, user, nodes, agents } = base
+  agentsOf.set(
+    nodes,
+    agents.map(({ key }) => key.principal)
+  )
+  const agentOf = (principal: Principal): Caller<typeof agentProtocol.methods> => {
+    const found = agents.find(({ key }) => key.principal === principal)
+    if (found === undefined) throw new TypeError('no such agent')
+    return localCaller(agentProtocol, found.agent.handlers(), user.principal)
+  }
+  const broker = new Broker({
+    principal: user.principal,
+    directory: {
+      refresh: async () => 0,
+      entries: () => adverts(nodes).map((advert) => ({ advert, via: 'gossip', receivedAt: clock.now() }))
+    },
+    clock,
+    logger: silentLogger,
+    callAgent: agentOf
+  })
+  const made = { ...base, store, calls: [], fault: () => undefined } as unknown as {
+    -readonly [K in keyof Overlay]: Overlay[K]
+  }
+  const services = new ServiceManager(
+    {
+      key: user,
+      store,
+      broker,
+      callNode: (principal) => faultyCaller(made, nodeOf(nodes, principal)),
+      clock,
+      random: systemRandom,
+      logger: silentLogger
+    },
+    { retryMs: RETRY_MS }
+  )
+  await services.start()
+  made.services = services
+  made.leases = () => nodes.flatMap(({ manager }) => manager.table.holding().map(({ lease }) => lease.id))
+  made.available = async () => {
+    const available: Resources[] = []
+    for (const { key } of agents) {
+      await agentOf(key.principal)('getAds', {}, { onItem: (offer) => void available.push(offer.available) })
+    }
+    return available
+  }
+  made.restart = async () => {
+    await services.stop()
+    return withUser(base, await FaultyStore.open(store.disk))
+  }
+  return made
+}
+
+function faultyCaller(overlay: Overlay, node: NodeLab): Caller<typeof nodeProtocol.methods> {
+  const name = `n${overlay.nodes.indexOf(node)}`
+  const call = node.as(overlay.user.principal)
+  return async (method, params, options) => {
+    // A process that died calls nobody.
+    if (overlay.store.isDead) throw new SlicenetError('PEER_UNREACHABLE', 'the process died')
+    const fault = overlay.fault(method, name)
+    if (fault === 'silent') await new Promise(() => {})
+    if (fault === 'unreachable') throw new SlicenetError('PEER_UNREACHABLE', `${name} cannot be reached`)
+    overlay.calls.push(`${method} ${name}`)
+    const result = await call(method, params, options)
+    if (fault === 'lost reply') throw new SlicenetError('PEER_UNREACHABLE', `${name} was lost midway`)
+    return result
+  }
+}
+
+export function slice(changes: Partial<SliceDescription> = {}): SliceDescription {
+  const count = changes.count ?? 3
+  return {
+    name: 'mesh',
+    count,
+    minimum: count,
+    resources: amounts(1),
+    ports: [{ protocol: 'tcp' }],
+    rights: [],
+    leaseMs: HOUR,
+    image: 'debian',
+    program: { argv: ['mesh'], env: {} },
+    files: [{ path: '/mesh.py', content: new Uint8Array(3), mode: 0o755 }],
+    ...changes
+  }
+}
