@@ -1,0 +1,13 @@
+/** What programs import from slicenet: a client of the daemon, slice descriptions, and the errors. */
+export { ERROR_CODES, SlicenetError, isErrorCode } from './base/errors.ts'
+export type { ErrorCode, ErrorInit, ErrorJson } from './base/errors.ts'
+export { connect } from './sdk/client.ts'
+export type { CallSettings, Client, ClientInit, ProgressSettings } from './sdk/client.ts'
+export { loadSliceDescription } from './daemon/slice-source.ts'
+export { parseSliceFile } from './service/slice-file.ts'
+export type { ParsedSliceFile, SliceFileSource } from './service/slice-file.ts'
+export type { MemberView, Progress, SliceDescription, SliceView } from './service/slice.ts'
+export type { LeaseView, NodeView, StatusView } from './daemon/control-protocol.ts'
+export type { PortRange } from './ticket/ports.ts'
+export type { Principal } from './ticket/principal.ts'
+export type { Resources } from './ticket/resources.ts'
