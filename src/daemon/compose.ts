@@ -17,9 +17,9 @@ import { ServiceManager } from '../service/service-manager.ts'
 import type { Store } from '../store/store.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { cborCodec } from '../wire/codec.ts'
-import { AgentRole } from './agent-role.ts'
+import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
-import { NodeRole, type RoleComponents } from './node-role.ts'
+import type { NodeRole, RoleComponents } from './node-role.ts'
 
 export interface PeerParts {
   readonly host: PeerHost
@@ -75,7 +75,11 @@ export class ComposedPeer implements Startable {
     await store.start()
     try {
       const epoch = await countStart(store)
-      const parts = wire(this.#components, { ...this.#init, bootstrap: await bootstrapPeers(config), epoch })
+      const parts = await wire(this.#components, {
+        ...this.#init,
+        bootstrap: await bootstrapPeers(config),
+        epoch
+      })
       this.#parts = parts
       const { host, directory, services, node, agent } = parts
       this.#life = new Lifecycle([
@@ -110,7 +114,7 @@ interface WireInit extends ComposeInit {
   readonly epoch: number
 }
 
-function wire(components: ComposeComponents, init: WireInit): PeerParts {
+async function wire(components: ComposeComponents, init: WireInit): Promise<PeerParts> {
   const { key, store, clock, random, logger } = components
   const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch } = init
   const host = createPeerHost(
@@ -150,17 +154,19 @@ function wire(components: ComposeComponents, init: WireInit): PeerParts {
     { retryMs: RESUME_INTERVAL_MS }
   )
   const role: RoleComponents = { key, store, host, directory, clock, logger }
+  const node =
+    config.node === undefined
+      ? undefined
+      : { config, node: config.node, stateDirectory, imagesDirectory, epoch }
+  const agent = config.agent === undefined ? undefined : { config, agent: config.agent, epoch }
   return {
     host,
     directory,
     broker,
     services,
-    node:
-      config.node === undefined
-        ? undefined
-        : new NodeRole(role, { config, node: config.node, stateDirectory, imagesDirectory, epoch }),
-    agent:
-      config.agent === undefined ? undefined : new AgentRole(role, { config, agent: config.agent, epoch })
+    // A peer loads the roles that it has: a command in a hurry has none.
+    node: node && new (await import('./node-role.ts')).NodeRole(role, node),
+    agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent)
   }
 }
 

@@ -210,21 +210,24 @@ async function untilReady(
   const deadline = systemClock.monotonic() + READY_MS
   const nodes = view.hosts.filter(({ roles }) => roles.includes('node')).length
   const agents = view.hosts.filter(({ roles }) => roles.includes('agent')).length
-  await Promise.all(
-    view.hosts.map(async (host) => {
-      while (!(await isReady(host, { nodes, agents }))) {
-        signal.throwIfAborted()
-        if (!isAlive(host.pid)) throw await diedEarly(host)
-        if (systemClock.monotonic() > deadline) {
-          throw new SlicenetError('TIMEOUT', `${host.name} is not ready after ${READY_MS / 1000} s`, {
-            hint: `see ${join(host.state, 'daemon.log')}`
-          })
-        }
-        await systemClock.sleep(POLL_MS, { signal })
+  const until = async (hosts: readonly DevnetHost[]): Promise<unknown> =>
+    Promise.all(hosts.map(async (host) => untilHostReady(host)))
+  const untilHostReady = async (host: DevnetHost): Promise<void> => {
+    while (!(await isReady(host, { nodes, agents }))) {
+      signal.throwIfAborted()
+      if (!isAlive(host.pid)) throw await diedEarly(host)
+      if (systemClock.monotonic() > deadline) {
+        throw new SlicenetError('TIMEOUT', `${host.name} is not ready after ${READY_MS / 1000} s`, {
+          hint: `see ${join(host.state, 'daemon.log')}`
+        })
       }
-      onProgress(`${host.name} is ready`)
-    })
-  )
+      await systemClock.sleep(POLL_MS, { signal })
+    }
+    onProgress(`${host.name} is ready`)
+  }
+  await until(view.hosts.filter(({ roles }) => roles.length > 0))
+  // What a researcher finds is asked of every peer: not while these are still busy with starting.
+  await until(view.hosts.filter(({ roles }) => roles.length === 0))
 }
 
 async function isReady(
