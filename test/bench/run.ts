@@ -56,7 +56,7 @@ async function main(words: readonly string[]): Promise<number> {
   const controller = new AbortController()
   for (const signal of SIGNALS) {
     process.on(signal, () =>
-      controller.abort(new SlicenetError('INTERRUPTED', `interrupted by ${signal}; clearing up`))
+      controller.abort(new SlicenetError('INTERRUPTED', `interrupted by ${signal}, all is cleared up`))
     )
   }
   const bench = await load()
@@ -74,6 +74,8 @@ async function main(words: readonly string[]): Promise<number> {
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
-  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
-  process.exitCode = error instanceof SlicenetError && error.code === 'INTERRUPTED' ? 130 : 1
+  const isInterrupt = error instanceof SlicenetError && error.code === 'INTERRUPTED'
+  const said = error instanceof Error ? (isInterrupt ? error.message : error.stack) : undefined
+  process.stderr.write(`${said ?? String(error)}\n`)
+  process.exitCode = isInterrupt ? 130 : 1
 }
