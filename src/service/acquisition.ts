@@ -34,6 +34,8 @@ const ROUNDS_MAX = 4
 export class Acquisition {
   readonly #components: AcquisitionComponents
   #seq = 0
+  /** What `begin` found a moment ago: the first round need not ask every peer again. */
+  #found: readonly FoundNode[] | undefined
 
   constructor(components: AcquisitionComponents) {
     this.#components = components
@@ -53,6 +55,7 @@ export class Acquisition {
     if (image === undefined || nodes.length < minimumOf(description)) {
       throw noMatch(description, nodes, found, mismatches)
     }
+    this.#found = found
     await this.#components.book.add({
       description,
       state: 'acquiring',
@@ -100,7 +103,8 @@ export class Acquisition {
     const { broker, book } = this.#components
     const { description, image } = this.#slice(name)
     const { resources, ports, rights, leaseMs } = description
-    const { found } = await this.#find(description, options)
+    const found = this.#found ?? (await this.#find(description, options)).found
+    this.#found = undefined
     const nodes = found.filter((node) => hasImage(node, image)).map(({ advert }) => advert.body)
     const members = this.#current(name)
     const taken = new Set(members.map(({ node }) => node))
