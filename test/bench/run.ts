@@ -1,7 +1,7 @@
 /**
  * Runs one benchmark by name: `npm run bench -- NAME [--json]`. Prints a table, or with `--json` one document `{bench,
- * machine, figures: [{name, value, unit, target, met, min, max, runs}]}`; everything else goes to stderr. A target that
- * is missed is a figure, not a failure.
+ * machine, figures: [{name, value, unit, target, met, min, max, runs}]}`; everything else goes to stderr, but for what npm
+ * itself says on stdout without `--silent`. A target that is missed is a figure, not a failure.
  */
 import { cpus, release, totalmem } from 'node:os'
 import { SlicenetError } from '../../src/base/errors.ts'
