@@ -48,6 +48,8 @@ export interface ComposeInit {
 
 const RESUME_INTERVAL_MS = 10_000
 const FIND_AGENTS_INTERVAL_MS = 120_000
+/** While none is known. */
+const FIND_AGENTS_RETRY_MS = 5_000
 const PULL_INTERVAL_MS = 30_000
 
 /** Makes the parts; the store is started here, because the parts are made from what it holds. */
@@ -186,7 +188,11 @@ function listening({ directory }: PeerParts, { clock, logger }: ComposeComponent
         for (const organisation of body.organisations) directory.subscribe(organisationTopic(organisation))
       })
       loop = repeat(
-        async (signal) => void (await directory.findAgents({ signal })),
+        async (signal) => {
+          while ((await directory.findAgents({ signal })).length === 0) {
+            await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
+          }
+        },
         { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
         { intervalMs: FIND_AGENTS_INTERVAL_MS }
       )

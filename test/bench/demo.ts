@@ -32,7 +32,7 @@ const RESOURCES: Resources = {
 }
 
 export async function demo(context: BenchContext): Promise<readonly Figure[]> {
-  const image = await imageNamed(IMAGE)
+  const image = await imageNamed(IMAGE, context)
   const readySeconds: number[] = []
   const figures: Figure[] = []
   for (let run = 0; run < DEVNETS; run++) {

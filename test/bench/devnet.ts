@@ -48,15 +48,21 @@ export async function withDevnet<T>(
   }
 }
 
-/** Content id of the image of that name. Throws when it was not built. */
-export async function imageNamed(name: string): Promise<string> {
-  const { images } = (await must(['image', 'list'])) as {
-    images: readonly { id: string; names: readonly string[] }[]
+/** Content id of the image of that name, which is built first if this machine lacks it. */
+export async function imageNamed(name: string, context: BenchContext): Promise<string> {
+  const find = async (): Promise<string | undefined> => {
+    const { images } = (await must(['image', 'list'])) as {
+      images: readonly { id: string; names: readonly string[] }[]
+    }
+    return images.find(({ names }) => names.includes(name))?.id
   }
-  const image = images.find(({ names }) => names.includes(name))
-  if (image === undefined)
-    throw new Error(`there is no image ${name}: run \`slicenet image build ${name}\` first`)
-  return image.id
+  const found = await find()
+  if (found !== undefined) return found
+  context.progress(`building the image ${name}`)
+  await must(['image', 'build', name], context.signal)
+  const built = await find()
+  if (built === undefined) throw new Error(`the image ${name} was built and is not there`)
+  return built
 }
 
 async function down(name: string): Promise<void> {
