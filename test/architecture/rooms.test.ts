@@ -24,6 +24,27 @@ test('every file keeps to the rooms and rules of the tree', async (t) => {
   t.is(found.join('\n'), '')
 })
 
+test('docs/architecture.md tells the same table', async (t) => {
+  const text = await readFile(join(ROOT, 'docs/architecture.md'), 'utf8')
+  const rows = [...text.matchAll(/^\| (?!src\/)(\w+)\/ \|[^|]*\| ([^|]*) \|$/gm)]
+  const told = Object.fromEntries(rows.map(([, room = '', list = '']) => [room, roomsOf(list)]))
+  const { web: _notYet, ...built } = ROOMS
+  const sorted = Object.entries(built).map(([room, list]) => [
+    room,
+    list.filter((name) => name !== 'web').sort()
+  ])
+  t.deepEqual(told, Object.fromEntries(sorted))
+})
+
+function roomsOf(list: string): string[] {
+  const others = /^all but (.*)$/.exec(list)?.[1]?.split(', ')
+  if (others === undefined) return list === '–' ? [] : list.split(', ').sort()
+  const left = new Set(['base', 'web', 'daemon', ...others])
+  return Object.keys(ROOMS)
+    .filter((room) => !left.has(room))
+    .sort()
+}
+
 test('the table has no circles', (t) => {
   const reaches = (from: string, to: string, seen = new Set<string>()): boolean =>
     (ROOMS[from] ?? []).some((next) => {

@@ -1,0 +1,69 @@
+import test from 'ava'
+import { SlicenetError } from '../../src/base/errors.ts'
+import * as slicenet from '../../src/index.ts'
+import { serveControl } from '../daemon/control-fixture.ts'
+
+const VIEW: slicenet.SliceView = { name: 'mesh', state: 'active', count: 1, createdAt: 0, members: [] }
+const DESCRIPTION = { ...slicenet.parseSliceFile('name: mesh\nimage: debian\n').description, files: [] }
+
+test('the public list is what programs were told of', (t) => {
+  t.deepEqual(Object.keys(slicenet).sort(), [
+    'ERROR_CODES',
+    'SlicenetError',
+    'connect',
+    'isErrorCode',
+    'loadSliceDescription',
+    'parseSliceFile'
+  ])
+})
+
+test('a client makes, shows and deletes slices, and hears of the progress', async (t) => {
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    sliceCreate: async (description, { emit }) => {
+      asked.push(description.name)
+      await emit({ step: 'launch', message: 'runs', ms: 3 })
+      return VIEW
+    },
+    sliceList: async () => ({ slices: [VIEW] }),
+    sliceShow: async ({ slice }) => {
+      asked.push(slice)
+      return VIEW
+    },
+    sliceDelete: async () => ({ deleted: 1, unreachable: [] })
+  })
+  const client = await slicenet.connect({ socketPath: control.socketPath })
+  const steps: string[] = []
+  const onProgress = ({ step }: slicenet.Progress): void => void steps.push(step)
+  t.deepEqual(await client.createSlice(DESCRIPTION, { onProgress }), VIEW)
+  t.deepEqual(steps, ['launch'])
+  t.deepEqual(await client.listSlices(), [VIEW])
+  t.deepEqual(await client.showSlice('mesh'), VIEW)
+  t.deepEqual(await client.deleteSlice('mesh'), { deleted: 1, unreachable: [] })
+  t.deepEqual(asked, ['mesh', 'mesh'])
+})
+
+test('errors come with their codes, and an abort with its reason', async (t) => {
+  await using control = await serveControl({
+    find: async () => {
+      throw new SlicenetError('NO_MATCH', 'none of 0 nodes matches', { details: { nodes: [] } })
+    },
+    status: async () => new Promise(() => {})
+  })
+  const client = await slicenet.connect({ socketPath: control.socketPath })
+  const error = await t.throwsAsync<SlicenetError>(client.find('true'), {
+    instanceOf: SlicenetError,
+    code: 'NO_MATCH'
+  })
+  t.deepEqual(error.details, { nodes: [] })
+  const controller = new AbortController()
+  const asking = client.status({ signal: controller.signal })
+  controller.abort(new Error('enough'))
+  await t.throwsAsync(asking, { message: 'enough' })
+})
+
+test('without a daemon there is no client', async (t) => {
+  await t.throwsAsync(slicenet.connect({ socketPath: '/nonexistent/control.sock' }), {
+    code: 'DAEMON_UNREACHABLE'
+  })
+})
