@@ -232,6 +232,9 @@ test('a crash between the node’s word and the disk leaves the ticket counting'
   const lab = await ready()
   const ticket = ticketOf((await ask(lab, holder, request(node, { resources: amounts(10) })))[0])
   lab.answer = () => 'lapsed'
+  lab.store.plan(1, 'fail')
+  await lab.as(holder.principal)('releaseTickets', { tickets: [ticket.id] })
+  t.is(outcome((await ask(lab, holder, request(node)))[0]), 'OVERBOOKED', 'nothing is forgotten that is not')
   lab.store.plan(1, 'die-before')
   await lab.as(holder.principal)('releaseTickets', { tickets: [ticket.id] })
   const again = await lab.restart()

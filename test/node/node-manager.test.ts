@@ -239,18 +239,22 @@ test('keys are kept with the lease, each once, up to the maximum', async (t) => 
   t.is((await again.as(holder.principal)('getKeys', { lease: id })).keys.length, 31)
 })
 
-test('a key that fails to be written does not bring back a lease that was ended meanwhile', async (t) => {
+test('a key that fails to be written does not bring back a lease that is being ended', async (t) => {
   const lab = await nodeLab()
   const { id } = await leased(lab)
-  const { promise, resolve } = Promise.withResolvers<void>()
-  lab.store.gate = promise
+  const disk = Promise.withResolvers<void>()
+  const machine = Promise.withResolvers<void>()
+  lab.store.gate = disk.promise
+  lab.enforcer.destroyGate = machine.promise
   lab.store.plan(1, 'fail')
   const adding = lab.as(holder.principal)('addKey', { lease: id, key: 'ssh-ed25519 AAAA me' })
   await settle()
   const deleting = lab.as(holder.principal)('deleteLease', { lease: id })
   await settle()
-  resolve()
+  disk.resolve()
   await t.throwsAsync(adding)
+  t.is(lab.manager.table.ofLease(id)?.state, 'ending')
+  machine.resolve()
   await deleting
   t.is(lab.manager.table.ofLease(id)?.state, 'ended')
 })
