@@ -138,6 +138,18 @@ test('a peer calls itself without a network', async (t) => {
   t.is(refused.code, 'OVERBOOKED')
 })
 
+test('a peer that gives up a call to itself does not wait for its handler', async (t) => {
+  const { host } = await startPeer(t)
+  const controller = new AbortController()
+  const whoAmI = async (): Promise<never> => {
+    controller.abort(new Error('enough'))
+    return new Promise(() => {})
+  }
+  await host.serve(countingProtocol, { ...countingHandlers(newWitness()), whoAmI })
+  const asking = host.caller(countingProtocol, host.principal)('whoAmI', {}, { signal: controller.signal })
+  await t.throwsAsync(asking, { message: 'enough' })
+})
+
 test('who is not there is unreachable, which may be tried again', async (t) => {
   const { caller, callee, call } = await pair(t)
   await call('whoAmI', {})
