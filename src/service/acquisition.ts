@@ -34,15 +34,16 @@ const ROUNDS_MAX = 4
 export class Acquisition {
   readonly #components: AcquisitionComponents
   #seq = 0
-  /** What `begin` found a moment ago: the first round need not ask every peer again. */
-  #found: readonly FoundNode[] | undefined
 
   constructor(components: AcquisitionComponents) {
     this.#components = components
   }
 
-  /** Finds out whether the slice can be had at all and writes it down. Throws `NO_MATCH`, `IMAGE_MISSING`. */
-  async begin(description: SliceDescription, options: ProgressOptions): Promise<void> {
+  /**
+   * Finds out whether the slice can be had at all and writes it down. Gives the nodes that match. Throws `NO_MATCH`,
+   * `IMAGE_MISSING`.
+   */
+  async begin(description: SliceDescription, options: ProgressOptions): Promise<readonly FoundNode[]> {
     const began = this.#components.clock.monotonic()
     const { found, mismatches } = await this.#find(description, options)
     const image = imageId(found, description.image)
@@ -55,7 +56,6 @@ export class Acquisition {
     if (image === undefined || nodes.length < minimumOf(description)) {
       throw noMatch(description, nodes, found, mismatches)
     }
-    this.#found = found
     await this.#components.book.add({
       description,
       state: 'acquiring',
@@ -64,16 +64,24 @@ export class Acquisition {
       members: new Map()
     })
     await this.#report('find', `${nodes.length} nodes match`, began, options)
+    return found
   }
 
-  /** Brings a slice that was written down to run. Throws what stood in the way when the minimum is not reached. */
-  async complete(name: string, options: ProgressOptions): Promise<void> {
+  /**
+   * Brings a slice that was written down to run. Throws what stood in the way when the minimum is not reached.
+   * `known`: what `begin` found a moment ago, so that the first round need not ask every peer again.
+   */
+  async complete(name: string, options: ProgressOptions, known?: readonly FoundNode[]): Promise<void> {
     const failed = new FailedPairs()
     const { description } = this.#slice(name)
     const minimum = minimumOf(description)
     for (let round = 0; round < ROUNDS_MAX; round++) {
       const missing = description.count - this.#current(name).length
-      if (missing > 0) await this.#hold(name, missing, failed, options)
+      if (missing > 0) {
+        const found = round === 0 ? known : undefined
+        const nodes = found ?? (await this.#find(description, options)).found
+        await this.#hold(name, missing, nodes, failed, options)
+      }
       const held = this.#current(name)
       // No virtual machine is made for a slice that there are not tickets enough for.
       if (held.length < minimum || held.every(({ state }) => state === 'leased')) break
@@ -98,13 +106,17 @@ export class Acquisition {
   }
 
   /** Gets tickets for `count` more members and writes them down with the demands that will redeem them. */
-  async #hold(name: string, count: number, failed: FailedPairs, options: ProgressOptions): Promise<void> {
+  async #hold(
+    name: string,
+    count: number,
+    found: readonly FoundNode[],
+    failed: FailedPairs,
+    options: ProgressOptions
+  ): Promise<void> {
     const began = this.#components.clock.monotonic()
     const { broker, book } = this.#components
     const { description, image } = this.#slice(name)
     const { resources, ports, rights, leaseMs } = description
-    const found = this.#found ?? (await this.#find(description, options)).found
-    this.#found = undefined
     const nodes = found.filter((node) => hasImage(node, image)).map(({ advert }) => advert.body)
     const members = this.#current(name)
     const taken = new Set(members.map(({ node }) => node))

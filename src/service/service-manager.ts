@@ -93,8 +93,8 @@ export class ServiceManager implements Startable {
     return this.#exclusively(name, async () => {
       const { acquisition } = this.#state
       try {
-        await acquisition.begin(description, options)
-        await acquisition.complete(name, options)
+        const found = await acquisition.begin(description, options)
+        await acquisition.complete(name, options, found)
       } catch (error) {
         if (this.#slices.get(name) !== undefined) await this.#giveUpAfter(name, error)
         throw error

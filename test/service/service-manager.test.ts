@@ -68,6 +68,15 @@ test('a name is taken once, also while it is being made or deleted', async (t) =
   t.is(one.leases().length, 3)
 })
 
+test('slices that are made at the same time each get nodes that match their own query', async (t) => {
+  const one = await overlay({ nodes: 2, agents: 1 })
+  const make = async (name: string): Promise<readonly string[]> => {
+    const { members } = await one.services.create(slice({ name, count: 1, query: `node.name == "${name}"` }))
+    return members.map(({ nodeName }) => nodeName)
+  }
+  t.deepEqual(await Promise.all([make('n0'), make('n1')]), [['n0'], ['n1']])
+})
+
 test('NO_MATCH says for every node which clauses failed', async (t) => {
   const one = await overlay({ nodes: 2, agents: 1 })
   const error = await t.throwsAsync<SlicenetError>(
