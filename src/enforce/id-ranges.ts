@@ -122,6 +122,8 @@ export class IdRanges {
 async function makeUserNamespace(base: number): Promise<number> {
   const helper = start('unshare', ['--user', 'cat'], ['pipe', 'pipe', 'ignore'])
   const ended = once(helper, 'close')
+  // A helper that ended before it could read is told by its end.
+  helper.stdin?.on('error', () => {})
   try {
     helper.stdin?.write('\n')
     // What `cat` repeats shows that it runs, and so that the namespace is there.

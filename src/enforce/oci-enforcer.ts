@@ -131,6 +131,8 @@ export class OciEnforcer implements Enforcer {
       await this.#sweep(this.#started.maker)
     } catch (error) {
       await this.stop()
+      // With vservers running the disks must stay; without any, a start that failed leaves the machine as it was.
+      if (this.#records.all().length === 0) await this.close()
       throw error
     }
   }

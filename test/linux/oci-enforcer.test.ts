@@ -196,3 +196,35 @@ test.serial('several vservers are made at the same time', async (t) => {
   await Promise.all(specs.map(({ id }) => node.enforcer.destroy(id)))
   t.deepEqual(await node.enforcer.list(), [])
 })
+
+test.serial(
+  'a start that fails leaves nothing mounted, but keeps the disks of vservers that run',
+  async (t) => {
+    const other = await OciNode.start()
+    const mounts = async (): Promise<string[]> =>
+      (await readFile('/proc/self/mountinfo', 'utf8'))
+        .split('\n')
+        .filter((line) => line.includes(other.directory))
+    try {
+      t.true((await mounts()).length > 0, 'mounts are seen')
+      const { id } = await other.enforcer.create(vserverSpec(other.image))
+      const list = other.network.list.bind(other.network)
+      const fail = async (): Promise<never> => {
+        throw new Error('no network')
+      }
+      other.network.list = fail
+      await t.throwsAsync(other.restart(), { message: 'no network' })
+      t.true((await mounts()).length > 0, 'a vserver runs')
+      other.network.list = list
+      await other.restart()
+      await other.enforcer.destroy(id)
+      other.network.list = fail
+      await t.throwsAsync(other.restart(), { message: 'no network' })
+      t.deepEqual(await mounts(), [])
+      other.network.list = list
+      await other.restart()
+    } finally {
+      await other.stop()
+    }
+  }
+)
