@@ -39,7 +39,8 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
     debianPackage: 'python3',
     why: 'sends and sniffs packets in the tests',
     onlyFor: 'tests'
-  }
+  },
+  { program: 'ping', debianPackage: 'iputils-ping', why: 'reaches hosts in the tests', onlyFor: 'tests' }
 ]
 
 /** Those of `requirements` that this machine lacks. */
