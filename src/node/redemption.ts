@@ -1,5 +1,5 @@
 /**
- * Redeeming (design §3): the demand is checked, cheap checks first; admitted or refused with a signed refusal; written
+ * Redeeming (design §3): the demand is checked; admitted or refused with a signed refusal; written
  * down; and only then is the virtual machine made and the lease given out. The same demand again gets the same lease.
  */
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
