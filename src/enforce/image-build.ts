@@ -18,13 +18,8 @@ const SUITE = 'bookworm'
 const DEADLINE_MS = 20 * 60_000
 const PACKAGES = 'ca-certificates,iproute2,iputils-ping,python3-minimal'
 
-/** What the image itself uses; the host's own mirror, which may be a private one, stays out of it. */
-const IMAGE_SOURCES = [
-  `deb http://deb.debian.org/debian ${SUITE} main`,
-  `deb http://deb.debian.org/debian ${SUITE}-updates main`,
-  `deb http://deb.debian.org/debian-security ${SUITE}-security main`,
-  ''
-].join('\n')
+/** What the image itself uses: Debian's own example. The host's mirror, which may be a private one, stays out of it. */
+const EXAMPLE_SOURCES = '/usr/share/doc/apt/examples/sources.list'
 
 export interface ImageBuildComponents {
   readonly images: ImageStore
@@ -66,8 +61,6 @@ async function buildDebian(
 ): Promise<string> {
   progress('building Debian 12 with mmdebstrap; this takes about a minute')
   const archive = join(scratch, 'debian.tar')
-  const sources = join(scratch, 'sources.list')
-  await writeFile(sources, IMAGE_SOURCES)
   // The package manager's own account, which is not root, works below it.
   await chmod(scratch, 0o755)
   await run(
@@ -79,10 +72,11 @@ async function buildDebian(
       '--dpkgopt=path-exclude=/usr/share/man/*',
       '--dpkgopt=path-exclude=/usr/share/doc/*',
       '--dpkgopt=path-include=/usr/share/doc/*/copyright',
+      `--dpkgopt=path-include=${EXAMPLE_SOURCES}`,
       '--dpkgopt=path-exclude=/usr/share/locale/*',
       '--aptopt=Acquire::Retries "3"',
       `--customize-hook=rm -f "$1"/etc/apt/sources.list.d/* "$1"/etc/apt/apt.conf.d/99mmdebstrap`,
-      `--customize-hook=copy-in ${sources} /etc/apt`,
+      `--customize-hook=sed 's/ contrib.*//' "$1"${EXAMPLE_SOURCES} > "$1"/etc/apt/sources.list`,
       '--customize-hook=rm -rf "$1"/var/cache/* "$1"/var/log/*.log "$1"/etc/machine-id',
       // Hosts the build ran on are nobody's business, and a fresh /dev is made for every vserver.
       '--customize-hook=rm -f "$1"/etc/resolv.conf "$1"/etc/hostname',
