@@ -67,7 +67,7 @@ const nodeSchema = v.strictObject({
   /** Names the node among those on this machine: in cgroups, run-time directories and the like. */
   shortName: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9-]{0,23}$/))),
   /** Numbers the nodes on this machine, so that their vservers never share user ids. */
-  index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(14)), 0),
+  index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(126)), 0),
   /** The IPv4 address by which the world knows the node. Default: the uplink's. */
   address: v.optional(v.pipe(v.string(), v.ipv4())),
   uplink: v.optional(

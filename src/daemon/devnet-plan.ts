@@ -2,6 +2,7 @@
  * Who is on a devnet: agents of different organisations that every node delegates to, so that they compete; nodes in
  * two regions; and a researcher's peer. Agents are the bootstrap peers.
  */
+import { createHash } from 'node:crypto'
 import { SlicenetError } from '../base/errors.ts'
 import type { DevnetHost } from './devnet.ts'
 
@@ -13,6 +14,8 @@ export interface PlannedHost {
 }
 
 const PORT = 4001
+const NODES_MAX = 14
+const ID_BLOCKS = 7
 const REGIONS = ['eu', 'us']
 /** A small machine carries several nodes: each leases less than there is. */
 const CAPACITY = { cpu: 1, memory: '1GiB', disk: '2GiB', pids: 4096 }
@@ -22,8 +25,8 @@ export function devnetPlan(init: {
   readonly nodes: number
   readonly agents: number
 }): PlannedHost[] {
-  if (init.nodes < 1 || init.nodes > 14 || init.agents < 1 || init.agents > 26) {
-    throw new SlicenetError('USAGE', 'a devnet has 1 to 14 nodes and 1 to 26 agents')
+  if (init.nodes < 1 || init.nodes > NODES_MAX || init.agents < 1 || init.agents > 26) {
+    throw new SlicenetError('USAGE', `a devnet has 1 to ${NODES_MAX} nodes and 1 to 26 agents`)
   }
   const agents = Array.from({ length: init.agents }, (_item, index) => plannedAgent(index))
   const nodes = Array.from({ length: init.nodes }, (_item, index) =>
@@ -80,7 +83,7 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
       site: `site${index + 1}`,
       node: {
         shortName: `${devnet}-${self.name}`,
-        index,
+        index: idWindows(devnet) + index,
         address: self.address,
         uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
         allowedPrivateRanges: ['198.18.0.0/15'],
@@ -90,6 +93,12 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
       }
     })
   }
+}
+
+/** Where a devnet's ranges of user ids begin, so that two devnets on one machine are unlikely to share them. */
+function idWindows(devnet: string): number {
+  const [byte = 0] = createHash('sha256').update(devnet).digest()
+  return NODES_MAX * (byte % ID_BLOCKS)
 }
 
 function plannedResearcher(): PlannedHost {
