@@ -47,6 +47,8 @@ export const LIMITS = {
   streamsPerPeerMax: 32,
   /** Requests a role works on at once; more are refused as BUSY. */
   requestsAtOnceMax: 64,
+  /** Calls that stream, such as a followed log, at once: they last, and are counted apart. */
+  streamingCallsAtOnceMax: 256,
   /** A stream that brings no request, or takes none of the answer, for so long is given up. */
   requestWaitMsMax: 30_000,
   writeStallMsMax: 60_000,

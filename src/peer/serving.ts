@@ -86,7 +86,8 @@ class ServedProtocol {
   #stopping = new AbortController()
   readonly #answering = new Set<Promise<void>>()
   readonly #streamsOf = new Map<Principal, number>()
-  #requests = 0
+  /** Under way now: calls that stream may last for hours, and must not keep the short ones out. */
+  readonly #underWay = { streaming: 0, short: 0 }
 
   constructor(protocol: Protocol<Methods>, handlers: Handlers<Methods>, logger: Logger) {
     this.protocol = protocol
@@ -112,9 +113,9 @@ class ServedProtocol {
     const silent = setTimeout(() => {
       duplex.abort(new Error('no request came'))
     }, LIMITS.requestWaitMsMax)
-    const admit = async <T>(work: () => Promise<T>): Promise<T> => {
+    const admit: Admit = async (method, work) => {
       clearTimeout(silent)
-      return this.#admit(streams, work)
+      return this.#admit(streams, method, work)
     }
     const answering = answerCall(this.protocol, admitted(this.#handlers, admit), duplex, {
       principal,
@@ -133,34 +134,36 @@ class ServedProtocol {
     }
   }
 
-  async #admit<T>(streams: number, work: () => Promise<T>): Promise<T> {
+  async #admit<T>(streams: number, method: string, work: () => Promise<T>): Promise<T> {
     if (streams > LIMITS.streamsPerPeerMax) {
       throw new SlicenetError(
         'BUSY',
         `more than ${LIMITS.streamsPerPeerMax} calls of ${this.protocol.id} at a time`
       )
     }
-    if (this.#requests >= LIMITS.requestsAtOnceMax) {
-      throw new SlicenetError('BUSY', `${this.protocol.id}: busy with ${this.#requests} requests`)
+    const { item, input } = this.protocol.methods[method] ?? {}
+    const kind = item === undefined && input === undefined ? 'short' : 'streaming'
+    const most = kind === 'short' ? LIMITS.requestsAtOnceMax : LIMITS.streamingCallsAtOnceMax
+    if (this.#underWay[kind] >= most) {
+      throw new SlicenetError('BUSY', `${this.protocol.id}: busy with ${most} requests`)
     }
-    this.#requests += 1
+    this.#underWay[kind] += 1
     try {
       return await work()
     } finally {
-      this.#requests -= 1
+      this.#underWay[kind] -= 1
     }
   }
 }
 
+type Admit = <T>(method: string, work: () => Promise<T>) => Promise<T>
+
 /** The same handlers, each behind `admit`. */
-function admitted(
-  handlers: Handlers<Methods>,
-  admit: <T>(work: () => Promise<T>) => Promise<T>
-): Handlers<Methods> {
+function admitted(handlers: Handlers<Methods>, admit: Admit): Handlers<Methods> {
   return Object.fromEntries(
     Object.entries(handlers).map(([name, handler]): [string, Handlers<Methods>[string]] => [
       name,
-      async (params, call) => admit(async () => handler(params, call))
+      async (params, call) => admit(name, async () => handler(params, call))
     ])
   )
 }

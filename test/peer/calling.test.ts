@@ -196,6 +196,27 @@ test('too many calls of one peer at a time are refused as BUSY, the others go on
   t.truthy(await call('whoAmI', {}))
 })
 
+test('calls that stream and last do not keep short ones out', async (t) => {
+  const { call, callee, witness } = await pair(t)
+  const others = await Promise.all([startPeer(t), startPeer(t), startPeer(t)])
+  const controller = new AbortController()
+  const { signal } = controller
+  const each = LIMITS.streamsPerPeerMax - 2
+  const hanging = others.flatMap(({ host }) => {
+    const calls = host.caller(countingProtocol, callee.host.principal)
+    return Array.from({ length: each }, async () => {
+      await host.addAddresses(callee.host.principal, callee.host.multiaddrs())
+      return calls('hang', {}, { signal })
+    })
+  })
+  const ended = Promise.allSettled(hanging)
+  t.true(hanging.length > LIMITS.requestsAtOnceMax)
+  await until(() => witness.hanging === hanging.length, 'all hang')
+  t.truthy(await call('whoAmI', {}))
+  controller.abort(new Error('enough'))
+  await ended
+})
+
 test('a result before the end of the input ends the call on both sides', async (t) => {
   const { call, caller, callee } = await pair(t)
   let stopped = false
