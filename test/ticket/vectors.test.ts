@@ -1,0 +1,130 @@
+import { readFileSync } from 'node:fs'
+import test from 'ava'
+import nacl from 'tweetnacl'
+import { SlicenetError, type ErrorCode } from '../../src/base/errors.ts'
+import { advertisementObject } from '../../src/ticket/advertisement.ts'
+import { chainFault } from '../../src/ticket/chain.ts'
+import { delegationObject } from '../../src/ticket/delegation.ts'
+import { leaseObject } from '../../src/ticket/lease.ts'
+import { redeemObject } from '../../src/ticket/redeem.ts'
+import { refusalObject } from '../../src/ticket/refusal.ts'
+import { ticketObject } from '../../src/ticket/ticket.ts'
+import { encodeCbor } from '../../src/wire/cbor.ts'
+import { nativeEd25519, portableEd25519 } from '../../src/wire/ed25519.ts'
+import { decodeEnvelope, payloadId, verifyEnvelope, type Envelope } from '../../src/wire/envelope.ts'
+
+interface Case {
+  readonly name: string
+  readonly envelope: string
+}
+interface ValidCase extends Case {
+  readonly valid: true
+  readonly issuer: string
+  readonly id: string
+  readonly body: unknown
+}
+interface BrokenCase extends Case {
+  readonly valid: false
+  readonly code: ErrorCode
+}
+type ObjectCase = ValidCase | BrokenCase
+interface ChainCase {
+  readonly name: string
+  readonly valid: boolean
+  readonly node: string
+  readonly holder: string
+  readonly now: number
+  readonly delegation: string
+  readonly tickets: readonly string[]
+  readonly code?: ErrorCode
+  readonly evidence?: readonly string[]
+}
+
+const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
+
+function casesOf(name: string): unknown {
+  const text = readFileSync(new URL(`../vectors/${name}.json`, import.meta.url), 'utf8')
+  return (JSON.parse(text) as { cases: unknown }).cases
+}
+
+/** A body as the vectors write it. */
+function bodyJson(body: unknown): unknown {
+  return JSON.parse(
+    JSON.stringify(body, (_key, value: unknown) =>
+      value instanceof Uint8Array ? { hex: Buffer.from(value).toString('hex') } : value
+    )
+  )
+}
+
+const objects = [
+  advertisementObject,
+  delegationObject,
+  ticketObject,
+  redeemObject,
+  leaseObject,
+  refusalObject
+] as const
+
+for (const object of objects) {
+  const cases = casesOf(object.type) as readonly ObjectCase[]
+  for (const one of cases) {
+    test(`${object.type}, ${one.name}: ${one.valid ? 'opens' : `is refused as ${one.code}`}`, (t) => {
+      const bytes = hex(one.envelope)
+      for (const ed25519 of [portableEd25519, nativeEd25519]) {
+        if (!one.valid) {
+          t.throws(() => object.open(bytes, ed25519), { instanceOf: SlicenetError, code: one.code })
+          continue
+        }
+        const { id, body } = object.open(bytes, ed25519)
+        t.is(id, one.id)
+        t.is(body.issuer, one.issuer)
+        t.deepEqual(bodyJson(body), one.body)
+        const { payload } = decodeEnvelope(bytes)
+        const again = new Uint8Array(encodeCbor({ type: object.type, version: 1, body }))
+        t.deepEqual(again, payload)
+        t.is(payloadId(payload), one.id)
+      }
+    })
+  }
+
+  test(`the malformed payloads of ${object.type} are well signed, so that only the decoder refuses them`, (t) => {
+    let count = 0
+    for (const one of cases) {
+      if (one.valid || one.code !== 'ENCODING_INVALID') continue
+      let envelope: Envelope
+      try {
+        envelope = decodeEnvelope(hex(one.envelope))
+      } catch {
+        // The envelope itself is what is broken.
+        continue
+      }
+      t.notThrows(() => verifyEnvelope(object.type, envelope, nativeEd25519))
+      count += 1
+    }
+    t.is(count, 16)
+  })
+
+  test(`tweetnacl alone takes the S + L of ${object.type}`, (t) => {
+    const one = cases.find(({ name }) => name === 'S + L')
+    const { payload, signature, signer } = decodeEnvelope(hex(one?.envelope ?? ''))
+    const signed = Buffer.concat([Buffer.from(`slicenet/v1/${object.type}\0`), payload])
+    t.true(nacl.sign.detached.verify(signed, signature, signer))
+  })
+}
+
+for (const one of casesOf('chain') as readonly ChainCase[]) {
+  test(`chain, ${one.name}: ${one.valid ? 'holds' : `is refused as ${one.code}`}`, (t) => {
+    for (const ed25519 of [portableEd25519, nativeEd25519]) {
+      const chain = {
+        delegation: delegationObject.open(hex(one.delegation), ed25519),
+        tickets: one.tickets.map((text) => ticketObject.open(hex(text), ed25519))
+      }
+      const found = chainFault(chain, one)
+      t.is(
+        found?.code,
+        one.code as typeof found extends undefined ? never : NonNullable<typeof found>['code']
+      )
+      t.deepEqual(found?.evidence ?? [], one.evidence ?? [])
+    }
+  })
+}

@@ -1,0 +1,201 @@
+/** Good bodies of every signed object, signed by keys of this run: what the vectors and the fuzzing begin with. */
+import { randomBytes } from 'node:crypto'
+import { advertisementObject, type Advertisement } from '../../src/ticket/advertisement.ts'
+import { delegationObject } from '../../src/ticket/delegation.ts'
+import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import type { SigningKey } from '../../src/ticket/principal.ts'
+import { redeemObject } from '../../src/ticket/redeem.ts'
+import { refusalObject } from '../../src/ticket/refusal.ts'
+import { NO_RESOURCES, type Resources } from '../../src/ticket/resources.ts'
+import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
+import { ticketObject } from '../../src/ticket/ticket.ts'
+import { HOUR, IMAGE, NOW, amounts, delegate, demand, issue, makeKey } from '../ticket/fixtures.ts'
+
+export interface Sample {
+  readonly object: ObjectType<SignedFields>
+  readonly name: string
+  readonly why: string
+  readonly body: SignedFields
+  readonly key: SigningKey
+}
+
+/** Amounts of every width that an integer can have in CBOR, up to the largest. */
+const WIDE: Resources = {
+  cpuMillis: 23,
+  cpuMillisMax: 24,
+  memoryBytes: 255,
+  diskBytes: 256,
+  egressBps: 65_535,
+  egressBpsMax: 65_536,
+  egressBytesPerDay: 4_294_967_296,
+  pids: Number.MAX_SAFE_INTEGER
+}
+
+/** By type, an ordinary one first. */
+export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
+  const [node, agent, holder] = [makeKey(), makeKey(), makeKey()]
+  const delegation = delegate(node, agent)
+  const ticket = issue(delegation, agent, holder)
+  const redeem = demand(ticket, holder)
+  return {
+    advertisement: adverts(node, agent),
+    delegation: [
+      sample(delegationObject, 'ordinary', 'as a node gives it', delegation.body, node),
+      sample(
+        delegationObject,
+        'widest',
+        'integers of every width, every right, ports of every protocol',
+        {
+          ...delegation.body,
+          seq: Number.MAX_SAFE_INTEGER,
+          resources: WIDE,
+          ports: (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({ protocol, first: 1, last: 65_535 })),
+          rights: ['raw-socket'] as const,
+          overbookPercent: 1000,
+          maxDepth: 8
+        },
+        node
+      )
+    ],
+    ticket: [
+      sample(ticketObject, 'ordinary', 'as an agent grants it', ticket.body, agent),
+      sample(
+        ticketObject,
+        'superseding',
+        'names the ticket that it replaces; nothing in it but what must be',
+        {
+          ...ticket.body,
+          supersedes: ticket.id,
+          canDelegate: false,
+          resources: NO_RESOURCES,
+          ports: [],
+          slice: 'a1',
+          seq: 0
+        },
+        agent
+      )
+    ],
+    redeem: [
+      sample(redeemObject, 'ordinary', 'no keys', redeem.body, holder),
+      sample(
+        redeemObject,
+        'with keys',
+        'a nonce of chance and a line of authorized_keys',
+        {
+          ...redeem.body,
+          nonce: new Uint8Array(randomBytes(16)),
+          keys: ['ssh-ed25519 AAAA someone@example']
+        },
+        holder
+      )
+    ],
+    lease: leases(ticket.id, node, holder),
+    refusal: [
+      sample(
+        refusalObject,
+        'ordinary',
+        'refuses a signed request, and shows why',
+        {
+          issuer: node.principal,
+          notBefore: NOW,
+          notAfter: NOW + HOUR,
+          seq: 7,
+          code: 'TICKET_EXPIRED',
+          message: 'this ticket was to be redeemed before 2026-01-01T00:00:00.000Z',
+          request: redeem.id,
+          evidence: [ticket.id]
+        },
+        node
+      ),
+      sample(
+        refusalObject,
+        'of nothing signed',
+        'no request, no evidence; the message is not ASCII',
+        {
+          issuer: node.principal,
+          notBefore: NOW,
+          notAfter: NOW + HOUR,
+          seq: 8,
+          code: 'OVERBOOKED',
+          message: 'zu viel – 太多',
+          evidence: []
+        },
+        node
+      )
+    ]
+  }
+}
+
+function sample<T extends SignedFields>(
+  object: ObjectType<T>,
+  name: string,
+  why: string,
+  body: T,
+  key: SigningKey
+): Sample {
+  // What is signed below is always a body of the object's own type.
+  return { object, name, why, body, key }
+}
+
+function adverts(node: SigningKey, agent: SigningKey): Sample[] {
+  const common = {
+    notBefore: NOW,
+    notAfter: NOW + 120_000,
+    seq: 3,
+    name: 'node-1.example',
+    epoch: 1,
+    multiaddrs: ['/ip4/192.0.2.1/tcp/4001'],
+    attributes: { region: 'eu', cores: 8, offset: -1 }
+  }
+  const ofNode: Advertisement = {
+    ...common,
+    issuer: node.principal,
+    role: 'node',
+    capacity: WIDE,
+    free: amounts(1),
+    images: { debian: IMAGE },
+    agents: [agent.principal]
+  }
+  const ofAgent: Advertisement = {
+    ...common,
+    issuer: agent.principal,
+    role: 'agent',
+    nodes: 2,
+    regions: ['eu'],
+    organisations: ['example']
+  }
+  return [
+    sample(advertisementObject, 'of a node', 'integers of every width', ofNode, node),
+    sample(advertisementObject, 'of an agent', 'the other role', ofAgent, agent)
+  ]
+}
+
+function leases(ticket: string, node: SigningKey, holder: SigningKey): Sample[] {
+  const body: Lease = {
+    issuer: node.principal,
+    notBefore: NOW,
+    notAfter: NOW + HOUR,
+    seq: 1,
+    ticket,
+    holder: holder.principal,
+    slice: 'mesh',
+    image: IMAGE,
+    resources: amounts(1),
+    ports: [{ protocol: 'tcp', first: 20_000, last: 20_000 }],
+    rights: [],
+    address: '192.0.2.1',
+    vserver: 'v-1',
+    epoch: 1
+  }
+  const first = leaseObject.sign(body, node)
+  return [
+    sample(leaseObject, 'ordinary', 'as a node gives it', body, node),
+    sample(
+      leaseObject,
+      'renewal',
+      'names the lease that it renews',
+      { ...body, seq: 2, address: '2001:db8::1', prev: first.id },
+      node
+    )
+  ]
+}
