@@ -17,7 +17,12 @@ export interface Codec<T> {
 export function cborCodec<T>(schema: Schema<T>, limits?: CborLimits): Codec<T> {
   return {
     encode: (value) => encodeCbor(value),
-    decode: (bytes) => parse(schema, decodeCbor(bytes, limits), 'ENCODING_INVALID', 'malformed message')
+    decode(bytes) {
+      const typed = parse(schema, decodeCbor(bytes, limits), 'ENCODING_INVALID', 'malformed message')
+      // Schemas drop a key `constructor` and take an empty list for an empty map, both without a word.
+      if (Buffer.compare(encodeCbor(typed), bytes) === 0) return typed
+      throw new SlicenetError('ENCODING_INVALID', 'malformed message: more in it than its fields')
+    }
   }
 }
 

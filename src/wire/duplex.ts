@@ -60,5 +60,10 @@ function named(error: unknown): unknown {
       cause: error
     })
   }
+  if (name === 'UnexpectedEOFError') {
+    return new SlicenetError('ENCODING_INVALID', 'the stream ended in the middle of a message', {
+      cause: error
+    })
+  }
   return error
 }
