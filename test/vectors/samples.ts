@@ -1,4 +1,4 @@
-/** Good bodies of every signed object, signed by keys of this run: what the vectors and the fuzzing begin with. */
+/** Good bodies of every signed object, with the keys of this run that sign them: what the vectors begin with. */
 import { randomBytes } from 'node:crypto'
 import { advertisementObject, type Advertisement } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'

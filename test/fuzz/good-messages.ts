@@ -1,0 +1,88 @@
+/** A good message for every part of every method that peers call, which the fuzzing changes. */
+import { NO_RESOURCES } from '../../src/ticket/resources.ts'
+
+const PEER = '12D3KooWQ128gHPkbGjfwFkGnwnJYrkz4hNWMN5oNobchojZbhKt'
+const ID = `bafyrei${'a'.repeat(52)}`
+const OBJECT = new Uint8Array(40).fill(7)
+const KEY = `${PEER}/node`
+const PROGRAM = { argv: ['/bin/sh', '-c', 'true'], env: { HOME: '/root' }, cwd: '/', user: 'root:root' }
+
+export interface GoodMethod {
+  readonly params: unknown
+  readonly result: unknown
+  readonly item?: unknown
+  readonly input?: unknown
+}
+
+const lease = { lease: ID }
+
+export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
+  delegate: { params: { delegation: OBJECT }, result: {} },
+  getAds: { params: {}, item: { advert: OBJECT, available: NO_RESOURCES, until: 1 }, result: {} },
+  getTickets: {
+    params: {
+      slice: 'mesh',
+      requests: [
+        {
+          node: PEER,
+          resources: NO_RESOURCES,
+          ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }],
+          rights: ['raw-socket'],
+          durationMs: 60_000
+        }
+      ]
+    },
+    result: {
+      grants: [
+        { node: PEER, chain: [OBJECT, OBJECT] },
+        { node: PEER, refusal: OBJECT }
+      ]
+    }
+  },
+  releaseTickets: { params: { tickets: [ID] }, result: {} }
+}
+
+export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
+  newLease: { params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT] }, result: { lease: OBJECT } },
+  settleTickets: { params: { tickets: [OBJECT], cancel: true }, result: { states: ['open', 'ended'] } },
+  deleteLease: { params: lease, result: {} },
+  upload: {
+    params: { ...lease, files: [{ path: '/etc/motd', content: OBJECT, mode: 0o644 }] },
+    result: {}
+  },
+  launch: { params: { ...lease, program: PROGRAM }, result: {} },
+  stop: { params: lease, result: {} },
+  status: {
+    params: { ...lease, usage: true },
+    result: {
+      state: 'exited',
+      notAfter: 1,
+      exitCode: 0,
+      usage: { cpuMicros: 1, memoryBytes: 2, pids: 3, diskBytes: 4, egressBytes: 5 }
+    }
+  },
+  exec: {
+    params: { ...lease, program: PROGRAM },
+    input: { bytes: OBJECT },
+    item: { stream: 'stdout', bytes: OBJECT },
+    result: { exitCode: 1 }
+  },
+  logs: {
+    params: { ...lease, follow: false },
+    item: { stream: 'stderr', time: 1, bytes: OBJECT },
+    result: {}
+  },
+  addKey: { params: { ...lease, key: 'ssh-ed25519 AAAA' }, result: {} },
+  delKey: { params: { ...lease, key: 'ssh-ed25519 AAAA' }, result: {} },
+  getKeys: { params: lease, result: { keys: ['ssh-ed25519 AAAA'] } }
+}
+
+export const goodDirectoryMessages: Readonly<Record<string, GoodMethod>> = {
+  about: { params: {}, result: { collects: true, adverts: 3 } },
+  pull: {
+    params: { after: '', through: KEY, digest: [[KEY, 1]] },
+    item: { advert: OBJECT },
+    result: { through: null, wants: [KEY] }
+  },
+  publish: { params: { adverts: [OBJECT] }, result: { accepted: 1 } }
+}
