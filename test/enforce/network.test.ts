@@ -1,4 +1,5 @@
 import test from 'ava'
+import { saysGone } from '../../src/enforce/network/veth.ts'
 import * as fc from 'fast-check'
 import { LIMITS } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
@@ -107,4 +108,11 @@ test('a range that is no range of addresses is refused before anything is run', 
     }
     t.throws(() => createNodeNetwork({ logger: silentLogger }, init), { code: 'CONFIG_INVALID' })
   }
+})
+
+test('a link that went away while it was being removed counts as removed, and nothing else does', (t) => {
+  t.true(saysGone('Cannot find device "sl12"\n'))
+  t.true(saysGone('RTNETLINK answers: No such device\n'))
+  t.false(saysGone('RTNETLINK answers: Operation not permitted\n'))
+  t.false(saysGone(''))
 })

@@ -54,11 +54,16 @@ export async function raiseLink(plan: LinkPlan): Promise<void> {
   })
 }
 
-/** Removes both ends. Idempotent. */
+/** Removes both ends. Idempotent, also when the vserver's end, and so the link, goes away while it is being removed. */
 export async function removeLink(device: string): Promise<void> {
   const result = await runAnyway('ip', ['link', 'del', 'dev', device])
-  if (result.exitCode === 0 || /Cannot find device/.test(result.stderr)) return
+  if (result.exitCode === 0 || saysGone(result.stderr)) return
   throw new SlicenetError('HOST_PROGRAM_FAILED', `ip cannot remove ${device}: ${result.stderr.trim()}`)
+}
+
+/** What ip(8) says of a device that is not there, or that went between its look and its asking. */
+export function saysGone(stderr: string): boolean {
+  return /Cannot find device|RTNETLINK answers: No such device/.test(stderr)
 }
 
 /** Numbers of the links whose host end is in this process's network namespace. */
