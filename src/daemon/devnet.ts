@@ -245,9 +245,8 @@ async function isReady(
     const { delegations, nodesKnown } = await call('status', {}, { signal })
     if (host.roles.includes('node')) return delegations >= agents
     return delegations >= nodes && nodesKnown >= nodes
-  } catch (error) {
+  } catch {
     // Not listening yet, or it knows nobody yet.
-    asSlicenetError(error)
     return false
   }
 }
