@@ -60,10 +60,18 @@ export const ERROR_CODES = {
   TICKET_WRONG_NODE: { exit: 5, retryable: false, hint: 'redeem it at the node that it names' },
   TICKET_WRONG_HOLDER: { exit: 5, retryable: false, hint: 'get a ticket of your own' },
   TICKET_REDEEMED: { exit: 5, retryable: false, hint: 'get a fresh ticket' },
+  TICKET_REVOKED: { exit: 5, retryable: false, hint: 'get a fresh ticket, or ask whoever revoked it' },
+  ISSUER_CHEATED: {
+    exit: 5,
+    retryable: false,
+    hint: 'get tickets of another agent; the proof is published, `slicenet ticket verify-proof` checks it'
+  },
+  PROOF_INVALID: { exit: 5, retryable: false, hint: 'believe nothing of what it claims' },
   TICKET_EXCEEDS_PARENT: { exit: 5, retryable: false, hint: 'nobody will redeem it; tell whoever issued it' },
   OVERBOOKED: { exit: 1, retryable: true, hint: 'try again later, or on other nodes' },
   PORT_TAKEN: { exit: 1, retryable: true, hint: 'ask for another port, or for any' },
   LEASE_NOT_HELD: { exit: 5, retryable: false, hint: 'list your leases; check which key this peer has' },
+  LEASE_NOT_EXTENDED: { exit: 5, retryable: false, hint: 'get a ticket for a later end' },
   LEASE_EXPIRED: { exit: 1, retryable: false, hint: 'make the slice again' },
   // Finding and making slices.
   NO_MATCH: { exit: 3, retryable: true, hint: 'ask for less, or wait for nodes to become free' },

@@ -5,6 +5,15 @@ export const LIMITS = {
   objectDepthMax: 16,
   /** Links of a ticket chain below the node's delegation. */
   chainLinksMax: 8,
+  /** Tickets of earlier delegations that a delegation counts, and surrenders that a lease carries; both fit an object. */
+  countedTicketsMax: 160,
+  surrendersPerLeaseMax: 24,
+  surrenderBytesMax: 512,
+  /** Objects that a proof of fraud rests on, and all of them together; they fit one message. */
+  proofObjectsMax: 250,
+  proofBytesMax: 240 * 1024,
+  /** Objects that a peer remembers to find contradictions among. */
+  watchedObjectsMax: 20_000,
   /** One message of a protocol; larger things travel as streams. */
   messageBytesMax: 256 * 1024,
   /** Adverts in one answer; more are asked for by a cursor. */

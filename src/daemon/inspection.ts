@@ -7,15 +7,12 @@ import { open } from 'node:fs/promises'
 import * as v from 'valibot'
 import { asSlicenetError, SlicenetError, type ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { advertisementObject } from '../ticket/advertisement.ts'
+import { OBJECT_TYPES } from '../ticket/any-object.ts'
 import { chainFault } from '../ticket/chain.ts'
-import { delegationObject, type Delegation } from '../ticket/delegation.ts'
-import { leaseObject } from '../ticket/lease.ts'
+import type { Delegation } from '../ticket/delegation.ts'
 import { principalOfPublicKey } from '../ticket/principal.ts'
-import { redeemObject } from '../ticket/redeem.ts'
-import { refusalObject } from '../ticket/refusal.ts'
-import type { ObjectType, Signed, SignedFields } from '../ticket/signed-object.ts'
-import { ticketObject, type Ticket } from '../ticket/ticket.ts'
+import type { Signed, SignedFields } from '../ticket/signed-object.ts'
+import type { Ticket } from '../ticket/ticket.ts'
 import { decodeCbor } from '../wire/cbor.ts'
 import { byteString, parse } from '../wire/codec.ts'
 import { nativeEd25519 } from '../wire/ed25519.ts'
@@ -42,16 +39,7 @@ export interface Inspection {
 }
 
 const OBJECTS_MAX = LIMITS.chainLinksMax + 1
-
-// oxlint-disable-next-line typescript/no-explicit-any -- types of bodies differ, and only their fields are shown.
-const OBJECT_TYPES: readonly ObjectType<any>[] = [
-  ticketObject,
-  delegationObject,
-  leaseObject,
-  redeemObject,
-  advertisementObject,
-  refusalObject
-]
+const KNOWN = Object.values(OBJECT_TYPES)
 
 /** Throws `NOT_FOUND`, `TOO_LARGE`, and `ENCODING_INVALID` for what holds no signed object at all. */
 export async function inspectFile(path: string, now: number): Promise<Inspection> {
@@ -101,12 +89,12 @@ function inspectEnvelope(bytes: Uint8Array): Found {
   const about = { type, id: payloadId(envelope.payload), signer: signerOf(envelope.signer), body }
   const signature = isSigned(type, envelope) ? 'valid' : 'invalid'
   try {
-    const objectType = OBJECT_TYPES.find((candidate) => candidate.type === type)
+    const objectType = KNOWN.find((known) => known.type === type)
     if (objectType === undefined) {
       verifyEnvelope(type, envelope, nativeEd25519)
       return { shown: { ...about, signature } }
     }
-    return { shown: { ...about, signature }, signed: objectType.open(bytes) as Signed<SignedFields> }
+    return { shown: { ...about, signature }, signed: objectType.open(bytes) }
   } catch (error) {
     const { code, message } = asSlicenetError(error)
     return { shown: { ...about, signature, fault: { code, message } } }

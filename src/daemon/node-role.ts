@@ -122,7 +122,7 @@ export class NodeRole implements Startable {
         logger: logger.child('delegator'),
         callAgent: (agent) => host.caller(agentProtocol, agent)
       },
-      { capacity, shares, termMs: node.delegationTerm, retryMs: DELEGATE_RETRY_MS }
+      { capacity, epoch, shares, termMs: node.delegationTerm, retryMs: DELEGATE_RETRY_MS }
     )
     const topics = [regionTopic(config.region), organisationTopic(config.organisation)]
     const monitor = new ResourceMonitor(
@@ -133,6 +133,7 @@ export class NodeRole implements Startable {
         logger: logger.child('monitor'),
         images: () => this.#imageNames(),
         agents: () => delegator.agents(),
+        delegatedPercent: () => 100,
         multiaddrs: () => host.multiaddrs(),
         publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
       },

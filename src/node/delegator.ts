@@ -37,6 +37,8 @@ export interface DelegatorComponents {
 
 export interface DelegatorInit {
   readonly capacity: Resources
+  /** Of the node's adverts. */
+  readonly epoch: number
   readonly shares: readonly AgentShare[]
   readonly termMs: number
   readonly retryMs: number
@@ -154,6 +156,8 @@ export class Delegator implements Startable {
       notBefore: now - 60_000,
       notAfter: now + this.#init.termMs,
       seq: Math.max(now, (this.#delegations.get(share.agent)?.body.seq ?? 0) + 1),
+      epoch: this.#init.epoch,
+      counts: [],
       ...this.#terms(share)
     }
     return delegationObject.sign(body, key)

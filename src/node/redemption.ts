@@ -223,8 +223,10 @@ export class Redemption {
   #sign(redeem: Signed<Redeem>, { delegation, tickets }: Chain): LeaseRecord {
     const { key, clock } = this.#components
     const leaf = tickets.at(-1)
-    if (leaf === undefined) throw new TypeError('a checked chain has a ticket')
-    const { slice, resources, ports, rights, notAfter, redeemBefore } = leaf.body
+    const slice = leaf?.body.slice
+    if (leaf === undefined || slice === undefined)
+      throw new TypeError('a checked chain ends in a ticket of a slice')
+    const { resources, ports, rights, notAfter, redeemBefore } = leaf.body
     const lease = leaseObject.sign(
       {
         issuer: key.principal,

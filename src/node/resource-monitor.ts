@@ -19,6 +19,8 @@ export interface ResourceMonitorComponents {
   /** Content ids of the images here, by name. */
   readonly images: () => Promise<Readonly<Record<string, string>>>
   readonly agents: () => readonly Principal[]
+  /** What it has delegated at most, of its capacity. */
+  readonly delegatedPercent: () => number
   readonly multiaddrs: () => readonly string[]
   readonly publish: (advert: Signed<Advertisement>) => Promise<void>
 }
@@ -107,6 +109,7 @@ export class ResourceMonitor implements Startable {
         attributes,
         capacity,
         free: manager.free(),
+        delegatedPercent: this.#components.delegatedPercent(),
         images: await images(),
         agents: [...agents()]
       },

@@ -40,6 +40,11 @@ const nodeSchema = v.strictObject({
   capacity: resourcesSchema,
   /** What no lease holds now. */
   free: resourcesSchema,
+  /**
+   * How much of its capacity the node has delegated to all agents together, at most, in percent: above 100 it overbooks
+   * itself, and says so.
+   */
+  delegatedPercent: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100_000)),
   /** Images that it has: content ids by name. */
   images: v.pipe(
     v.record(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9.-]{0,63}$/)), imageIdSchema),

@@ -1,7 +1,7 @@
 /**
  * The chain check of design §3: from the node's own delegation down to the ticket that is redeemed, every link must
- * follow from the one before it and give no more than it had. Pure: signatures were checked when the objects were
- * opened, and the time comes in as an argument.
+ * follow from the one before it and give no more than it had. Pure: signatures are not looked at here, so that a chain
+ * that does not hold together costs none, and the time comes in as an argument.
  */
 import { LIMITS } from '../base/limits.ts'
 import type { Delegation } from './delegation.ts'
@@ -10,13 +10,19 @@ import { formatPortRange, portsWithin } from './ports.ts'
 import type { Principal } from './principal.ts'
 import type { Reason } from './refusal.ts'
 import { resourcesExceeding } from './resources.ts'
-import type { Signed } from './signed-object.ts'
+import type { Identified, Signed } from './signed-object.ts'
 import type { Ticket } from './ticket.ts'
 
 export interface Chain {
   readonly delegation: Signed<Delegation>
   /** From the delegation's holder down; never empty. */
   readonly tickets: readonly Signed<Ticket>[]
+}
+
+/** A chain whose signatures may not have been looked at. */
+export interface ChainLinks {
+  readonly delegation: Identified<Delegation>
+  readonly tickets: readonly Identified<Ticket>[]
 }
 
 /** Who presents a chain, to whom and when. */
@@ -28,7 +34,7 @@ export interface Presentation {
 }
 
 /** The reason to refuse a chain, or `undefined` when every link holds. */
-export function chainFault(chain: Chain, presentation: Presentation): Reason | undefined {
+export function chainFault(chain: ChainLinks, presentation: Presentation): Reason | undefined {
   const { delegation, tickets } = chain
   const leaf = tickets.at(-1)
   if (leaf === undefined) return { code: 'CHAIN_INVALID', message: 'no ticket was presented' }
@@ -40,7 +46,7 @@ export function chainFault(chain: Chain, presentation: Presentation): Reason | u
   )
 }
 
-function rootFault({ delegation, tickets }: Chain, { node }: Presentation): Reason | undefined {
+function rootFault({ delegation, tickets }: ChainLinks, { node }: Presentation): Reason | undefined {
   const wrong = tickets.find((ticket) => ticket.body.node !== node)
   if (wrong !== undefined) {
     return fault('TICKET_WRONG_NODE', `this ticket is for node ${wrong.body.node}, not for ${node}`, wrong)
@@ -59,8 +65,11 @@ function rootFault({ delegation, tickets }: Chain, { node }: Presentation): Reas
   return undefined
 }
 
-function linkFaults(delegation: Signed<Delegation>, tickets: readonly Signed<Ticket>[]): Reason | undefined {
-  let parent: Signed<Delegation> | Signed<Ticket> = delegation
+function linkFaults(
+  delegation: Identified<Delegation>,
+  tickets: readonly Identified<Ticket>[]
+): Reason | undefined {
+  let parent: Identified<Delegation> | Identified<Ticket> = delegation
   for (const ticket of tickets) {
     const found = linkFault(ticket, parent)
     if (found !== undefined) return found
@@ -69,7 +78,11 @@ function linkFaults(delegation: Signed<Delegation>, tickets: readonly Signed<Tic
   return undefined
 }
 
-function linkFault(child: Signed<Ticket>, parent: Signed<Delegation> | Signed<Ticket>): Reason | undefined {
+/** The reason why a ticket does not follow from the link before it. */
+export function linkFault(
+  child: Identified<Ticket>,
+  parent: Identified<Delegation> | Identified<Ticket>
+): Reason | undefined {
   if (child.body.parent !== parent.id) {
     return fault('CHAIN_INVALID', 'a ticket is not cut from the link before it', child)
   }
@@ -83,7 +96,8 @@ function linkFault(child: Signed<Ticket>, parent: Signed<Delegation> | Signed<Ti
   if ('canDelegate' in parent.body && !parent.body.canDelegate) {
     return fault('CHAIN_INVALID', 'a ticket is cut from one that may not be delegated', child)
   }
-  if ('slice' in parent.body && parent.body.slice !== child.body.slice) {
+  const slice = 'slice' in parent.body ? parent.body.slice : undefined
+  if (slice !== undefined && slice !== child.body.slice) {
     return fault('CHAIN_INVALID', 'a ticket is for another slice than the link before it', child)
   }
   return attenuationFault(child, parent)
@@ -91,8 +105,8 @@ function linkFault(child: Signed<Ticket>, parent: Signed<Delegation> | Signed<Ti
 
 /** Amounts, interval, ports and rights may only shrink from link to link. */
 function attenuationFault(
-  child: Signed<Ticket>,
-  parent: Signed<Delegation> | Signed<Ticket>
+  child: Identified<Ticket>,
+  parent: Identified<Delegation> | Identified<Ticket>
 ): Reason | undefined {
   const [resource] = resourcesExceeding(child.body.resources, parent.body.resources)
   if (resource !== undefined) {
@@ -120,12 +134,23 @@ function attenuationFault(
   return undefined
 }
 
-function holderFault(leaf: Signed<Ticket>, { holder }: Presentation): Reason | undefined {
+function holderFault(leaf: Identified<Ticket>, { holder }: Presentation): Reason | undefined {
+  if (leaf.body.slice === undefined) {
+    return fault(
+      'CHAIN_INVALID',
+      'a ticket without a slice is for cutting others from, not for a lease',
+      leaf
+    )
+  }
   if (leaf.body.holder === holder) return undefined
   return fault('TICKET_WRONG_HOLDER', `this ticket is for ${leaf.body.holder}, not for ${holder}`, leaf)
 }
 
-function timeFault(delegation: Signed<Delegation>, leaf: Signed<Ticket>, now: number): Reason | undefined {
+function timeFault(
+  delegation: Identified<Delegation>,
+  leaf: Identified<Ticket>,
+  now: number
+): Reason | undefined {
   if (now >= leaf.body.redeemBefore) {
     return fault(
       'TICKET_EXPIRED',
@@ -153,6 +178,6 @@ function iso(time: number): string {
   return new Date(time).toISOString()
 }
 
-function fault(code: Reason['code'], message: string, evidence: Signed<unknown>): Reason {
+function fault(code: Reason['code'], message: string, evidence: Identified<unknown>): Reason {
   return { code, message, evidence: [evidence.id] }
 }

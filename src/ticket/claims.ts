@@ -3,7 +3,7 @@
  * overbooking limit and a node's admission control rest on. Pure.
  */
 import { overlaps, type Interval } from './interval.ts'
-import { NO_RESOURCES, addResources, type Resources } from './resources.ts'
+import { NO_RESOURCES, addResources, largerResources, type Resources } from './resources.ts'
 
 export interface Claim extends Interval {
   readonly resources: Resources
@@ -22,12 +22,7 @@ export function peakClaimed(claims: readonly Claim[], window: Interval): Resourc
     const sum = relevant
       .filter((claim) => claim.notBefore <= instant && instant < claim.notAfter)
       .reduce((total, claim) => addResources(total, claim.resources), NO_RESOURCES)
-    peak = larger(peak, sum)
+    peak = largerResources(peak, sum)
   }
   return peak
-}
-
-function larger(a: Resources, b: Resources): Resources {
-  const names = Object.keys(a) as (keyof Resources)[]
-  return Object.fromEntries(names.map((name) => [name, Math.max(a[name], b[name])])) as Resources
 }

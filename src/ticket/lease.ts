@@ -1,5 +1,7 @@
 /** Leases: a node's signed word that a slice has a virtual machine on it for a term (paper §2.2, figure 2). */
 import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
+import { byteString } from '../wire/codec.ts'
 import { principalSchema } from './principal.ts'
 import {
   imageIdSchema,
@@ -27,7 +29,15 @@ const schema = v.strictObject({
   /** The epoch of the node's adverts when the lease was made. */
   epoch: amountSchema,
   /** Id of the lease that this one renews. */
-  prev: v.exactOptional(idSchema)
+  prev: v.exactOptional(idSchema),
+  /** Envelopes of the surrenders by which holders before gave these ports up. */
+  released: v.exactOptional(
+    v.pipe(
+      v.array(byteString(1, LIMITS.surrenderBytesMax)),
+      v.minLength(1),
+      v.maxLength(LIMITS.surrendersPerLeaseMax)
+    )
+  )
 })
 
 export type Lease = v.InferOutput<typeof schema>

@@ -1,4 +1,4 @@
-/** Redemptions: the holder's signed demand that a node turn a ticket into a lease. */
+/** Redemptions: the holder's signed demand that a node turn a ticket into a lease, or renew one with it. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { byteString } from '../wire/codec.ts'
@@ -19,6 +19,8 @@ const schema = v.strictObject({
   ...signedEntries,
   /** Id of the last ticket of the chain; through `parent` it names all of it. */
   ticket: idSchema,
+  /** Id of the lease that is to go on with this ticket; absent for a new one. */
+  renews: v.exactOptional(idSchema),
   node: principalSchema,
   /** The same nonce asks for the same lease again; another one is another redemption. */
   nonce: byteString(16, 16),

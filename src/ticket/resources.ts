@@ -54,6 +54,14 @@ export function scaleResources(a: Resources, percent: number): Resources {
   return map((name) => (CAPS.has(name) ? a[name] : Math.floor((a[name] * percent) / 100)))
 }
 
+/** The resources that are consumed, and summed. */
+export const SUMMED_RESOURCES = RESOURCE_NAMES.filter((name) => !CAPS.has(name))
+
+/** Of each resource the larger amount. */
+export function largerResources(a: Resources, b: Resources): Resources {
+  return map((name) => Math.max(a[name], b[name]))
+}
+
 /** The resources of which `a` has more than `b`; empty when `a` fits within `b`. */
 export function resourcesExceeding(a: Resources, b: Resources): ResourceName[] {
   return RESOURCE_NAMES.filter((name) => a[name] > b[name])

@@ -17,13 +17,23 @@ export interface SignedFields extends Interval {
   readonly seq: number
 }
 
-/** A signed object whose signature was checked, with the bytes it came in and its id. */
-export interface Signed<T> {
+/** What an object says, and the name that it has by that. */
+export interface Identified<T> {
   /** CID of the payload. */
   readonly id: string
+  readonly body: T
+}
+
+/** A signed object whose signature was checked, with the bytes it came in and its id. */
+export interface Signed<T> extends Identified<T> {
   /** The envelope. */
   readonly bytes: Uint8Array
-  readonly body: T
+}
+
+/** A well-formed object whose signature nobody has looked at yet: what is cheap to check may be checked first. */
+export interface Unverified<T> extends Identified<T> {
+  /** Throws `SIGNATURE_INVALID`. */
+  verify(ed25519?: Ed25519): Signed<T>
 }
 
 export interface ObjectType<T extends SignedFields> {
@@ -32,6 +42,8 @@ export interface ObjectType<T extends SignedFields> {
   sign(body: T, key: SigningKey): Signed<T>
   /** Checks encoding, fields, interval and signature. Throws `TOO_LARGE`, `ENCODING_INVALID`, `SIGNATURE_INVALID`. */
   open(bytes: Uint8Array, ed25519?: Ed25519): Signed<T>
+  /** Does what `open` does but for the signature. Throws `TOO_LARGE`, `ENCODING_INVALID`, `SIGNATURE_INVALID`. */
+  decode(bytes: Uint8Array): Unverified<T>
 }
 
 export const timeSchema = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(8_640_000_000_000_000))
@@ -62,6 +74,22 @@ export function defineObject<T extends SignedFields>(type: string, schema: Schem
       v.check(({ body }) => body.notBefore < body.notAfter, 'notAfter must come after notBefore')
     )
   )
+  const decode = (bytes: Uint8Array): Unverified<T> => {
+    const envelope = decodeEnvelope(bytes)
+    const { body } = codec.decode(envelope.payload)
+    if (principalOfPublicKey(envelope.signer) !== body.issuer) {
+      throw new SlicenetError('SIGNATURE_INVALID', `this ${type} is not signed by the issuer it names`)
+    }
+    const id = payloadId(envelope.payload)
+    return {
+      id,
+      body,
+      verify(ed25519 = nativeEd25519) {
+        verifyEnvelope(type, envelope, ed25519)
+        return { id, bytes, body }
+      }
+    }
+  }
   return {
     type,
     sign(body, key) {
@@ -71,14 +99,7 @@ export function defineObject<T extends SignedFields>(type: string, schema: Schem
       codec.decode(payload)
       return { id: payloadId(payload), bytes: seal(type, payload, key.seed, portableEd25519), body }
     },
-    open(bytes, ed25519 = nativeEd25519) {
-      const envelope = decodeEnvelope(bytes)
-      const { body } = codec.decode(envelope.payload)
-      if (principalOfPublicKey(envelope.signer) !== body.issuer) {
-        throw new SlicenetError('SIGNATURE_INVALID', `this ${type} is not signed by the issuer it names`)
-      }
-      verifyEnvelope(type, envelope, ed25519)
-      return { id: payloadId(envelope.payload), bytes, body }
-    }
+    open: (bytes, ed25519) => decode(bytes).verify(ed25519),
+    decode
   }
 }

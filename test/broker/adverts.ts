@@ -18,6 +18,7 @@ export function advertBody(changes: Partial<NodeAdvertisement> = {}): NodeAdvert
     multiaddrs: [],
     attributes: { region: 'eu' },
     capacity: amounts(10),
+    delegatedPercent: 100,
     free: amounts(5),
     images: { debian: IMAGE },
     agents: [],

@@ -26,7 +26,9 @@ export const delegation = delegationObject.sign(
     ports: [{ protocol: 'tcp', first: 9000, last: 9100 }],
     rights: [],
     overbookPercent: 100,
-    maxDepth: 1
+    maxDepth: 1,
+    epoch: 1,
+    counts: []
   },
   nodeKey
 )

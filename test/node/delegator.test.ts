@@ -46,7 +46,7 @@ async function start(
     }) as unknown as Caller<typeof agentProtocol.methods>
   const delegator = new Delegator(
     { key, store, clock, logger: silentLogger, callAgent },
-    { capacity: amounts(10), shares, termMs: 2 * HOUR, retryMs: 1000 }
+    { capacity: amounts(10), epoch: 1, shares, termMs: 2 * HOUR, retryMs: 1000 }
   )
   await delegator.start()
   await clock.advance(1)

@@ -20,6 +20,7 @@ test('adverts say what is free: now and then, and soon after a change', async (t
       logger: silentLogger,
       images: async () => ({ debian: `sha256:${'ab'.repeat(32)}` }),
       agents: () => [agent.principal],
+      delegatedPercent: () => 100,
       multiaddrs: () => [],
       publish: async ({ body }) => void (body.role === 'node' && adverts.push(body))
     },

@@ -47,6 +47,8 @@ export function delegate(
       rights: [],
       overbookPercent: 100,
       maxDepth: 3,
+      epoch: 1,
+      counts: [],
       ...changes
     },
     node

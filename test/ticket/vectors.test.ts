@@ -2,12 +2,10 @@ import { readFileSync } from 'node:fs'
 import test from 'ava'
 import nacl from 'tweetnacl'
 import { SlicenetError, type ErrorCode } from '../../src/base/errors.ts'
-import { advertisementObject } from '../../src/ticket/advertisement.ts'
+import { OBJECT_TYPES } from '../../src/ticket/any-object.ts'
 import { chainFault } from '../../src/ticket/chain.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
-import { leaseObject } from '../../src/ticket/lease.ts'
-import { redeemObject } from '../../src/ticket/redeem.ts'
-import { refusalObject } from '../../src/ticket/refusal.ts'
+import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'
 import { encodeCbor } from '../../src/wire/cbor.ts'
 import { nativeEd25519, portableEd25519 } from '../../src/wire/ed25519.ts'
@@ -56,16 +54,7 @@ function bodyJson(body: unknown): unknown {
   )
 }
 
-const objects = [
-  advertisementObject,
-  delegationObject,
-  ticketObject,
-  redeemObject,
-  leaseObject,
-  refusalObject
-] as const
-
-for (const object of objects) {
+for (const object of Object.values(OBJECT_TYPES) as ObjectType<SignedFields>[]) {
   const cases = casesOf(object.type) as readonly ObjectCase[]
   for (const one of cases) {
     test(`${object.type}, ${one.name}: ${one.valid ? 'opens' : `is refused as ${one.code}`}`, (t) => {

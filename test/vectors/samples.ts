@@ -2,12 +2,15 @@
 import { randomBytes } from 'node:crypto'
 import { advertisementObject, type Advertisement } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
+import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
 import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import type { SigningKey } from '../../src/ticket/principal.ts'
 import { redeemObject } from '../../src/ticket/redeem.ts'
 import { refusalObject } from '../../src/ticket/refusal.ts'
 import { NO_RESOURCES, type Resources } from '../../src/ticket/resources.ts'
 import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
+import { revocationObject } from '../../src/ticket/revocation.ts'
+import { surrenderObject, type Surrender } from '../../src/ticket/surrender.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'
 import { HOUR, IMAGE, NOW, amounts, delegate, demand, issue, makeKey } from '../ticket/fixtures.ts'
 
@@ -37,6 +40,15 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
   const delegation = delegate(node, agent)
   const ticket = issue(delegation, agent, holder)
   const redeem = demand(ticket, holder)
+  const { slice: _any, ...wholesale } = ticket.body
+  const revocation = {
+    issuer: agent.principal,
+    notBefore: NOW,
+    notAfter: NOW + HOUR,
+    seq: 1,
+    node: node.principal,
+    target: { id: ticket.id }
+  }
   return {
     advertisement: adverts(node, agent),
     delegation: [
@@ -52,7 +64,8 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
           ports: (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({ protocol, first: 1, last: 65_535 })),
           rights: ['raw-socket'] as const,
           overbookPercent: 1000,
-          maxDepth: 8
+          maxDepth: 8,
+          counts: [ticket.id]
         },
         node
       )
@@ -73,16 +86,18 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
           seq: 0
         },
         agent
-      )
+      ),
+      sample(ticketObject, 'wholesale', 'for no slice yet, for another agent to cut from', wholesale, agent)
     ],
     redeem: [
       sample(redeemObject, 'ordinary', 'no keys', redeem.body, holder),
       sample(
         redeemObject,
-        'with keys',
-        'a nonce of chance and a line of authorized_keys',
+        'with keys, of a renewal',
+        'a nonce of chance, a line of authorized_keys, the lease that is to be renewed',
         {
           ...redeem.body,
+          renews: ticket.id,
           nonce: new Uint8Array(randomBytes(16)),
           keys: ['ssh-ed25519 AAAA someone@example']
         },
@@ -90,6 +105,36 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
       )
     ],
     lease: leases(ticket.id, node, holder),
+    surrender: [
+      sample(surrenderObject, 'ordinary', 'gives a lease up', surrenderOf(ticket.id, node, holder), holder)
+    ],
+    revocation: [
+      sample(revocationObject, 'of one', 'takes one ticket back', revocation, agent),
+      sample(
+        revocationObject,
+        'of all before',
+        'takes back every ticket of an issuer below a sequence number, signed by the node',
+        { ...revocation, issuer: node.principal, target: { issuer: agent.principal, beforeSeq: 24 } },
+        node
+      )
+    ],
+    'fraud-proof': [
+      sample(
+        fraudProofObject,
+        'ordinary',
+        'names kind, accused and evidence',
+        {
+          issuer: holder.principal,
+          notBefore: NOW,
+          notAfter: NOW + HOUR,
+          seq: 1,
+          kind: 'over-issued' as const,
+          accused: agent.principal,
+          evidence: [delegation.id, ticket.id]
+        },
+        holder
+      )
+    ],
     refusal: [
       sample(
         refusalObject,
@@ -153,6 +198,7 @@ function adverts(node: SigningKey, agent: SigningKey): Sample[] {
     role: 'node',
     capacity: WIDE,
     free: amounts(1),
+    delegatedPercent: 100,
     images: { debian: IMAGE },
     agents: [agent.principal]
   }
@@ -168,6 +214,11 @@ function adverts(node: SigningKey, agent: SigningKey): Sample[] {
     sample(advertisementObject, 'of a node', 'integers of every width', ofNode, node),
     sample(advertisementObject, 'of an agent', 'the other role', ofAgent, agent)
   ]
+}
+
+function surrenderOf(lease: string, node: SigningKey, holder: SigningKey): Surrender {
+  const term = { notBefore: NOW, notAfter: NOW + HOUR }
+  return { issuer: holder.principal, ...term, seq: 1, node: node.principal, lease, vserver: 'v-1' }
 }
 
 function leases(ticket: string, node: SigningKey, holder: SigningKey): Sample[] {
@@ -188,6 +239,7 @@ function leases(ticket: string, node: SigningKey, holder: SigningKey): Sample[] 
     epoch: 1
   }
   const first = leaseObject.sign(body, node)
+  const released = surrenderObject.sign(surrenderOf(first.id, node, holder), holder)
   return [
     sample(leaseObject, 'ordinary', 'as a node gives it', body, node),
     sample(
@@ -195,6 +247,13 @@ function leases(ticket: string, node: SigningKey, holder: SigningKey): Sample[] 
       'renewal',
       'names the lease that it renews',
       { ...body, seq: 2, address: '2001:db8::1', prev: first.id },
+      node
+    ),
+    sample(
+      leaseObject,
+      'of released ports',
+      'carries the surrender of the lease that had its ports before',
+      { ...body, seq: 3, vserver: 'v-2', released: [released.bytes] },
       node
     )
   ]

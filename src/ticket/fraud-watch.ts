@@ -1,0 +1,191 @@
+/**
+ * Watches the signed objects that pass through a peer for any that contradict each other. Remembers a bounded number
+ * of them, in memory; pure but for that.
+ */
+import { LIMITS } from '../base/limits.ts'
+import type { NodeAdvertisement } from './advertisement.ts'
+import type { AnyObject } from './any-object.ts'
+import type { Delegation } from './delegation.ts'
+import {
+  countsUnder,
+  equivocation,
+  overDelegated,
+  overIssued,
+  portLeasedTwice,
+  sequencePlace,
+  type Finding,
+  type Parent
+} from './fraud.ts'
+import type { Lease } from './lease.ts'
+import type { Signed } from './signed-object.ts'
+import type { Ticket } from './ticket.ts'
+
+export class FraudWatch {
+  readonly #objectsMax: number
+  /** By id, in the order in which they came. */
+  readonly #objects = new Map<string, AnyObject>()
+  readonly #bySequence = new Map<string, AnyObject>()
+  /** Ids of what belongs together: tickets by parent, delegations that count a ticket, what a node signed. */
+  readonly #groups = new Map<string, Set<string>>()
+  /** What was found already: once is enough. */
+  readonly #found = new Set<string>()
+
+  constructor(init: { readonly objectsMax?: number } = {}) {
+    this.#objectsMax = init.objectsMax ?? LIMITS.watchedObjectsMax
+  }
+
+  /**
+   * Takes an object whose signature was checked; gives what it and those before it prove. Of each principal a kind is
+   * told once. Where there is no room the oldest are forgotten.
+   */
+  observe(one: AnyObject): readonly Finding[] {
+    if (this.#objects.has(one.object.id)) return []
+    const place = sequencePlace(one)
+    const rival = place === undefined ? undefined : this.#bySequence.get(place)
+    const findings = [rival && equivocation(rival, one), this.#keep(one) && this.#judge(one)]
+    return findings
+      .filter((finding) => finding !== undefined && finding !== false)
+      .filter((finding) => this.#isNew(finding))
+  }
+
+  #judge(one: AnyObject): Finding | undefined {
+    switch (one.type) {
+      case 'ticket':
+        return this.#judgeTicket(one.object)
+      case 'delegation':
+        return this.#judgeParent(one.object) ?? this.#judgeNode(one.object.body.issuer)
+      case 'advertisement':
+        return this.#judgeNode(one.object.body.issuer)
+      case 'lease':
+        return this.#judgeLease(one.object)
+      default:
+        return undefined
+    }
+  }
+
+  #judgeTicket(ticket: Signed<Ticket>): Finding | undefined {
+    const parents = [ticket.body.parent, ...this.#group(countedKey(ticket.id))]
+    for (const id of parents) {
+      const parent = this.#objects.get(id)
+      if (parent?.type !== 'delegation' && parent?.type !== 'ticket') continue
+      const found = this.#judgeParent(parent.object, ticket)
+      if (found !== undefined) return found
+    }
+    return this.#judgeParent(ticket)
+  }
+
+  /** With `added`, only what that one can have to do with. */
+  #judgeParent(parent: Parent, added?: Signed<Ticket>): Finding | undefined {
+    const ids = new Set(this.#group(childKey(parent.id)))
+    if ('counts' in parent.body) for (const id of parent.body.counts) ids.add(id)
+    const tickets = [...ids].flatMap((id) => {
+      const one = this.#objects.get(id)
+      return one?.type === 'ticket' && countsUnder(one.object, parent) ? [one.object] : []
+    })
+    if (tickets.length === 0) return undefined
+    const near = (ticket: Signed<Ticket>): boolean =>
+      added === undefined ||
+      (ticket.body.notBefore < added.body.notAfter && added.body.notBefore < ticket.body.notAfter)
+    return overIssued(parent, tickets.filter(near))
+  }
+
+  #judgeNode(node: string): Finding | undefined {
+    const signed = this.#group(nodeKey(node)).flatMap((id) => this.#objects.get(id) ?? [])
+    const delegations = signed.flatMap((one): Signed<Delegation>[] =>
+      one.type === 'delegation' ? [one.object] : []
+    )
+    for (const { type, object } of signed) {
+      if (type !== 'advertisement' || object.body.role !== 'node') continue
+      const advert: Signed<NodeAdvertisement> = { ...object, body: object.body }
+      const found = overDelegated(advert, delegations)
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  #judgeLease(lease: Signed<Lease>): Finding | undefined {
+    for (const id of this.#group(leaseKey(lease.body.issuer))) {
+      const other = this.#objects.get(id)
+      const found = other?.type === 'lease' ? portLeasedTwice(other.object, lease) : undefined
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  #isNew({ kind, accused }: Finding): boolean {
+    const name = `${kind} ${accused}`
+    if (this.#found.has(name)) return false
+    // A bound like the objects' own: whoever signs so many frauds is known by then.
+    if (this.#found.size < this.#objectsMax) this.#found.add(name)
+    return true
+  }
+
+  /** Gives whether it is of a type that anything is found among. */
+  #keep(one: AnyObject): boolean {
+    const keys = keysOf(one)
+    if (keys === undefined) return false
+    this.#makeRoom()
+    const { id } = one.object
+    this.#objects.set(id, one)
+    const place = sequencePlace(one)
+    if (place !== undefined && !this.#bySequence.has(place)) this.#bySequence.set(place, one)
+    for (const key of keys) {
+      const group = this.#groups.get(key) ?? new Set<string>()
+      this.#groups.set(key, group.add(id))
+    }
+    // One advert a node is enough, the newest.
+    if (one.type === 'advertisement') this.#dropOlderAdverts(one.object)
+    return true
+  }
+
+  #dropOlderAdverts(newest: Signed<{ readonly issuer: string; readonly seq: number }>): void {
+    for (const id of this.#group(nodeKey(newest.body.issuer))) {
+      const other = this.#objects.get(id)
+      if (other?.type === 'advertisement' && other.object.body.seq < newest.body.seq) this.#drop(other)
+    }
+  }
+
+  #makeRoom(): void {
+    for (const oldest of this.#objects.values()) {
+      if (this.#objects.size < this.#objectsMax) return
+      this.#drop(oldest)
+    }
+  }
+
+  #drop(one: AnyObject): void {
+    const { id } = one.object
+    this.#objects.delete(id)
+    const place = sequencePlace(one)
+    if (place !== undefined && this.#bySequence.get(place)?.object.id === id) this.#bySequence.delete(place)
+    for (const key of keysOf(one) ?? []) {
+      const group = this.#groups.get(key)
+      group?.delete(id)
+      if (group?.size === 0) this.#groups.delete(key)
+    }
+  }
+
+  #group(key: string): string[] {
+    return [...(this.#groups.get(key) ?? [])]
+  }
+}
+
+const childKey = (parent: string): string => `child ${parent}`
+const countedKey = (ticket: string): string => `counted ${ticket}`
+const nodeKey = (node: string): string => `node ${node}`
+const leaseKey = (node: string): string => `lease ${node}`
+
+/** The groups that an object belongs to; `undefined` for what is not watched. */
+function keysOf({ type, object }: AnyObject): string[] | undefined {
+  switch (type) {
+    case 'ticket':
+      return [childKey(object.body.parent)]
+    case 'delegation':
+      return [nodeKey(object.body.issuer), ...object.body.counts.map(countedKey)]
+    case 'advertisement':
+      return object.body.role === 'node' ? [nodeKey(object.body.issuer)] : undefined
+    case 'lease':
+      return [leaseKey(object.body.issuer)]
+    default:
+      return undefined
+  }
+}
