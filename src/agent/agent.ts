@@ -285,7 +285,7 @@ export class Agent implements Startable {
       'settleTickets',
       { tickets: batch.map((ticket) => ticket.bytes), cancel },
       // One node that never answers must not keep the tickets of all others counted.
-      { signal: within(this.#init.callMs ?? CALL_MS, signal) }
+      { signal: within(this.#components.clock, this.#init.callMs ?? CALL_MS, signal) }
     )
     await this.#drop(
       batch.filter((_ticket, index) => states[index] === 'lapsed' || states[index] === 'ended')

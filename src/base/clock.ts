@@ -11,6 +11,8 @@ export interface Clock {
   monotonic(): number
   /** Resolves after `ms`; rejects with the signal's reason when aborted. */
   sleep(ms: number, options?: { readonly signal?: AbortSignal }): Promise<void>
+  /** Aborts with a `TimeoutError` after `ms`; keeps no process alive. */
+  timeout(ms: number): AbortSignal
 }
 
 export const systemClock: Clock = {
@@ -24,5 +26,6 @@ export const systemClock: Clock = {
       options.signal?.throwIfAborted()
       throw error
     }
-  }
+  },
+  timeout: (ms) => AbortSignal.timeout(ms)
 }

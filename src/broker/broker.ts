@@ -140,7 +140,7 @@ export class Broker {
         try {
           for (const batch of batches(ofAgent)) {
             const tickets = batch.map(({ ticket }) => ticket.id)
-            const signal = within(this.#callMs)
+            const signal = within(this.#components.clock, this.#callMs)
             await this.#components.callAgent(agent)('releaseTickets', { tickets }, { signal })
           }
         } catch (error) {
@@ -161,7 +161,7 @@ export class Broker {
             'getAds',
             {},
             {
-              signal: within(this.#callMs, signal),
+              signal: within(this.#components.clock, this.#callMs, signal),
               onItem({ advert, available, until }) {
                 const node = advertisementObject.open(advert).body.issuer
                 offers.get(node)?.set(agent, { agent, available, until })
@@ -212,7 +212,7 @@ export class Broker {
     const { grants } = await this.#components.callAgent(agent)(
       'getTickets',
       { slice, requests },
-      { signal: within(this.#callMs, signal) }
+      { signal: within(this.#components.clock, this.#callMs, signal) }
     )
     return assignments.flatMap((assignment, index) => {
       try {

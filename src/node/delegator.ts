@@ -107,7 +107,7 @@ export class Delegator implements Startable {
   }
 
   async #delegateTo(share: AgentShare, signal: AbortSignal): Promise<void> {
-    const { store, callAgent, logger } = this.#components
+    const { store, clock, callAgent, logger } = this.#components
     const known = this.#delegations.get(share.agent)
     const delegation = known !== undefined && this.#isFresh(known, share) ? known : this.#sign(share)
     if (delegation !== known) {
@@ -118,7 +118,7 @@ export class Delegator implements Startable {
     await callAgent(share.agent)(
       'delegate',
       { delegation: delegation.bytes },
-      { signal: within(CALL_MS, signal) }
+      { signal: within(clock, CALL_MS, signal) }
     )
     if (known !== undefined) this.#taken.delete(known.id)
     this.#taken.add(delegation.id)

@@ -1,4 +1,5 @@
 /** What a service manager says to the nodes of its slices: redeem, give up, upload, launch, status. */
+import type { Clock } from '../base/clock.ts'
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import { within } from '../base/time-limit.ts'
 import type { Caller } from '../protocol/method.ts'
@@ -23,11 +24,18 @@ const REDEEM_TRIES = 2
 /** A refusal is signed by its node, and says that nothing is held there for the ticket. */
 export type RedeemOutcome = { readonly lease: Signed<Lease> } | { readonly refused: SlicenetError }
 
+export interface MemberCallsComponents {
+  readonly callNode: CallNode
+  readonly clock: Clock
+}
+
 export class MemberCalls {
   readonly #callNode: CallNode
+  readonly #clock: Clock
 
-  constructor(callNode: CallNode) {
+  constructor({ callNode, clock }: MemberCallsComponents) {
     this.#callNode = callNode
+    this.#clock = clock
   }
 
   /** Throws when it is not known whether the node did what it was asked, whatever the reason. */
@@ -38,7 +46,7 @@ export class MemberCalls {
       try {
         const params = { redeem: member.redeem, delegation, tickets }
         const reply = await this.#callNode(member.node)('newLease', params, {
-          signal: within(REDEEM_MS, signal)
+          signal: within(this.#clock, REDEEM_MS, signal)
         })
         if (reply.refusal !== undefined) return { refused: openRefusal(reply.refusal, member) }
         return { lease: openLease(reply.lease, member) }
@@ -58,7 +66,9 @@ export class MemberCalls {
     if (lease === undefined) return
     try {
       const params = { lease: lease.id }
-      await this.#callNode(member.node)('deleteLease', params, { signal: within(CALL_MS, signal) })
+      await this.#callNode(member.node)('deleteLease', params, {
+        signal: within(this.#clock, CALL_MS, signal)
+      })
     } catch (error) {
       if (!isGone(error)) throw error
     }
@@ -70,7 +80,7 @@ export class MemberCalls {
   ): Promise<Signed<Lease> | undefined> {
     const params = { tickets: [member.ticket.bytes], cancel: true }
     const { states } = await this.#callNode(member.node)('settleTickets', params, {
-      signal: within(CALL_MS, signal)
+      signal: within(this.#clock, CALL_MS, signal)
     })
     if (states[0] === 'lapsed' || states[0] === 'ended') return undefined
     // The reply to an earlier demand was lost: the same demand gets the same lease.
@@ -85,7 +95,7 @@ export class MemberCalls {
       await this.#callNode(member.node)(
         'upload',
         { lease, files: [file] },
-        { signal: within(CALL_MS, signal) }
+        { signal: within(this.#clock, CALL_MS, signal) }
       )
     }
   }
@@ -99,11 +109,11 @@ export class MemberCalls {
     const lease = leaseIdOf(member)
     const call = this.#callNode(member.node)
     try {
-      await call('launch', { lease, program }, { signal: within(CALL_MS, signal) })
+      await call('launch', { lease, program }, { signal: within(this.#clock, CALL_MS, signal) })
     } catch (error) {
       // A node that has too much to do says the same.
       if (asSlicenetError(error).code !== 'BUSY') throw error
-      const { state } = await call('status', { lease }, { signal: within(CALL_MS, signal) })
+      const { state } = await call('status', { lease }, { signal: within(this.#clock, CALL_MS, signal) })
       if (state !== 'running') throw error
     }
   }
@@ -119,7 +129,7 @@ export class MemberCalls {
     try {
       const params = { lease: member.lease.id, usage: false }
       const status = await this.#callNode(member.node)('status', params, {
-        signal: within(STATUS_MS, signal)
+        signal: within(this.#clock, STATUS_MS, signal)
       })
       return { state: status.state, ...(status.exitCode === undefined ? {} : { exitCode: status.exitCode }) }
     } catch (thrown) {

@@ -48,7 +48,7 @@ export class ServiceManager implements Startable {
   constructor(components: ServiceManagerComponents, init: ServiceManagerInit) {
     this.#components = components
     this.#init = init
-    this.#calls = new MemberCalls(components.callNode)
+    this.#calls = new MemberCalls(components)
   }
 
   /** Reads what was begun and goes on with it in the background. */

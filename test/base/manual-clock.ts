@@ -40,6 +40,11 @@ export class ManualClock implements Clock {
     })
   }
 
+  /** In real time: a test that waits for a party that never answers does not turn the clock for it. */
+  timeout(ms: number): AbortSignal {
+    return AbortSignal.timeout(ms)
+  }
+
   /** What an administrator does: the wall clock jumps, the monotonic one does not. */
   setWall(wall: number): void {
     this.#wall = wall

@@ -13,6 +13,7 @@ function steppedClock(): Clock & { step(ms: number): void } {
     now: () => start + passed,
     monotonic: () => passed,
     sleep: async () => Promise.reject(new Error('nobody sleeps here')),
+    timeout: (ms) => AbortSignal.timeout(ms),
     step: (ms) => {
       passed += ms
     }

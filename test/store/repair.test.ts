@@ -1,6 +1,7 @@
 import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
+import type { Clock } from '../../src/base/clock.ts'
 import { checkStore } from '../../src/store/check-store.ts'
 import type { DamageKind } from '../../src/store/damage.ts'
 import { RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from '../../src/store/record.ts'
@@ -8,7 +9,12 @@ import { repairStore } from '../../src/store/repair-store.ts'
 import { copyOf, flipBit, makeStore, row, rowsOf, segmentsOf, startedStore, upTo } from './directory.ts'
 
 const RECORD_BYTES = RECORD_HEADER_BYTES + 21
-const clock = { now: () => Date.UTC(2026, 10, 23), monotonic: () => 0, sleep: async () => {} }
+const clock: Clock = {
+  now: () => Date.UTC(2026, 10, 23),
+  monotonic: () => 0,
+  sleep: async () => {},
+  timeout: (ms) => AbortSignal.timeout(ms)
+}
 
 test('a repair leaves a sound store alone', async (t) => {
   const directory = await makeStore(t, { records: 3 })
