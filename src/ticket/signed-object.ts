@@ -5,7 +5,7 @@
 import * as v from 'valibot'
 import { SlicenetError } from '../base/errors.ts'
 import { cborCodec, type Schema } from '../wire/codec.ts'
-import { nativeEd25519, portableEd25519, type Ed25519 } from '../wire/ed25519.ts'
+import { nativeEd25519, type Ed25519 } from '../wire/ed25519.ts'
 import { decodeEnvelope, payloadId, seal, verifyEnvelope } from '../wire/envelope.ts'
 import { principalOfPublicKey, principalSchema, type Principal, type SigningKey } from './principal.ts'
 import type { Interval } from './interval.ts'
@@ -38,7 +38,7 @@ export interface Unverified<T> extends Identified<T> {
 
 export interface ObjectType<T extends SignedFields> {
   readonly type: string
-  /** Signs with tweetnacl, the reference. Throws `TypeError` if the issuer is not the signer. */
+  /** Signs with node:crypto. Throws `TypeError` if the issuer is not the signer. */
   sign(body: T, key: SigningKey): Signed<T>
   /** Checks encoding, fields, interval and signature. Throws `TOO_LARGE`, `ENCODING_INVALID`, `SIGNATURE_INVALID`. */
   open(bytes: Uint8Array, ed25519?: Ed25519): Signed<T>
@@ -97,7 +97,7 @@ export function defineObject<T extends SignedFields>(type: string, schema: Schem
       const payload = codec.encode({ type, version: VERSION, body })
       // What this peer could not open, it must not sign.
       codec.decode(payload)
-      return { id: payloadId(payload), bytes: seal(type, payload, key.seed, portableEd25519), body }
+      return { id: payloadId(payload), bytes: seal(type, payload, key.seed, nativeEd25519), body }
     },
     open: (bytes, ed25519) => decode(bytes).verify(ed25519),
     decode

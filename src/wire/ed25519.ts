@@ -1,6 +1,6 @@
 /**
- * Ed25519 twice, under one contract suite: tweetnacl, the portable reference, and node:crypto, some hundred times
- * faster. They make the same bytes. Libraries disagree on malleable signatures and small-order points (tweetnacl
+ * Ed25519 twice, under one contract suite: node:crypto, with which peers sign and verify, and tweetnacl, the portable
+ * reference that it is held against, some hundred times slower. They make the same bytes. Libraries disagree on malleable signatures and small-order points (tweetnacl
  * accepts S + L), so this module itself refuses those first and every peer gives the same answer.
  */
 import { createPrivateKey, createPublicKey, sign, verify, type KeyObject } from 'node:crypto'
