@@ -22,7 +22,7 @@ export type ResourceName = (typeof RESOURCE_NAMES)[number]
 export type Resources = Readonly<Record<ResourceName, number>>
 
 /** Caps are not consumed: two vservers may both be allowed the whole of an idle core. */
-const CAPS: ReadonlySet<ResourceName> = new Set(['cpuMillisMax', 'egressBpsMax'])
+export const CAPS: ReadonlySet<ResourceName> = new Set(['cpuMillisMax', 'egressBpsMax'])
 
 export const NO_RESOURCES: Resources = {
   cpuMillis: 0,
