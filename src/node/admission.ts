@@ -4,37 +4,24 @@
  * many tickets were cut from it (design §3, SHARP). Pure.
  */
 import type { Chain } from '../ticket/chain.ts'
-import { peakClaimed } from '../ticket/claims.ts'
-import { overlaps } from '../ticket/interval.ts'
 import type { Interval } from '../ticket/interval.ts'
-import { formatPortRange, portsOverlap, type PortRange } from '../ticket/ports.ts'
-import type { Principal } from '../ticket/principal.ts'
+import { formatPortRange, type PortRange } from '../ticket/ports.ts'
 import type { Reason } from '../ticket/refusal.ts'
 import { addResources, resourcesExceeding, scaleResources, type Resources } from '../ticket/resources.ts'
+import type { Leased } from './leased.ts'
 
 /** As many ids as a refusal holds. */
 const EVIDENCE_MAX = 16
 
-/** What a lease takes of its node, and for how long. */
+/** What is asked of the node, and for how long. */
 export interface Demand extends Interval {
   readonly resources: Resources
   readonly ports: readonly PortRange[]
 }
 
-/** What a lease takes, and of which links of which agent's chain. */
-export interface LeasedDemand extends Demand {
-  readonly agent: Principal
-  /** Ids of the tickets of its chain, the redeemed one last. */
-  readonly tickets: readonly string[]
-}
-
 /** The reason to refuse `wanted` beside what is leased, or `undefined` when it fits. */
-export function admissionFault(
-  wanted: Demand,
-  leased: readonly Demand[],
-  capacity: Resources
-): Reason | undefined {
-  const total = addResources(peakClaimed(leased, wanted), wanted.resources)
+export function admissionFault(wanted: Demand, leased: Leased, capacity: Resources): Reason | undefined {
+  const total = addResources(leased.peak(wanted), wanted.resources)
   const [short] = resourcesExceeding(total, capacity)
   if (short !== undefined) {
     return {
@@ -42,9 +29,7 @@ export function admissionFault(
       message: `${short}: ${total[short]} would be leased of the ${capacity[short]} that the node has`
     }
   }
-  const port = wanted.ports.find((range) =>
-    leased.some((lease) => overlaps(lease, wanted) && portsOverlap([range], lease.ports))
-  )
+  const port = leased.conflict(wanted.ports, wanted)
   if (port !== undefined) return { code: 'PORT_TAKEN', message: `${formatPortRange(port)} is leased already` }
   return undefined
 }
@@ -56,29 +41,25 @@ export function admissionFault(
 export function overdrawnFault(
   { delegation, tickets }: Chain,
   wanted: Demand,
-  leased: readonly LeasedDemand[]
+  leased: Leased
 ): Reason | undefined {
-  const among = (others: readonly LeasedDemand[], limit: Resources): string | undefined => {
-    const total = addResources(peakClaimed(others, wanted), wanted.resources)
+  const beside = (others: Resources, limit: Resources): string | undefined => {
+    const total = addResources(others, wanted.resources)
     const [resource] = resourcesExceeding(total, limit)
     return resource && `${resource}: ${total[resource]} would be leased of ${limit[resource]}`
   }
-  for (const ticket of tickets) {
-    const under = leased.filter((lease) => lease.tickets.includes(ticket.id))
-    const excess = among(under, ticket.body.resources)
+  for (const { id, body } of tickets) {
+    const excess = beside(leased.peakUnder(id, wanted), body.resources)
     if (excess === undefined) continue
     const message = `with the tickets cut from one, ${excess}`
-    return { code: 'TICKET_EXCEEDS_PARENT', message, evidence: evidence(ticket.id, under) }
+    const evidence = [id, ...leased.redeemedUnder(id, EVIDENCE_MAX - 1)]
+    return { code: 'TICKET_EXCEEDS_PARENT', message, evidence }
   }
   const { holder, resources, overbookPercent } = delegation.body
-  const ofAgent = leased.filter(({ agent }) => agent === holder)
-  const excess = among(ofAgent, scaleResources(resources, overbookPercent))
+  const excess = beside(leased.peakOfAgent(holder, wanted), scaleResources(resources, overbookPercent))
   if (excess === undefined) return undefined
   // No proof of guilt: a clock that runs ahead counts a ticket as over that this node does not.
   const message = `of what agent ${holder} may issue, ${excess}`
-  return { code: 'OVERBOOKED', message, evidence: evidence(delegation.id, ofAgent) }
-}
-
-function evidence(link: string, leased: readonly LeasedDemand[]): string[] {
-  return [link, ...leased.flatMap(({ tickets }) => tickets.at(-1) ?? [])].slice(0, EVIDENCE_MAX)
+  const evidence = [delegation.id, ...leased.redeemedOfAgent(holder, EVIDENCE_MAX - 1)]
+  return { code: 'OVERBOOKED', message, evidence }
 }

@@ -13,7 +13,7 @@ import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { sshKeysSchema } from '../ticket/redeem.ts'
 import { byteString, cborCodec } from '../wire/codec.ts'
 import type { Entry, Store } from '../store/store.ts'
-import type { LeasedDemand } from './admission.ts'
+import { Leased } from './leased.ts'
 import type { SteadyClock } from './steady-clock.ts'
 
 /**
@@ -59,6 +59,8 @@ const STATE = 'node-state'
 const HIGH_WATER = 'high-water'
 
 export class LeaseTable {
+  /** What the leases that hold resources take. */
+  readonly leased = new Leased()
   readonly #store: Store
   readonly #byTicket = new Map<string, LeaseRecord>()
   readonly #ticketOfLease = new Map<string, string>()
@@ -100,17 +102,7 @@ export class LeaseTable {
 
   /** Those that hold resources now. */
   holding(): LeaseRecord[] {
-    return this.all().filter(({ state }) => state !== 'ended')
-  }
-
-  /**
-   * What leases take at `now` and later. One whose term is over goes on taking it until its virtual machine is gone.
-   */
-  demands(now: number): LeasedDemand[] {
-    return this.holding().map(({ lease: { body }, agent, tickets }) => {
-      const { notBefore, resources, ports } = body
-      return { notBefore, notAfter: Math.max(body.notAfter, now + 1), resources, ports, agent, tickets }
-    })
+    return this.all().filter(holds)
   }
 
   /** Leases of a ticket and of those that were cut from it. */
@@ -186,14 +178,27 @@ export class LeaseTable {
   }
 
   #keep(record: LeaseRecord): void {
-    this.#byTicket.set(record.lease.body.ticket, record)
-    this.#ticketOfLease.set(record.lease.id, record.lease.body.ticket)
+    const { lease, agent, tickets } = record
+    const { ticket, notBefore, resources, ports, vserver } = lease.body
+    const before = this.#byTicket.get(ticket)
+    this.#byTicket.set(ticket, record)
+    this.#ticketOfLease.set(lease.id, ticket)
+    if (!holds(record)) this.leased.delete(ticket)
+    else if (before?.lease !== lease || !holds(before)) {
+      this.leased.set(ticket, { notBefore, resources, ports, vserver, agent, tickets })
+    }
   }
 
   #drop({ lease }: LeaseRecord): void {
     this.#byTicket.delete(lease.body.ticket)
     this.#ticketOfLease.delete(lease.id)
+    this.leased.delete(lease.body.ticket)
   }
+}
+
+/** Whether a lease takes resources: it does until its virtual machine is gone, also when its term is over. */
+function holds({ state }: LeaseRecord): boolean {
+  return state !== 'ended'
 }
 
 function highWaterEntry(clock: SteadyClock): Entry {

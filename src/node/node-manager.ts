@@ -8,7 +8,6 @@ import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
 import type { Store } from '../store/store.ts'
-import { peakClaimed } from '../ticket/claims.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { subtractResources, type Resources } from '../ticket/resources.ts'
 import { LeaseTable, specOf, type LeaseRecord } from './lease-table.ts'
@@ -90,7 +89,7 @@ export class NodeManager implements Startable {
   /** What no lease holds now. */
   free(): Resources {
     const now = this.now()
-    const held = peakClaimed(this.table.demands(now), { notBefore: now, notAfter: now + 1 })
+    const held = this.table.leased.peak({ notBefore: now, notAfter: now + 1 })
     return subtractResources(this.#init.capacity, held)
   }
 

@@ -154,7 +154,7 @@ export class Redemption {
       const message = 'this ticket was cut from one that was redeemed itself'
       return { code: 'TICKET_REDEEMED', message, evidence: [spent.id] }
     }
-    const leased = table.demands(now)
+    const { leased } = table
     const wanted = { ...leaf.body, notBefore: now }
     return (
       overdrawnFault(chain, wanted, leased) ??
@@ -166,8 +166,10 @@ export class Redemption {
   /** Names are short: somebody with an agent at hand could make a ticket whose vserver has another lease's name. */
   #nameFault(leaf: Signed<Ticket>): Reason | undefined {
     const name = vserverName(leaf)
-    const taken = this.#components.table.holding().some(({ lease }) => lease.body.vserver === name)
-    return taken ? { code: 'VSERVER_FAILED', message: `the name ${name} is in use on this node` } : undefined
+    const isTaken = this.#components.table.leased.isNamed(name)
+    return isTaken
+      ? { code: 'VSERVER_FAILED', message: `the name ${name} is in use on this node` }
+      : undefined
   }
 
   async #make(redeem: Signed<Redeem>, chain: Chain): Promise<RedemptionOutcome> {

@@ -1,4 +1,5 @@
 import test from 'ava'
+import { SteadyClock } from '../../src/node/steady-clock.ts'
 import type { Redeem } from '../../src/ticket/redeem.ts'
 import { ticketObject, type Ticket } from '../../src/ticket/ticket.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
@@ -279,9 +280,7 @@ test('a ticket whose vserver would have the name of another lease’s is refused
   const next = present(lab, { ticket: { seq: 2, ports: [] } })
   const name = `mesh-${next.tickets[0]?.id.slice(-7)}`
   const renamed = { ...lease, body: { ...lease.body, vserver: name } }
-  const rename = lab.manager.table.holding()[0]
-  t.truthy(rename)
-  Object.assign(record, { lease: renamed })
+  await lab.manager.table.put({ ...record, lease: renamed }, new SteadyClock(lab.clock, 0))
   t.is(codeOf(await redeem(lab, next)), 'VSERVER_FAILED')
   return t.deepEqual(lab.enforcer.destroyed, [])
 })

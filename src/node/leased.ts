@@ -1,0 +1,124 @@
+/**
+ * What the leases of a node take, summed as admission control asks for it: in all, by agent and by ticket of the
+ * chain, with their ports and names. A decision so costs the same beside a thousand leases as beside ten.
+ */
+import { ClaimProfile } from '../ticket/claim-profile.ts'
+import type { Claim } from '../ticket/claims.ts'
+import type { Interval } from '../ticket/interval.ts'
+import { PortProfile, type PortClaim } from '../ticket/port-profile.ts'
+import type { PortRange } from '../ticket/ports.ts'
+import type { Principal } from '../ticket/principal.ts'
+import { NO_RESOURCES, type Resources } from '../ticket/resources.ts'
+
+/** What a lease takes of its node, and of which links of which agent's chain. */
+export interface LeasedDemand extends Pick<Interval, 'notBefore'> {
+  readonly resources: Resources
+  readonly ports: readonly PortRange[]
+  readonly vserver: string
+  readonly agent: Principal
+  /** Ids of the tickets of its chain, the redeemed one last. */
+  readonly tickets: readonly string[]
+}
+
+/** Leases that have something in common. */
+interface Group {
+  readonly profile: ClaimProfile
+  /** Ids of the redeemed tickets, in the order in which they were redeemed. */
+  readonly redeemed: Set<string>
+}
+
+interface Taken {
+  readonly demand: LeasedDemand
+  readonly claim: Claim & PortClaim
+}
+
+export class Leased {
+  readonly #byTicket = new Map<string, Taken>()
+  readonly #all = new ClaimProfile()
+  readonly #ports = new PortProfile()
+  readonly #ofAgent = new Map<Principal, Group>()
+  readonly #under = new Map<string, Group>()
+  /** How many leases have a name; more than one where one lease takes the place of another. */
+  readonly #vservers = new Map<string, number>()
+
+  /**
+   * Counts the lease of a redeemed ticket until it is deleted, however long its term: it goes on taking what it has
+   * until its virtual machine is gone.
+   */
+  set(ticket: string, demand: LeasedDemand): void {
+    this.delete(ticket)
+    const { notBefore, resources, ports, agent, tickets, vserver } = demand
+    const claim = { notBefore, notAfter: Infinity, resources, ports }
+    this.#byTicket.set(ticket, { demand, claim })
+    this.#all.add(claim)
+    this.#ports.add(claim)
+    join(this.#ofAgent, agent, ticket, claim)
+    for (const link of new Set(tickets)) join(this.#under, link, ticket, claim)
+    this.#vservers.set(vserver, (this.#vservers.get(vserver) ?? 0) + 1)
+  }
+
+  /** The lease of this ticket takes nothing any more, if it did. */
+  delete(ticket: string): void {
+    const taken = this.#byTicket.get(ticket)
+    if (taken === undefined) return
+    const { claim, demand } = taken
+    this.#byTicket.delete(ticket)
+    this.#all.remove(claim)
+    this.#ports.remove(claim)
+    leave(this.#ofAgent, demand.agent, ticket, claim)
+    for (const link of new Set(demand.tickets)) leave(this.#under, link, ticket, claim)
+    const named = (this.#vservers.get(demand.vserver) ?? 0) - 1
+    if (named > 0) this.#vservers.set(demand.vserver, named)
+    else this.#vservers.delete(demand.vserver)
+  }
+
+  /** For each resource, the most that leases take together at one instant of `window`. */
+  peak(window: Interval): Resources {
+    return this.#all.peak(window)
+  }
+
+  peakOfAgent(agent: Principal, window: Interval): Resources {
+    return this.#ofAgent.get(agent)?.profile.peak(window) ?? NO_RESOURCES
+  }
+
+  /** Of the leases whose chain this ticket is a link of. */
+  peakUnder(ticket: string, window: Interval): Resources {
+    return this.#under.get(ticket)?.profile.peak(window) ?? NO_RESOURCES
+  }
+
+  /** The first of `ports` that a lease has. */
+  conflict(ports: readonly PortRange[], window: Interval): PortRange | undefined {
+    return this.#ports.conflict(ports, window)
+  }
+
+  isNamed(vserver: string): boolean {
+    return this.#vservers.has(vserver)
+  }
+
+  /** Ids of the redeemed tickets, `max` at most. */
+  redeemedOfAgent(agent: Principal, max: number): string[] {
+    return firstOf(this.#ofAgent.get(agent), max)
+  }
+
+  redeemedUnder(ticket: string, max: number): string[] {
+    return firstOf(this.#under.get(ticket), max)
+  }
+}
+
+function join(groups: Map<string, Group>, name: string, ticket: string, claim: Claim): void {
+  const group = groups.get(name) ?? { profile: new ClaimProfile(), redeemed: new Set() }
+  groups.set(name, group)
+  group.profile.add(claim)
+  group.redeemed.add(ticket)
+}
+
+function leave(groups: Map<string, Group>, name: string, ticket: string, claim: Claim): void {
+  const group = groups.get(name)
+  group?.profile.remove(claim)
+  group?.redeemed.delete(ticket)
+  if (group?.redeemed.size === 0) groups.delete(name)
+}
+
+function firstOf(group: Group | undefined, max: number): string[] {
+  return group === undefined ? [] : [...group.redeemed.values().take(max)]
+}
