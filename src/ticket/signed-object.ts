@@ -7,7 +7,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { cborCodec, type Schema } from '../wire/codec.ts'
 import { nativeEd25519, type Ed25519 } from '../wire/ed25519.ts'
 import { decodeEnvelope, payloadId, seal, verifyEnvelope } from '../wire/envelope.ts'
-import { principalOfPublicKey, principalSchema, type Principal, type SigningKey } from './principal.ts'
+import { isPrincipalOf, principalSchema, type Principal, type SigningKey } from './principal.ts'
 import type { Interval } from './interval.ts'
 
 /** The first fields of every signed object. */
@@ -77,7 +77,7 @@ export function defineObject<T extends SignedFields>(type: string, schema: Schem
   const decode = (bytes: Uint8Array): Unverified<T> => {
     const envelope = decodeEnvelope(bytes)
     const { body } = codec.decode(envelope.payload)
-    if (principalOfPublicKey(envelope.signer) !== body.issuer) {
+    if (!isPrincipalOf(body.issuer, envelope.signer)) {
       throw new SlicenetError('SIGNATURE_INVALID', `this ${type} is not signed by the issuer it names`)
     }
     const id = payloadId(envelope.payload)

@@ -18,12 +18,38 @@ export function cborCodec<T>(schema: Schema<T>, limits?: CborLimits): Codec<T> {
   return {
     encode: (value) => encodeCbor(value),
     decode(bytes) {
-      const typed = parse(schema, decodeCbor(bytes, limits), 'ENCODING_INVALID', 'malformed message')
+      const decoded = decodeCbor(bytes, limits)
+      const typed = parse(schema, decoded, 'ENCODING_INVALID', 'malformed message')
       // Schemas drop a key `constructor` and take an empty list for an empty map, both without a word.
-      if (Buffer.compare(encodeCbor(typed), bytes) === 0) return typed
+      if (isSame(typed, decoded)) return typed
       throw new SlicenetError('ENCODING_INVALID', 'malformed message: more in it than its fields')
     }
   }
+}
+
+/** Whether two values have the same encoding; `decoded` came out of `decodeCbor`. */
+function isSame(typed: unknown, decoded: unknown): boolean {
+  if (typed === decoded) return true
+  if (typeof typed !== 'object' || typeof decoded !== 'object' || typed === null || decoded === null)
+    return false
+  if (Array.isArray(typed) || Array.isArray(decoded)) {
+    return (
+      Array.isArray(typed) &&
+      Array.isArray(decoded) &&
+      typed.length === decoded.length &&
+      typed.every((item, index) => isSame(item, decoded[index]))
+    )
+  }
+  if (typed instanceof Uint8Array || decoded instanceof Uint8Array) {
+    return (
+      typed instanceof Uint8Array && decoded instanceof Uint8Array && Buffer.compare(typed, decoded) === 0
+    )
+  }
+  const [entries, others] = [Object.entries(typed), decoded as Readonly<Record<string, unknown>>]
+  return (
+    entries.length === Object.keys(decoded).length &&
+    entries.every(([key, value]) => Object.hasOwn(others, key) && isSame(value, others[key]))
+  )
 }
 
 /** A byte string of `bytesMin` to `bytesMax` bytes. */

@@ -20,27 +20,38 @@ const SEED_BYTES = 32
 const PUBLIC_KEY_BYTES = 32
 const SIGNATURE_BYTES = 64
 
-/** The order of the base point, and the field's prime (RFC 8032 §5.1). */
-const GROUP_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n
-const FIELD_PRIME = 2n ** 255n - 19n
+/** The order of the base point, and the field's prime (RFC 8032 §5.1), in little-endian bytes as all that travels. */
+const GROUP_ORDER = fromHex('edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010')
+const FIELD_PRIME = fromHex('edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f')
 
-/** y coordinates of the eight points whose order divides 8; the sign of x does not matter. */
-const SMALL_ORDER_Y: ReadonlySet<bigint> = new Set([
-  0n,
-  1n,
-  FIELD_PRIME - 1n,
-  fromLittleEndian(Buffer.from('c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a', 'hex')),
-  fromLittleEndian(Buffer.from('26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05', 'hex'))
-])
+/** y coordinates of the eight points whose order divides 8; the sign of x, the highest bit, does not matter. */
+const SMALL_ORDER_Y = [
+  fromHex('0000000000000000000000000000000000000000000000000000000000000000'),
+  fromHex('0100000000000000000000000000000000000000000000000000000000000000'),
+  fromHex('ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f'),
+  fromHex('c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a'),
+  fromHex('26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05')
+]
 
-function fromLittleEndian(bytes: Uint8Array): bigint {
-  return BigInt(`0x${Buffer.from(bytes).reverse().toString('hex')}`)
+function fromHex(text: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(text, 'hex'))
 }
 
-/** Canonical (y < p) and not of small order. */
+/** The sign of `a - b`, of which `a` is the 32 bytes at `from`, without the bits that `topMask` leaves out. */
+function compare(a: Uint8Array, from: number, topMask: number, b: Uint8Array): number {
+  for (let index = 31; index >= 0; index--) {
+    const byte = (a[from + index] ?? 0) & (index === 31 ? topMask : 0xff)
+    if (byte !== b[index]) return byte - (b[index] ?? 0)
+  }
+  return 0
+}
+
+/** Whether the 32 bytes at the beginning are canonical (y < p) and not of small order. */
 function isSoundPoint(encoded: Uint8Array): boolean {
-  const y = fromLittleEndian(encoded) & ((1n << 255n) - 1n)
-  return y < FIELD_PRIME && !SMALL_ORDER_Y.has(y)
+  return (
+    compare(encoded, 0, 0x7f, FIELD_PRIME) < 0 &&
+    SMALL_ORDER_Y.every((y) => compare(encoded, 0, 0x7f, y) !== 0)
+  )
 }
 
 function isSound(publicKey: Uint8Array, signature: Uint8Array): boolean {
@@ -48,8 +59,8 @@ function isSound(publicKey: Uint8Array, signature: Uint8Array): boolean {
     publicKey.length === PUBLIC_KEY_BYTES &&
     signature.length === SIGNATURE_BYTES &&
     isSoundPoint(publicKey) &&
-    isSoundPoint(signature.subarray(0, 32)) &&
-    fromLittleEndian(signature.subarray(32)) < GROUP_ORDER
+    isSoundPoint(signature) &&
+    compare(signature, 32, 0xff, GROUP_ORDER) < 0
   )
 }
 

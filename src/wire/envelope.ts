@@ -3,9 +3,8 @@
  * type is worth nothing on another. The id of what is signed is the CID of the payload, never of the signature,
  * which has more than one valid form in the eyes of some libraries (design §3).
  */
-import { createHash } from 'node:crypto'
-import { CID } from 'multiformats/cid'
-import * as digest from 'multiformats/hashes/digest'
+import { hash } from 'node:crypto'
+import { base32 } from 'multiformats/bases/base32'
 import * as v from 'valibot'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -28,13 +27,12 @@ const envelopeCodec = cborCodec(
   })
 )
 
-const DAG_CBOR_CODE = 0x71
-const SHA2_256_CODE = 0x12
+/** CIDv1, dag-cbor, and a sha2-256 hash of 32 bytes. */
+const CID_PREFIX = Uint8Array.of(0x01, 0x71, 0x12, 0x20)
 
 /** CIDv1 (dag-cbor, sha2-256) in base32. */
 export function payloadId(payload: Uint8Array): string {
-  const hash = createHash('sha256').update(payload).digest()
-  return CID.createV1(DAG_CBOR_CODE, digest.create(SHA2_256_CODE, hash)).toString()
+  return base32.encode(Buffer.concat([CID_PREFIX, hash('sha256', payload, 'buffer')]))
 }
 
 function signedBytes(type: string, payload: Uint8Array): Uint8Array {

@@ -1,6 +1,8 @@
+import * as dagCbor from '@ipld/dag-cbor'
 import test from 'ava'
 import fc from 'fast-check'
 import { decodeCbor, encodeCbor } from '../../src/wire/cbor.ts'
+import { numbersOf, type Numbers } from '../base/seeded-numbers.ts'
 
 const hex = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
@@ -74,4 +76,61 @@ test('any bytes are either refused with a code or are their own canonical encodi
     }),
     { numRuns: 5000 }
   )
+})
+
+/** Items that may be right or wrong in one place: a head whose number has any width, keys in any order, any letter. */
+function itemOf(below: Numbers, depth: number): number[] {
+  const kind = below(depth > 2 ? 4 : 6)
+  const length = below(4)
+  const head = (major: number, number: number): number[] => {
+    if (below(60) === 0) return [(major << 5) | 24, number]
+    return number < 24 ? [(major << 5) | number] : [(major << 5) | 24, number]
+  }
+  if (kind === 0) return head(below(2), below(40))
+  if (kind === 1) return [...head(2, length), ...Array.from({ length }, () => below(256))]
+  const letters = Array.from({ length }, () => (below(60) === 0 ? below(256) : 97 + below(3)))
+  if (kind === 2) return [...head(3, length), ...letters]
+  if (kind === 3) return [below(20) === 0 ? below(256) : 0xf4 + below(3)]
+  if (kind === 4)
+    return [...head(4, length), ...Array.from({ length }, () => itemOf(below, depth + 1)).flat()]
+  const keys = Array.from({ length }, () => [0x61 + below(2), 97 + below(3), 97 + below(3)])
+  const entries = keys.map(([first = 0, ...rest]) => [first, ...rest.slice(0, first - 0x60)])
+  entries.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)) * (below(20) === 0 ? -1 : 1))
+  return [...head(5, length), ...entries.flatMap((key) => [...key, ...itemOf(below, depth + 1)])]
+}
+
+/** What the encoder's library reads, when that is what it would write. */
+function reread(bytes: Uint8Array): unknown {
+  try {
+    const value: unknown = dagCbor.decode(bytes)
+    return Buffer.compare(encodeCbor(value), bytes) === 0 ? value : undefined
+  } catch {
+    return undefined
+  }
+}
+
+test('20,000 items are read or refused as by decoding with the library and encoding again', (t) => {
+  const counts = { read: 0, refused: 0 }
+  for (let seed = 1; seed <= 20_000; seed++) {
+    const bytes = Uint8Array.from(itemOf(numbersOf(seed), 0))
+    const expected = reread(bytes)
+    let actual: unknown
+    try {
+      actual = decodeCbor(bytes)
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'ENCODING_INVALID') throw error
+    }
+    if (actual !== expected) t.deepEqual(actual, expected, Buffer.from(bytes).toString('hex'))
+    counts[expected === undefined ? 'refused' : 'read']++
+  }
+  t.true(Math.min(counts.read, counts.refused) > 1000, JSON.stringify(counts))
+})
+
+test('keys that were read before are told from others that are nearly the same', (t) => {
+  for (const key of ['abcd', 'abed', 'ab', 'abcd', 'a\u00e9bd', 'abcde', '__proto__', 'abed']) {
+    const bytes = encodeCbor({ [key]: 1 })
+    t.deepEqual(Object.entries(decodeCbor(bytes) as object), [[key, 1]])
+    // Cut off within the key.
+    t.throws(() => decodeCbor(bytes.subarray(0, 4)), { code: 'ENCODING_INVALID' })
+  }
 })
