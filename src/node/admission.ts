@@ -4,10 +4,17 @@
  * many tickets were cut from it (design §3, SHARP). Pure.
  */
 import type { Chain } from '../ticket/chain.ts'
+import type { ClaimProfile } from '../ticket/claim-profile.ts'
 import type { Interval } from '../ticket/interval.ts'
 import { formatPortRange, type PortRange } from '../ticket/ports.ts'
 import type { Reason } from '../ticket/refusal.ts'
-import { addResources, resourcesExceeding, scaleResources, type Resources } from '../ticket/resources.ts'
+import {
+  NO_RESOURCES,
+  addResources,
+  resourcesExceeding,
+  scaleResources,
+  type Resources
+} from '../ticket/resources.ts'
 import type { Leased } from './leased.ts'
 
 /** As many ids as a refusal holds. */
@@ -21,14 +28,8 @@ export interface Demand extends Interval {
 
 /** The reason to refuse `wanted` beside what is leased, or `undefined` when it fits. */
 export function admissionFault(wanted: Demand, leased: Leased, capacity: Resources): Reason | undefined {
-  const total = addResources(leased.peak(wanted), wanted.resources)
-  const [short] = resourcesExceeding(total, capacity)
-  if (short !== undefined) {
-    return {
-      code: 'OVERBOOKED',
-      message: `${short}: ${total[short]} would be leased of the ${capacity[short]} that the node has`
-    }
-  }
+  const short = excess(leased.all, wanted, capacity)
+  if (short !== undefined) return { code: 'OVERBOOKED', message: `${short} that the node has` }
   const port = leased.conflict(wanted.ports, wanted)
   if (port !== undefined) return { code: 'PORT_TAKEN', message: `${formatPortRange(port)} is leased already` }
   return undefined
@@ -43,23 +44,30 @@ export function overdrawnFault(
   wanted: Demand,
   leased: Leased
 ): Reason | undefined {
-  const beside = (others: Resources, limit: Resources): string | undefined => {
-    const total = addResources(others, wanted.resources)
-    const [resource] = resourcesExceeding(total, limit)
-    return resource && `${resource}: ${total[resource]} would be leased of ${limit[resource]}`
-  }
   for (const { id, body } of tickets) {
-    const excess = beside(leased.peakUnder(id, wanted), body.resources)
-    if (excess === undefined) continue
-    const message = `with the tickets cut from one, ${excess}`
+    const over = excess(leased.under(id), wanted, body.resources)
+    if (over === undefined) continue
+    const message = `with the tickets cut from one, ${over} that it is for`
     const evidence = [id, ...leased.redeemedUnder(id, EVIDENCE_MAX - 1)]
     return { code: 'TICKET_EXCEEDS_PARENT', message, evidence }
   }
   const { holder, resources, overbookPercent } = delegation.body
-  const excess = beside(leased.peakOfAgent(holder, wanted), scaleResources(resources, overbookPercent))
-  if (excess === undefined) return undefined
+  const over = excess(leased.ofAgent(holder), wanted, scaleResources(resources, overbookPercent))
+  if (over === undefined) return undefined
   // No proof of guilt: a clock that runs ahead counts a ticket as over that this node does not.
-  const message = `of what agent ${holder} may issue, ${excess}`
+  const message = `${over} that agent ${holder} may issue`
   const evidence = [delegation.id, ...leased.redeemedOfAgent(holder, EVIDENCE_MAX - 1)]
   return { code: 'OVERBOOKED', message, evidence }
+}
+
+/** The first resource of which `wanted` beside `others` would be more than `limit`, in words. */
+function excess(others: ClaimProfile | undefined, wanted: Demand, limit: Resources): string | undefined {
+  const exceeding = (peak: Resources): string | undefined => {
+    const total = addResources(peak, wanted.resources)
+    const [resource] = resourcesExceeding(total, limit)
+    return resource && `${resource}: ${total[resource]} would be leased of the ${limit[resource]}`
+  }
+  if (others === undefined) return exceeding(NO_RESOURCES)
+  // The peak over all time is known without looking, and mostly low enough.
+  return exceeding(others.peakEver()) && exceeding(others.peak(wanted))
 }

@@ -8,7 +8,7 @@ import type { Interval } from '../ticket/interval.ts'
 import { PortProfile, type PortClaim } from '../ticket/port-profile.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { NO_RESOURCES, type Resources } from '../ticket/resources.ts'
+import type { Resources } from '../ticket/resources.ts'
 
 /** What a lease takes of its node, and of which links of which agent's chain. */
 export interface LeasedDemand extends Pick<Interval, 'notBefore'> {
@@ -72,18 +72,18 @@ export class Leased {
     else this.#vservers.delete(demand.vserver)
   }
 
-  /** For each resource, the most that leases take together at one instant of `window`. */
-  peak(window: Interval): Resources {
-    return this.#all.peak(window)
+  /** What all leases take. */
+  get all(): ClaimProfile {
+    return this.#all
   }
 
-  peakOfAgent(agent: Principal, window: Interval): Resources {
-    return this.#ofAgent.get(agent)?.profile.peak(window) ?? NO_RESOURCES
+  ofAgent(agent: Principal): ClaimProfile | undefined {
+    return this.#ofAgent.get(agent)?.profile
   }
 
-  /** Of the leases whose chain this ticket is a link of. */
-  peakUnder(ticket: string, window: Interval): Resources {
-    return this.#under.get(ticket)?.profile.peak(window) ?? NO_RESOURCES
+  /** What the leases take whose chain this ticket is a link of. */
+  under(ticket: string): ClaimProfile | undefined {
+    return this.#under.get(ticket)?.profile
   }
 
   /** The first of `ports` that a lease has. */

@@ -89,7 +89,7 @@ export class NodeManager implements Startable {
   /** What no lease holds now. */
   free(): Resources {
     const now = this.now()
-    const held = this.table.leased.peak({ notBefore: now, notAfter: now + 1 })
+    const held = this.table.leased.all.peak({ notBefore: now, notAfter: now + 1 })
     return subtractResources(this.#init.capacity, held)
   }
 

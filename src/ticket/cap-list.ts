@@ -23,11 +23,14 @@ const BLOCK_MIN = 32
 export class CapList {
   readonly #blocks: Block[] = []
   #size = 0
+  /** Of the first block; made when a question needs it. */
+  #largestEver: number | undefined
 
   /** `interval` is not empty. */
   add(cap: number, { notBefore, notAfter }: Interval): void {
     if (cap === 0) return
     this.#size++
+    if (this.#largestEver !== undefined) this.#largestEver = Math.max(this.#largestEver, cap)
     const one = { cap, notBefore, notAfter }
     const block = this.#blocks.find(({ least }) => least <= cap) ?? this.#blocks.at(-1)
     if (block === undefined) {
@@ -51,6 +54,7 @@ export class CapList {
       )
       if (index < 0) continue
       this.#size--
+      if (cap === this.#largestEver) this.#largestEver = undefined
       block.caps.splice(index, 1)
       block.covered = undefined
       // Small neighbours become one, so that there are never many more blocks than a list of this size needs.
@@ -75,7 +79,10 @@ export class CapList {
 
   /** The largest of all. */
   largestEver(): number {
-    return this.#blocks[0]?.caps.reduce((largest, { cap }) => Math.max(largest, cap), 0) ?? 0
+    const first = this.#blocks[0]
+    if (first === undefined) return 0
+    this.#largestEver ??= first.caps.reduce((largest, { cap }) => Math.max(largest, cap), 0)
+    return this.#largestEver
   }
 
   get #blockSize(): number {

@@ -4,8 +4,10 @@ export interface Figure {
   readonly name: string
   readonly value: number
   readonly unit: string
-  /** The value that must not be passed; `null` where the figure only informs. */
+  /** `null` where the figure only informs. */
   readonly target: number | null
+  /** On which side of its target a good value is. */
+  readonly direction: 'at most' | 'at least' | null
   readonly met: boolean | null
   readonly min: number
   readonly max: number
@@ -26,16 +28,18 @@ export type Bench = (context: BenchContext) => Promise<readonly Figure[]>
 export function figure(
   name: string,
   samples: readonly number[],
-  init: { readonly unit: string; readonly atMost?: number }
+  init: { readonly unit: string; readonly atMost?: number; readonly atLeast?: number }
 ): Figure {
   const value = round(median(samples))
-  const target = init.atMost ?? null
+  const direction = init.atMost !== undefined ? 'at most' : init.atLeast !== undefined ? 'at least' : null
+  const target = init.atMost ?? init.atLeast ?? null
   return {
     name,
     value,
     unit: init.unit,
     target,
-    met: target === null ? null : value <= target,
+    direction,
+    met: target === null ? null : direction === 'at most' ? value <= target : value >= target,
     min: round(Math.min(...samples)),
     max: round(Math.max(...samples)),
     runs: samples.length

@@ -1,6 +1,6 @@
 /**
  * Runs one benchmark by name: `npm run bench -- NAME [--json]`. Prints a table, or with `--json` one document `{bench,
- * machine, figures: [{name, value, unit, target, met, min, max, runs}]}`; everything else goes to stderr, but for what npm
+ * machine, figures: [{name, value, unit, target, direction, met, min, max, runs}]}`; everything else goes to stderr, but for what npm
  * itself says on stdout without `--silent`. A target that is missed is a figure, not a failure.
  */
 import { cpus, release, totalmem } from 'node:os'
@@ -9,7 +9,8 @@ import type { Bench, Figure } from './figure.ts'
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   demo: async () => (await import('./demo.ts')).demo,
-  store: async () => (await import('./store.ts')).store
+  store: async () => (await import('./store.ts')).store,
+  tickets: async () => (await import('./tickets.ts')).tickets
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -28,11 +29,10 @@ function machine(): Record<string, string | number> {
 
 function table(figures: readonly Figure[]): string {
   const head = ['figure', 'median', 'min', 'max', 'unit', 'runs', 'target', 'met']
-  const rows = figures.map(({ name, value, min, max, unit, runs, target, met }) =>
-    [name, value, min, max, unit, runs, target === null ? '-' : `≤ ${target}`, met === null ? '-' : met].map(
-      String
-    )
-  )
+  const rows = figures.map(({ name, value, min, max, unit, runs, target, direction, met }) => {
+    const bound = target === null ? '-' : `${direction === 'at most' ? '≤' : '≥'} ${target}`
+    return [name, value, min, max, unit, runs, bound, met ?? '-'].map(String)
+  })
   const widths = head.map((_title, column) => Math.max(...[head, ...rows].map((row) => row[column]!.length)))
   return [head, ...rows]
     .map((row) =>

@@ -1,5 +1,6 @@
 import test from 'ava'
 import { Leased, type LeasedDemand } from '../../src/node/leased.ts'
+import { ClaimProfile } from '../../src/ticket/claim-profile.ts'
 import { peakClaimed } from '../../src/ticket/claims.ts'
 import type { Resources } from '../../src/ticket/resources.ts'
 import { numbersOf } from '../base/seeded-numbers.ts'
@@ -43,14 +44,15 @@ test('sums by agent, by ticket and in all are those of a walk over the leases', 
       const window = { notBefore, notAfter: notBefore + 1 + below(10) }
       const name = below(3)
       const all = leases.values()
+      const peak = (profile = new ClaimProfile()): Resources => profile.peak(window)
       t.deepEqual(
-        leased.peak(window),
+        leased.all.peak(window),
         walked(all, window, () => true)
       )
       const ofAgent = ({ agent }: LeasedDemand): boolean => agent === `agent ${name}`
-      t.deepEqual(leased.peakOfAgent(`agent ${name}`, window), walked(leases.values(), window, ofAgent))
+      t.deepEqual(peak(leased.ofAgent(`agent ${name}`)), walked(leases.values(), window, ofAgent))
       const under = ({ tickets }: LeasedDemand): boolean => tickets.includes(`parent ${name}`)
-      t.deepEqual(leased.peakUnder(`parent ${name}`, window), walked(leases.values(), window, under))
+      t.deepEqual(peak(leased.under(`parent ${name}`)), walked(leases.values(), window, under))
       const redeemed = [...leases].filter(([, lease]) => under(lease)).map(([id]) => id)
       t.deepEqual(leased.redeemedUnder(`parent ${name}`, 4), redeemed.slice(0, 4))
       const vserver = `mesh-${below(6)}`
@@ -71,9 +73,9 @@ test('a lease takes its ports and amounts from its beginning until it is deleted
     { notBefore: 0, notAfter: 10 },
     { notBefore: 1e15, notAfter: 1e15 + 1 }
   ]
-  t.deepEqual([leased.peak(before).pids, leased.conflict(ports, before)], [0, undefined])
-  t.deepEqual([leased.peak(late), leased.conflict(ports, late)], [amounts(2), ports[0]])
+  t.deepEqual([leased.all.peak(before).pids, leased.conflict(ports, before)], [0, undefined])
+  t.deepEqual([leased.all.peak(late), leased.conflict(ports, late)], [amounts(2), ports[0]])
   leased.delete('t')
-  t.deepEqual([leased.peak(late).pids, leased.conflict(ports, late)], [0, undefined])
+  t.deepEqual([leased.all.peak(late).pids, leased.conflict(ports, late)], [0, undefined])
   t.deepEqual([leased.isNamed('v'), leased.redeemedOfAgent('a', 9)], [false, []])
 })
