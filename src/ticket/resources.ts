@@ -36,7 +36,9 @@ export const NO_RESOURCES: Resources = {
 }
 
 function map(f: (name: ResourceName) => number): Resources {
-  return Object.fromEntries(RESOURCE_NAMES.map((name) => [name, f(name)])) as Resources
+  const amounts: Record<ResourceName, number> = { ...NO_RESOURCES }
+  for (const name of RESOURCE_NAMES) amounts[name] = f(name)
+  return amounts
 }
 
 /** Sums what is consumed; of caps, which are not, the larger. */
