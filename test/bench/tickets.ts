@@ -24,7 +24,7 @@ const RUNS = 7
 const CHAINS_PER_RUN = 1000
 const DECISIONS_PER_RUN = 150
 /** Until the engine has compiled what it will. */
-const WARM_UP = 1500
+const WARM_UP = 3000
 
 export async function tickets(context: BenchContext): Promise<readonly Figure[]> {
   const chain = chains(context)
@@ -44,8 +44,8 @@ function chains({ signal }: BenchContext): Figure[] {
   const presentation = { node: node.principal, holder: holder.principal, now: NOW }
   const checkChain = (): void => {
     const chain = {
-      delegation: delegationObject.open(Uint8Array.from(root!)),
-      tickets: rest.map((bytes) => ticketObject.open(Uint8Array.from(bytes)))
+      delegation: delegationObject.open(root!.slice()),
+      tickets: rest.map((bytes) => ticketObject.open(bytes.slice()))
     }
     if (chainFault(chain, presentation) !== undefined) throw new TypeError('a good chain was refused')
   }
