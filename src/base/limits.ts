@@ -90,6 +90,15 @@ export const LIMITS = {
   storeGroupBytesMax: 16 * 1024 * 1024,
   /** A journal segment that has reached this is closed and the next one begun. */
   storeSegmentBytesMax: 64 * 1024 * 1024,
+  /**
+   * A journal is compacted when it has more bytes than this and so many times those of what it would keep: writing a
+   * snapshot then costs a third of the bytes written since the one before, at most.
+   */
+  storeCompactionBytesMin: 64 * 1024 * 1024,
+  storeCompactionFactor: 4,
+  /** Entries read from the tables at a time, and bytes; a chunk of a snapshot holds as many. */
+  storeChunkEntriesMax: 1000,
+  storeChunkBytesMax: 1024 * 1024,
   /** Network links of a node; their addresses, devices and traffic classes are numbered up to here. */
   linksPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */

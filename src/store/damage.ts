@@ -8,6 +8,8 @@ import { sameHead } from './record.ts'
  * - `torn-tail`: bytes after the marked head that are no record: a write that a crash cut off. Never acknowledged, so
  *   nothing is lost; a start removes them by itself. Every other kind stops a start.
  * - `flipped-bit`: bytes are not what was written.
+ * - `snapshot-damaged`: the snapshot that the journal begins at was altered or cut off, is missing, or is not the one
+ *   that the journal names.
  * - `gap`: something is missing between two records.
  * - `lost-tail`: the journal ends before the marked head.
  * - `head-unreadable`: the head mark is missing or was altered, so a lost tail would not be noticed.
@@ -17,6 +19,7 @@ export type DamageKind =
   | 'none'
   | 'torn-tail'
   | 'flipped-bit'
+  | 'snapshot-damaged'
   | 'gap'
   | 'lost-tail'
   | 'head-unreadable'
@@ -33,13 +36,17 @@ const NONE: Damage = { kind: 'none', message: 'no damage' }
 /** `tablesExist`: a store makes its tables last, so where they are, a head mark and a journal once were. */
 export function judge(mark: HeadMarkState, scan: JournalScan, tablesExist: boolean): Damage {
   if (mark.kind === 'missing') {
-    if (scan.segments.length === 0 && !tablesExist) return NONE
+    if (scan.segments.length === 0 && scan.base === undefined && !tablesExist) return NONE
     return { kind: 'head-unreadable', message: 'the head mark is missing' }
   }
   if (mark.kind === 'unreadable') {
     return { kind: 'head-unreadable', message: 'neither slot of the head mark can be read' }
   }
-  const { head, stop } = scan
+  const { base, head, stop } = scan
+  if (base !== undefined && (base.fault !== undefined || base.named === 'otherwise')) {
+    const message = base.fault ?? `the snapshot at record ${base.sequence} is not the one that the journal names`
+    return { kind: 'snapshot-damaged', message }
+  }
   if (head.sequence < mark.head.sequence) {
     const ends = `the journal is sound up to record ${head.sequence}, but record ${mark.head.sequence} was acknowledged`
     const message = stop === undefined ? ends : `${stop.message}; ${ends}`
@@ -49,6 +56,13 @@ export function judge(mark: HeadMarkState, scan: JournalScan, tablesExist: boole
     return {
       kind: 'head-mismatch',
       message: `record ${mark.head.sequence} is not the one that was acknowledged under this number`
+    }
+  }
+  // What a snapshot replaces goes only when the record that names it is marked.
+  if (base?.named === 'no') {
+    return {
+      kind: 'snapshot-damaged',
+      message: `no record names the snapshot at record ${base.sequence}, and what came before it is missing`
     }
   }
   // See `head-mark.ts`: only a crash after the journal was synced leaves a slot half-written.

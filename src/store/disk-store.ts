@@ -3,11 +3,13 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { Compaction } from './compaction.ts'
 import { asStoreFailure, makeDirectory, systemDisk, type Disk } from './disk.ts'
 import { DirectoryLock } from './directory-lock.ts'
 import { checkKey, checkTable, copyEntries, decodeEntries, encodeEntries } from './entries.ts'
 import { Journal } from './journal.ts'
 import { layoutOf } from './layout.ts'
+import { GENESIS } from './record.ts'
 import type { Entry, Store } from './store.ts'
 import { Tables } from './tables.ts'
 
@@ -23,6 +25,8 @@ export interface DiskStoreInit {
   readonly directory: string
   /** Default 64 MiB. */
   readonly segmentBytesMax?: number
+  /** A journal of fewer bytes is not compacted. Default 64 MiB. */
+  readonly compactionBytesMin?: number
 }
 
 /**
@@ -45,6 +49,7 @@ interface Opened {
   readonly lock: DirectoryLock
   readonly journal: Journal
   readonly tables: Tables
+  readonly compaction: Compaction
 }
 
 class DiskStore implements Store, AsyncDisposable {
@@ -59,6 +64,8 @@ class DiskStore implements Store, AsyncDisposable {
   #failure: SlicenetError | undefined
   #pending: Pending[] = []
   #pendingBytes = 0
+  /** Steps that are to run while no group is written. */
+  #steps: (() => Promise<void>)[] = []
   #writing: Promise<void> | undefined
 
   constructor(components: DiskStoreComponents, init: DiskStoreInit) {
@@ -74,6 +81,7 @@ class DiskStore implements Store, AsyncDisposable {
       this.#opened = await this.#open()
       this.#failure = undefined
       this.#accepting = true
+      this.#opened.compaction.consider()
     })
   }
 
@@ -83,6 +91,7 @@ class DiskStore implements Store, AsyncDisposable {
       const opened = this.#opened
       if (opened === undefined) return
       this.#accepting = false
+      await opened.compaction.stop()
       await this.#writing
       this.#opened = undefined
       try {
@@ -109,11 +118,7 @@ class DiskStore implements Store, AsyncDisposable {
     if (this.#pendingBytes + payload.length > LIMITS.storePendingBytesMax) {
       throw new SlicenetError('BUSY', `more than ${LIMITS.storePendingBytesMax} bytes wait to be written`)
     }
-    this.#pendingBytes += payload.length
-    await new Promise<void>((resolve, reject) => {
-      this.#pending.push({ payload, entries: copies, resolve, reject })
-      this.#writing ??= this.#write()
-    })
+    await this.#enqueue(payload, copies)
   }
 
   async get(table: string, key: string): Promise<Uint8Array | undefined> {
@@ -145,6 +150,29 @@ class DiskStore implements Store, AsyncDisposable {
     } finally {
       await rows.return(undefined)
     }
+  }
+
+  async #enqueue(payload: Uint8Array, entries: readonly Entry[]): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure
+    this.#pendingBytes += payload.length
+    await new Promise<void>((resolve, reject) => {
+      this.#pending.push({ payload, entries, resolve, reject })
+      this.#writing ??= this.#write()
+    })
+  }
+
+  async #between<T>(step: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#steps.push(async () => {
+        try {
+          if (this.#failure !== undefined) throw this.#failure
+          resolve(await step())
+        } catch (error) {
+          reject(error)
+        }
+      })
+      this.#writing ??= this.#write()
+    })
   }
 
   async #then(step: () => Promise<void>): Promise<void> {
@@ -182,9 +210,10 @@ class DiskStore implements Store, AsyncDisposable {
       lock = await DirectoryLock.acquire(directory)
       journal = await Journal.open({ disk: this.#disk, logger: this.#logger }, this.#init)
       const tables = await this.#openTables(journal)
+      const compaction = this.#makeCompaction(journal, tables)
       const elapsedMs = Math.round(this.#clock.monotonic() - began)
       this.#logger.info('opened the store', { directory, records: journal.head.sequence, elapsedMs })
-      return { lock, journal, tables }
+      return { lock, journal, tables, compaction }
     } catch (error) {
       await journal?.close()
       await lock?.release()
@@ -194,11 +223,15 @@ class DiskStore implements Store, AsyncDisposable {
 
   #openTables(journal: Journal): Promise<Tables> {
     const fill = (tables: Tables): Promise<void> =>
-      journal.replay(async (records) => {
-        const last = records.at(-1)
-        if (last === undefined) return
-        const entries = records.flatMap((record) => decodeEntries(record.payload))
-        await tables.apply(entries, { sequence: last.sequence, link: last.link })
+      journal.replay({
+        // The tables are at no point of the chain before the snapshot is all in them.
+        visitChunk: (payload) => tables.apply(decodeEntries(payload), GENESIS),
+        visit: async (records) => {
+          const last = records.at(-1)
+          if (last === undefined) return
+          const entries = records.flatMap((record) => decodeEntries(record.payload))
+          await tables.apply(entries, { sequence: last.sequence, link: last.link })
+        }
       })
     const { tables } = layoutOf(this.#init.directory)
     return Tables.open(tables, journal.head, fill, (reason) => {
@@ -206,19 +239,42 @@ class DiskStore implements Store, AsyncDisposable {
     })
   }
 
+  #makeCompaction(journal: Journal, tables: Tables): Compaction {
+    const { directory, compactionBytesMin } = this.#init
+    return new Compaction(
+      {
+        clock: this.#clock,
+        disk: this.#disk,
+        logger: this.#logger,
+        journal,
+        tables,
+        fail: (error) => this.#fail(error, []),
+        between: (step) => this.#between(step),
+        append: (payload) => this.#enqueue(payload, [])
+      },
+      {
+        directory: layoutOf(directory).journal,
+        ...(compactionBytesMin === undefined ? {} : { bytesMin: compactionBytesMin })
+      }
+    )
+  }
+
   /** Writes what waits, group by group, until nothing waits any more. Never rejects. */
   async #write(): Promise<void> {
     // Calls made in the same turn as the first one share its group.
     await Promise.resolve()
-    while (this.#pending.length > 0) {
+    while (this.#pending.length > 0 || this.#steps.length > 0) {
+      await this.#steps.shift()?.()
       const group = this.#takeGroup()
+      if (group.length === 0) continue
       try {
-        const { journal, tables } = this.#opened as Opened
+        const { journal, tables, compaction } = this.#opened as Opened
         const payloads = group.map((commit) => commit.payload)
         const head = await journal.append(payloads, this.#clock.now())
         const entries = group.flatMap((commit) => commit.entries)
         await tables.apply(entries, head)
         for (const commit of group) commit.resolve()
+        compaction.consider()
       } catch (error) {
         this.#fail(error, group)
       }

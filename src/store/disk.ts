@@ -1,6 +1,6 @@
 /**
- * The few operations on files by which the journal and the head mark are written, as a component: tests put a disk in
- * its place that fills up, fails, or loses at a power cut whatever was not synced.
+ * The few operations on files by which the journal and the head mark are written and read, as a component: tests put a
+ * disk in its place that fills up, fails, or loses at a power cut whatever was not synced.
  */
 import { constants, mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
@@ -15,11 +15,19 @@ export interface DiskFile {
   close(): Promise<void>
 }
 
+export interface DiskReader {
+  /** Reads up to `length` bytes at `position` into `buffer` at `offset`; gives how many, 0 at the file's end. */
+  read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>
+  close(): Promise<void>
+}
+
 export interface Disk {
   /** A new, empty file of mode 0600 in place of whatever bore the name. */
   create(path: string): Promise<DiskFile>
   /** An existing file, for writing. */
   open(path: string): Promise<DiskFile>
+  /** An existing file, for reading. */
+  read(path: string): Promise<DiskReader>
   rename(from: string, to: string): Promise<void>
   /** Removing what is not there is no error. */
   remove(path: string): Promise<void>
@@ -30,6 +38,14 @@ export interface Disk {
 export const systemDisk: Disk = {
   create: async (path) => wrap(await open(path, 'w', 0o600)),
   open: async (path) => wrap(await open(path, constants.O_WRONLY)),
+  read: async (path) => {
+    const handle = await open(path, 'r')
+    return {
+      read: async (buffer, offset, length, position) =>
+        (await handle.read(buffer, offset, length, position)).bytesRead,
+      close: () => handle.close()
+    }
+  },
   rename,
   remove: (path) => rm(path, { force: true }),
   async syncDirectory(path) {
@@ -81,6 +97,10 @@ export async function writeWhole(disk: Disk, path: string, bytes: Uint8Array): P
   }
   await disk.rename(temporary, path)
   await disk.syncDirectory(dirname(path))
+}
+
+export function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
 }
 
 /** Files of this ending are left by a crash and mean nothing. */

@@ -2,6 +2,7 @@
 import { decode, encode } from '@ipld/dag-cbor'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
+import { decodeSnapshotName } from './snapshot.ts'
 import type { Entry } from './store.ts'
 
 const TABLE_NAME = /^[a-z][a-z0-9-]{0,39}$/
@@ -50,8 +51,12 @@ export function encodeEntries(entries: readonly Entry[]): Uint8Array {
   return encode(entries.map(({ table, key, value }) => [table, key, value]))
 }
 
-/** The reverse of `encodeEntries`. The values share memory with the payload. Throws `STORE_CORRUPT`. */
+/**
+ * The reverse of `encodeEntries`; a payload that names a snapshot has no entries. The values share memory with the
+ * payload. Throws `STORE_CORRUPT`.
+ */
 export function decodeEntries(payload: Uint8Array): Entry[] {
+  if (decodeSnapshotName(payload) !== undefined) return []
   let decoded: unknown
   try {
     decoded = decode(payload)

@@ -11,14 +11,13 @@
  * beyond the older slot, because the journal was synced first. One slot unreadable and a journal that ends exactly at
  * the other one is therefore no crash but damage (`damage.ts` says so).
  *
- * Format version 1, numbers big-endian; slots at 0 and 4096, the rest zero:
+ * Format versions 1 and 2, numbers big-endian; slots at 0 and 4096, the rest zero:
  *
  *      0  8  "slicehed"      12  8  sequence      52 32  SHA-256 of bytes 0 to 52
  *      8  4  format version  20 32  link
  */
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
-import { writeWhole, type Disk, type DiskFile } from './disk.ts'
+import { isMissing, systemDisk, writeWhole, type Disk, type DiskFile } from './disk.ts'
 import { checkVersion, FORMAT_VERSION, type ChainHead } from './record.ts'
 
 const MAGIC = Buffer.from('slicehed')
@@ -37,12 +36,12 @@ export type HeadMarkState =
     }
 
 /** Throws `STORE_FAILED` for a mark of another format version; I/O errors as they are. */
-export async function readHeadMark(path: string): Promise<HeadMarkState> {
+export async function readHeadMark(path: string, disk: Disk = systemDisk): Promise<HeadMarkState> {
   let bytes: Buffer
   try {
-    bytes = await readFile(path)
+    bytes = await readSlots(disk, path)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { kind: 'missing' }
+    if (isMissing(error)) return { kind: 'missing' }
     throw error
   }
   const first = decodeSlot(bytes, 0)
@@ -52,6 +51,21 @@ export async function readHeadMark(path: string): Promise<HeadMarkState> {
     return { kind: 'readable', head: first, slot: 0, otherReadable: second !== undefined }
   }
   return { kind: 'readable', head: second as ChainHead, slot: 1, otherReadable: first !== undefined }
+}
+
+async function readSlots(disk: Disk, path: string): Promise<Buffer> {
+  const file = await disk.read(path)
+  try {
+    const bytes = Buffer.alloc(2 * SLOT_SPACING_BYTES)
+    let length = 0
+    for (;;) {
+      const bytesRead = await file.read(bytes, length, bytes.length - length, length)
+      if (bytesRead === 0) return bytes.subarray(0, length)
+      length += bytesRead
+    }
+  } finally {
+    await file.close()
+  }
 }
 
 /** Puts a whole new mark, both slots alike, in place of whatever is there. */

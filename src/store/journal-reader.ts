@@ -1,23 +1,22 @@
-/** Walks the whole journal, checks every link of its chain, and stops at the first thing that is not right. */
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
+/**
+ * Walks the whole journal from where it begins, checks every link of its chain, and stops at the first thing that is not
+ * right.
+ */
+import { systemDisk, type Disk } from './disk.ts'
+import { beginningsOf, listJournal, type Beginning, type Segment } from './journal-files.ts'
 import {
   decodeRecordHeader,
   decodeSegmentHeader,
   GENESIS,
   linkOf,
-  parseSegmentName,
   RECORD_HEADER_BYTES,
   sameHead,
   SEGMENT_HEADER_BYTES,
   type ChainHead
 } from './record.ts'
 import { SegmentBytes } from './segment-bytes.ts'
-
-export interface Segment {
-  readonly path: string
-  readonly firstSequence: number
-}
+import { decodeSnapshotName } from './snapshot.ts'
+import { scanSnapshot, type SnapshotScan } from './snapshot-reader.ts'
 
 export interface Position {
   /** Index in the scan's list of segments. */
@@ -40,7 +39,16 @@ export interface JournalRecord {
   readonly payload: Uint8Array
 }
 
+/** The snapshot that a journal begins at. */
+export interface Base extends SnapshotScan {
+  /** Whether a record of the journal names it, and another record names another one in its place. */
+  readonly named: 'yes' | 'no' | 'otherwise'
+}
+
 export interface JournalScan {
+  /** Absent if the journal begins at the genesis. */
+  readonly base?: Base
+  /** Those after the beginning. */
   readonly segments: readonly Segment[]
   /** The last sound record, and where it ends. */
   readonly head: ChainHead
@@ -55,6 +63,12 @@ export interface JournalScan {
 export interface ScanInit {
   /** A sequence whose place in the chain the caller wants to know. */
   readonly watch?: number
+  /** Where to begin. Default: the first place there is. */
+  readonly beginning?: Beginning
+  /** Default: the system's. */
+  readonly disk?: Disk
+  /** Gets the payloads of the snapshot's sound chunks, before the records. */
+  readonly visitChunk?: (payload: Uint8Array) => Promise<void>
   /** Gets the sound records in order, some at a time. */
   readonly visit?: (records: readonly JournalRecord[]) => Promise<void>
 }
@@ -62,29 +76,20 @@ export interface ScanInit {
 const VISIT_RECORDS = 512
 const VISIT_BYTES = 4 * 1024 * 1024
 
-/** The segments in order. A journal directory that is not there has none. */
-export async function listSegments(directory: string): Promise<Segment[]> {
-  let names: string[]
-  try {
-    names = await readdir(directory)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-    throw error
-  }
-  return names
-    .map((name) => ({ path: join(directory, name), firstSequence: parseSegmentName(name) }))
-    .filter((segment): segment is Segment => segment.firstSequence !== undefined)
-    .sort((a, b) => a.firstSequence - b.firstSequence)
-}
-
 /** Reads only. Throws `STORE_FAILED` for another format version; I/O errors as they are. */
 export async function scanJournal(directory: string, init: ScanInit = {}): Promise<JournalScan> {
-  return new Walk(await listSegments(directory), init).run()
+  const files = await listJournal(directory)
+  const beginning = init.beginning ?? (beginningsOf(directory, files)[0] as Beginning)
+  const segments = files.segments.filter(({ firstSequence }) => firstSequence > beginning.sequence)
+  return new Walk(segments, beginning, init).run()
 }
 
 class Walk {
   readonly #segments: readonly Segment[]
+  readonly #beginning: Beginning
   readonly #init: ScanInit
+  readonly #disk: Disk
+  #base: Base | undefined
   #head = GENESIS
   #end: Position = { segment: 0, offset: 0 }
   #writtenAt: number | undefined
@@ -92,21 +97,25 @@ class Walk {
   #batch: JournalRecord[] = []
   #batchBytes = 0
 
-  constructor(segments: readonly Segment[], init: ScanInit) {
+  constructor(segments: readonly Segment[], beginning: Beginning, init: ScanInit) {
     this.#segments = segments
+    this.#beginning = beginning
     this.#init = init
-    this.#watch()
+    this.#disk = init.disk ?? systemDisk
   }
 
   async run(): Promise<JournalScan> {
+    await this.#begin()
+    this.#watch()
     let stop: Stop | undefined
     for (const [index, segment] of this.#segments.entries()) {
-      await using bytes = await SegmentBytes.open(segment.path)
+      await using bytes = await SegmentBytes.open(this.#disk, segment.path)
       stop = (await this.#openSegment(index, bytes)) ?? (await this.#walkSegment(index, bytes))
       if (stop !== undefined) break
     }
     await this.#flush()
     return {
+      ...(this.#base === undefined ? {} : { base: this.#base }),
       segments: this.#segments,
       head: this.#head,
       end: this.#end,
@@ -114,6 +123,43 @@ class Walk {
       stop,
       watched: this.#watched
     }
+  }
+
+  async #begin(): Promise<void> {
+    const { path, sequence } = this.#beginning
+    if (path === undefined) return
+    const following = await this.#followingHead(sequence)
+    const { visitChunk } = this.#init
+    const scan = await scanSnapshot(
+      this.#disk,
+      { path, sequence },
+      {
+        ...(following === undefined ? {} : { head: following }),
+        ...(visitChunk === undefined ? {} : { visit: visitChunk })
+      }
+    )
+    this.#base = { ...scan, named: 'no' }
+    this.#writtenAt = scan.writtenAt
+    // Without a snapshot that can be read, the segment after it says where it was, and what follows can be judged.
+    this.#head = scan.header?.head ?? following ?? GENESIS
+  }
+
+  /** What the first segment says about the snapshot's place in the chain. */
+  async #followingHead(sequence: number): Promise<ChainHead | undefined> {
+    const [first] = this.#segments
+    if (first === undefined) return undefined
+    await using bytes = await SegmentBytes.open(this.#disk, first.path)
+    const header = await bytes.read(SEGMENT_HEADER_BYTES)
+    const head = header && decodeSegmentHeader(header)
+    return head?.sequence === sequence ? head : undefined
+  }
+
+  #noteName(payload: Uint8Array): void {
+    const name = this.#base && decodeSnapshotName(payload)
+    if (this.#base === undefined || name?.sequence !== this.#base.sequence) return
+    const { header } = this.#base
+    const same = header !== undefined && Buffer.compare(header.hash, name.hash) === 0
+    this.#base = { ...this.#base, named: same ? 'yes' : 'otherwise' }
   }
 
   async #openSegment(index: number, bytes: SegmentBytes): Promise<Stop | undefined> {
@@ -174,7 +220,9 @@ class Walk {
       this.#end = { segment: index, offset: bytes.offset }
       this.#writtenAt = header.writtenAt
       this.#watch()
-      await this.#collect({ ...header, link, payload: record.subarray(RECORD_HEADER_BYTES) })
+      const payload = record.subarray(RECORD_HEADER_BYTES)
+      this.#noteName(payload)
+      await this.#collect({ ...header, link, payload })
     }
   }
 

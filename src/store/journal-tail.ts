@@ -1,10 +1,12 @@
 /** What a crash leaves in the journal beyond the marked head: nothing of it was acknowledged, and all of it is doubtful. */
-import { open, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { SlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
 import type { Disk } from './disk.ts'
 import type { JournalScan, Position } from './journal-reader.ts'
 import { SEGMENT_HEADER_BYTES, type ChainHead } from './record.ts'
+import { SegmentBytes } from './segment-bytes.ts'
 
 /**
  * Makes what lies beyond the mark certain: cuts off what is no record, and writes the records there once more. They may
@@ -34,13 +36,15 @@ async function writeAgain(disk: Disk, scan: JournalScan, from: Position): Promis
     const { path } = scan.segments[index] as { path: string }
     const start = index === from.segment ? from.offset : SEGMENT_HEADER_BYTES
     const end = index === scan.end.segment ? scan.end.offset : (await stat(path)).size
-    await using source = await open(path, 'r')
+    await using source = await SegmentBytes.open(disk, path, start)
     const file = await disk.open(path)
     try {
       for (let offset = start; offset < end; offset += WRITE_AGAIN_BYTES) {
-        const bytes = Buffer.alloc(Math.min(WRITE_AGAIN_BYTES, end - offset))
-        await source.read(bytes, 0, bytes.length, offset)
+        const length = Math.min(WRITE_AGAIN_BYTES, end - offset)
+        const bytes = await source.read(length)
+        if (bytes === undefined) throw new SlicenetError('STORE_FAILED', `${path} became shorter while it was read`)
         await file.write(bytes, offset)
+        source.skip(length)
       }
       await file.sync()
     } finally {

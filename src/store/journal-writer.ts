@@ -1,6 +1,6 @@
 /** Appends groups of records to the journal, each group synced as a whole, and begins new segments. */
 import { join } from 'node:path'
-import { writeWhole, type Disk, type DiskFile } from './disk.ts'
+import { TEMPORARY_SUFFIX, writeWhole, type Disk, type DiskFile } from './disk.ts'
 import {
   encodeRecord,
   encodeSegmentHeader,
@@ -56,7 +56,7 @@ export class JournalWriter {
    */
   async append(payloads: readonly Uint8Array[], writtenAt: number): Promise<ChainHead> {
     // Only here, between groups: all of a closed segment is marked, and a torn tail is always in the last one.
-    if (this.#bytes >= this.#segmentBytesMax) await this.#beginSegment()
+    if (this.#bytes >= this.#segmentBytesMax) await this.beginSegment()
     let head = this.#head
     const records: Buffer[] = []
     for (const payload of payloads) {
@@ -76,17 +76,34 @@ export class JournalWriter {
     return this.#file.close()
   }
 
-  async #beginSegment(): Promise<void> {
+  /**
+   * What is appended next goes into a new segment. May be called between groups only. After an error the next group
+   * goes to the old segment, for which `forgetSegment` must have removed what there may be of the new one.
+   */
+  async beginSegment(): Promise<void> {
+    if (this.#bytes === SEGMENT_HEADER_BYTES) return
     const path = await createSegment(this.#disk, this.#directory, this.#head)
     const file = await this.#disk.open(path)
     await this.#file.close()
     this.#file = file
     this.#bytes = SEGMENT_HEADER_BYTES
   }
+
+  /** Durably removes what a `beginSegment` that failed may have left. */
+  async forgetSegment(): Promise<void> {
+    const path = segmentPath(this.#directory, this.#head)
+    await this.#disk.remove(`${path}${TEMPORARY_SUFFIX}`)
+    await this.#disk.remove(path)
+    await this.#disk.syncDirectory(this.#directory)
+  }
+}
+
+function segmentPath(directory: string, head: ChainHead): string {
+  return join(directory, segmentName(head.sequence + 1))
 }
 
 async function createSegment(disk: Disk, directory: string, head: ChainHead): Promise<string> {
-  const path = join(directory, segmentName(head.sequence + 1))
+  const path = segmentPath(directory, head)
   await writeWhole(disk, path, encodeSegmentHeader(head))
   return path
 }

@@ -8,13 +8,15 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { isFatal, judge } from './damage.ts'
-import { makeDirectory, TEMPORARY_SUFFIX, type Disk } from './disk.ts'
+import { isMissing, makeDirectory, systemDisk, TEMPORARY_SUFFIX, type Disk } from './disk.ts'
 import { HeadMarkWriter, readHeadMark, replaceHeadMark, type HeadMarkState } from './head-mark.ts'
-import { scanJournal, type JournalRecord, type JournalScan } from './journal-reader.ts'
+import { beginningsOf, listJournal, removeAllBut, type Beginning } from './journal-files.ts'
+import { scanJournal, type JournalScan, type ScanInit } from './journal-reader.ts'
 import { settleTail } from './journal-tail.ts'
 import { JournalWriter } from './journal-writer.ts'
 import { layoutOf, type Layout } from './layout.ts'
-import { GENESIS, type ChainHead } from './record.ts'
+import { GENESIS, RECORD_HEADER_BYTES, type ChainHead } from './record.ts'
+import type { SnapshotName } from './snapshot.ts'
 
 export interface JournalComponents {
   readonly disk: Disk
@@ -32,17 +34,34 @@ export interface Survey {
   readonly mark: HeadMarkState
   readonly scan: JournalScan
   readonly tablesExist: boolean
+  /** Where `scan` began. */
+  readonly beginning: Beginning
 }
 
 export class Journal {
+  readonly #disk: Disk
   readonly #writer: JournalWriter
   readonly #mark: HeadMarkWriter
   readonly #layout: Layout
+  #beginning: Beginning
+  #bytes: number
 
-  private constructor(layout: Layout, writer: JournalWriter, mark: HeadMarkWriter) {
+  private constructor(
+    disk: Disk,
+    layout: Layout,
+    opened: {
+      readonly writer: JournalWriter
+      readonly mark: HeadMarkWriter
+      readonly beginning: Beginning
+      readonly bytes: number
+    }
+  ) {
+    this.#disk = disk
     this.#layout = layout
-    this.#writer = writer
-    this.#mark = mark
+    this.#writer = opened.writer
+    this.#mark = opened.mark
+    this.#beginning = opened.beginning
+    this.#bytes = opened.bytes
   }
 
   /** Verifies all of it, and removes what a crash left behind. Throws `STORE_CORRUPT`; I/O errors as they are. */
@@ -50,15 +69,16 @@ export class Journal {
     const { disk } = components
     const layout = layoutOf(init.directory)
     await prepareDirectories(layout, disk)
-    const survey = await surveyStore(init.directory)
+    const survey = await surveyStore(init.directory, disk)
     refuseDamage(survey, init.directory)
     const mark = survey.mark.kind === 'readable' ? survey.mark : await markBeginning(disk, layout)
-    const { scan } = survey
+    const { scan, beginning } = survey
     await settleTail(components, scan, mark.head)
     const last = scan.segments[scan.end.segment]
     const markWriter = await HeadMarkWriter.open(disk, layout.head, mark)
     try {
       if (scan.head.sequence > mark.head.sequence) await markWriter.write(scan.head)
+      await removeAllBut(disk, layout.journal, beginning)
       const writer = await JournalWriter.open(
         { disk },
         {
@@ -70,7 +90,8 @@ export class Journal {
             : { segment: { path: last.path, bytes: scan.end.offset } })
         }
       )
-      return new Journal(layout, writer, markWriter)
+      const bytes = await bytesIn(layout.journal)
+      return new Journal(disk, layout, { writer, mark: markWriter, beginning, bytes })
     } catch (error) {
       await markWriter.close()
       throw error
@@ -81,17 +102,62 @@ export class Journal {
     return this.#writer.head
   }
 
+  /** Of the snapshot and all segments. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** The sequence up to which a snapshot holds everything; 0 if there is none. */
+  get beginsAfter(): number {
+    return this.#beginning.sequence
+  }
+
   /** One record for each payload. Durable and marked when it resolves; after an error nothing more may be appended. */
   async append(payloads: readonly Uint8Array[], writtenAt: number): Promise<ChainHead> {
     const head = await this.#writer.append(payloads, writtenAt)
     await this.#mark.write(head)
+    for (const payload of payloads) this.#bytes += RECORD_HEADER_BYTES + payload.length
     return head
   }
 
-  /** Gives every record again, in order. */
-  async replay(visit: (records: readonly JournalRecord[]) => Promise<void>): Promise<void> {
-    const scan = await scanJournal(this.#layout.journal, { visit })
-    if (scan.stop !== undefined || scan.head.sequence !== this.head.sequence) {
+  /**
+   * What is appended next goes into a new segment, so that a snapshot at the head it gives can take the place of all
+   * before. Not while `append` runs. An error with `usable` true has changed nothing; after another one nothing more
+   * may be appended.
+   */
+  async beginSegment(): Promise<{ head: ChainHead } | { error: unknown; usable: boolean }> {
+    try {
+      await this.#writer.beginSegment()
+      return { head: this.head }
+    } catch (error) {
+      // A segment that is there would begin where the old one goes on.
+      const usable = await this.#writer.forgetSegment().then(
+        () => true,
+        () => false
+      )
+      return { error, usable }
+    }
+  }
+
+  /** Begins at a snapshot from now on, and drops what is before. The record that names it must be marked. */
+  async beginAt(name: SnapshotName): Promise<void> {
+    const { snapshots } = await listJournal(this.#layout.journal)
+    const beginning = snapshots.find(({ sequence }) => sequence === name.sequence)
+    if (beginning === undefined) throw new TypeError(`there is no snapshot at record ${name.sequence}`)
+    await removeAllBut(this.#disk, this.#layout.journal, beginning)
+    this.#beginning = beginning
+    this.#bytes = await bytesIn(this.#layout.journal)
+  }
+
+  /** Gives the snapshot's chunks and every record again, in order. */
+  async replay(visitors: Pick<ScanInit, 'visit' | 'visitChunk'>): Promise<void> {
+    const scan = await scanJournal(this.#layout.journal, {
+      ...visitors,
+      disk: this.#disk,
+      beginning: this.#beginning
+    })
+    const sound = scan.stop === undefined && scan.base?.fault === undefined
+    if (!sound || scan.head.sequence !== this.head.sequence) {
       throw new SlicenetError('STORE_CORRUPT', 'the journal changed while it was read')
     }
   }
@@ -102,15 +168,41 @@ export class Journal {
   }
 }
 
+/** A daemon that compacts the journal meanwhile removes files between their being listed and read. */
+const SURVEY_ATTEMPTS_MAX = 10
+
 /** Reads only, and may be called while a daemon uses the store: the mark is read first, so the journal is never behind it. */
-export async function surveyStore(directory: string): Promise<Survey> {
-  const layout = layoutOf(directory)
-  const mark = await readHeadMark(layout.head)
-  const scan = await scanJournal(
-    layout.journal,
-    mark.kind === 'readable' ? { watch: mark.head.sequence } : {}
-  )
-  return { mark, scan, tablesExist: await exists(layout.tables) }
+export async function surveyStore(directory: string, disk: Disk = systemDisk): Promise<Survey> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await surveyOnce(layoutOf(directory), disk)
+    } catch (error) {
+      if (!isMissing(error) || attempt === SURVEY_ATTEMPTS_MAX) throw error
+    }
+  }
+}
+
+/** Takes the oldest beginning from which all is sound, else the one from which most is. */
+async function surveyOnce(layout: Layout, disk: Disk): Promise<Survey> {
+  const mark = await readHeadMark(layout.head, disk)
+  const tablesExist = await exists(layout.tables)
+  const watch = mark.kind === 'readable' ? { watch: mark.head.sequence } : {}
+  let best: Survey | undefined
+  for (const beginning of beginningsOf(layout.journal, await listJournal(layout.journal))) {
+    const scan = await scanJournal(layout.journal, { disk, beginning, ...watch })
+    // That there was a snapshot is only a guess until a record names it.
+    if (best !== undefined && scan.base?.missing === true && scan.base.named === 'no') continue
+    const survey = { mark, scan, tablesExist, beginning }
+    if (!isFatal(judge(mark, scan, tablesExist))) return survey
+    if (best === undefined || scan.head.sequence > best.scan.head.sequence) best = survey
+  }
+  return best as Survey
+}
+
+async function bytesIn(journal: string): Promise<number> {
+  const { segments, snapshots } = await listJournal(journal)
+  const sizes = await Promise.all([...segments, ...snapshots].map(async ({ path }) => (await stat(path)).size))
+  return sizes.reduce((sum, size) => sum + size, 0)
 }
 
 function refuseDamage(survey: Survey, directory: string): void {

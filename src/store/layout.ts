@@ -4,8 +4,8 @@
  *     lock/        a LevelDB that holds nothing; whoever has it open owns the store (`directory-lock.ts`)
  *     owner        the process id of that owner, for people
  *     head         the head mark (`head-mark.ts`)
- *     journal/     the segments (`record.ts`)
- *     tables/      the LevelDB of the tables, rebuilt from the journal whenever it is not what it should be
+ *     journal/     the segments (`record.ts`), and the snapshot that they begin at (`snapshot.ts`), if any
+ *     tables/      the LevelDB of the tables, rebuilt from the journal and its snapshot if it is not what it should be
  *     set-aside-<time>.bin   what a repair took out
  */
 import { join } from 'node:path'

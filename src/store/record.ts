@@ -1,5 +1,5 @@
 /**
- * The bytes of the journal, format version 1: how a segment begins and what a record is. All numbers are big-endian.
+ * The bytes of the journal, format version 2: how a segment begins and what a record is. All numbers are big-endian.
  *
  * A segment, `journal/<first sequence, 16 decimal digits>.segment`, is a header and then records without gaps:
  *
@@ -9,16 +9,21 @@
  *     12  8  sequence of its first record   36   4  length of the payload
  *     20 32  link of the record before      40   8  sequence, 1 for the journal's first record
  *     52 32  SHA-256 of bytes 0 to 52       48   8  written at, UTC milliseconds
- *                                           56      payload: the entries of one commit (`entries.ts`)
+ *                                           56      payload: the entries of one commit (`entries.ts`),
+ *                                                   or the name of a snapshot (`snapshot.ts`)
  *
  * link = SHA-256(link of the record before ‖ bytes 36 to the end of the record), so a link vouches for everything up
  * to it. The CRC is there to tell a flipped bit in a length or a sequence from a record that was cut off or is missing.
+ *
+ * Version 1 is the same without snapshots, so both are read, and all that is written anew says 2: a program that knows
+ * only version 1 would take a journal that begins at a snapshot for one with a gap, and its repair would empty it.
  */
 import { createHash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { SlicenetError } from '../base/errors.ts'
 
-export const FORMAT_VERSION = 1
+export const FORMAT_VERSION = 2
+const OLDEST_FORMAT_VERSION = 1
 export const SEGMENT_HEADER_BYTES = 84
 export const RECORD_HEADER_BYTES = 56
 /** A bound of the format, not a limit on commits: a reader must not allocate what a damaged length asks for. */
@@ -32,7 +37,7 @@ export interface ChainHead {
   readonly link: Uint8Array
 }
 
-/** Where every journal begins. */
+/** Where a journal begins that begins at no snapshot. */
 export const GENESIS: ChainHead = {
   sequence: 0,
   link: createHash('sha256').update('slicenet/v1/journal\0').digest()
@@ -109,8 +114,9 @@ export function decodeSegmentHeader(bytes: Buffer): ChainHead | undefined {
 
 /** Throws `STORE_FAILED` unless this program reads the version. */
 export function checkVersion(version: number): void {
-  if (version === FORMAT_VERSION) return
-  throw new SlicenetError('STORE_FAILED', `the store has format version ${version}, not ${FORMAT_VERSION}`, {
+  if (version >= OLDEST_FORMAT_VERSION && version <= FORMAT_VERSION) return
+  const known = `${OLDEST_FORMAT_VERSION} to ${FORMAT_VERSION}`
+  throw new SlicenetError('STORE_FAILED', `the store has format version ${version}, not ${known}`, {
     hint: 'it was written by another release of slicenet: run that one'
   })
 }

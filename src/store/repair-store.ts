@@ -140,7 +140,7 @@ async function readIfThere(path: string): Promise<Buffer> {
 async function readLostEntries(pieces: readonly Piece[]): Promise<LostEntry[]> {
   const lost: LostEntry[] = []
   for (const { path, offset } of pieces) {
-    await using bytes = await SegmentBytes.open(path, Math.max(offset, SEGMENT_HEADER_BYTES))
+    await using bytes = await SegmentBytes.open(systemDisk, path, Math.max(offset, SEGMENT_HEADER_BYTES))
     while (lost.length < LOST_ENTRIES_MAX) {
       const start = await bytes.read(RECORD_HEADER_BYTES)
       const header = start === undefined ? undefined : decodeRecordHeader(start)

@@ -1,23 +1,23 @@
-/** Reads one segment from its start to its end in large pieces, however large the file is. */
-import { open, type FileHandle } from 'node:fs/promises'
+/** Reads one segment or snapshot from its start to its end in large pieces, however large the file is. */
+import type { Disk, DiskReader } from './disk.ts'
 
 const PIECE_BYTES = 1024 * 1024
 
 export class SegmentBytes implements AsyncDisposable {
-  readonly #handle: FileHandle
+  readonly #file: DiskReader
   #piece = Buffer.alloc(0)
   /** Where the next unread byte is: in the piece, and in the file. */
   #at = 0
   #offset: number
   #ended = false
 
-  private constructor(handle: FileHandle, offset: number) {
-    this.#handle = handle
+  private constructor(file: DiskReader, offset: number) {
+    this.#file = file
     this.#offset = offset
   }
 
-  static async open(path: string, offset = 0): Promise<SegmentBytes> {
-    return new SegmentBytes(await open(path, 'r'), offset)
+  static async open(disk: Disk, path: string, offset = 0): Promise<SegmentBytes> {
+    return new SegmentBytes(await disk.read(path), offset)
   }
 
   /** Offset in the file of the next unread byte. */
@@ -53,13 +53,13 @@ export class SegmentBytes implements AsyncDisposable {
     const piece = Buffer.allocUnsafeSlow(Math.max(PIECE_BYTES, wanted))
     rest.copy(piece)
     const position = this.#offset + rest.length
-    const { bytesRead } = await this.#handle.read(piece, rest.length, piece.length - rest.length, position)
+    const bytesRead = await this.#file.read(piece, rest.length, piece.length - rest.length, position)
     this.#ended = bytesRead === 0
     this.#piece = piece.subarray(0, rest.length + bytesRead)
     this.#at = 0
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#handle.close()
+    await this.#file.close()
   }
 }

@@ -8,6 +8,7 @@ import { hash } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { Level } from 'level'
 import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
 import { asStoreFailure } from './disk.ts'
 import { isLevelLocked } from './directory-lock.ts'
 import { sameHead, type ChainHead } from './record.ts'
@@ -17,19 +18,17 @@ import type { Entry } from './store.ts'
 const STATE_KEY = '\0state'
 const STATE_BYTES = 72
 const CHECKSUM_BYTES = 16
-/** Read at a time while the tables are verified. */
-const VERIFY_ENTRIES = 1000
-const VERIFY_BYTES = 1024 * 1024
-
 /** A sum of checksums modulo 2^128: it does not depend on the order, and an entry can be taken out of it again. */
 interface Tally {
   count: number
   sum: bigint
+  /** Of all keys and values; not kept on the disk. */
+  bytes: number
 }
 
 export class Tables {
   readonly #level: Level<string, Uint8Array>
-  #tally: Tally = { count: 0, sum: 0n }
+  #tally: Tally = zero()
 
   private constructor(level: Level<string, Uint8Array>) {
     this.#level = level
@@ -75,12 +74,12 @@ export class Tables {
     for (const [index, key] of keys.entries()) {
       const value = changes.get(key) ?? null
       const before = old[index]
-      if (before !== undefined) count(tally, before, -1)
+      if (before !== undefined) count(tally, key, before, -1)
       if (value === null) {
         operations.push({ type: 'del', key, value: NOTHING })
       } else {
         const stored = Buffer.concat([checksumOf(key, value), value])
-        count(tally, stored, 1)
+        count(tally, key, stored, 1)
         operations.push({ type: 'put', key, value: stored })
       }
     }
@@ -106,28 +105,42 @@ export class Tables {
     return this.#level.close()
   }
 
+  /** About how many bytes a snapshot of these tables has. */
+  get bytes(): number {
+    return this.#tally.bytes
+  }
+
+  /** All entries as they are at the call, whatever is applied meanwhile. */
+  capture(): Capture {
+    const iterator = iteratorOf(this.#level)
+    return {
+      entries: this.#entriesOf(iterator, { ...this.#tally }),
+      [Symbol.asyncDispose]: () => iterator.close()
+    }
+  }
+
+  async *#entriesOf(iterator: LevelIterator, expected: Tally): AsyncGenerator<readonly Entry[]> {
+    const tally = zero()
+    for await (const rows of readAll(iterator)) {
+      add(tally, rows)
+      yield rows.map(([name, stored]) => {
+        const separator = name.indexOf('\0')
+        const value = stored.subarray(CHECKSUM_BYTES)
+        return { table: name.slice(0, separator), key: name.slice(separator + 1), value }
+      })
+    }
+    if (tally.count === expected.count && tally.sum === expected.sum) return
+    throw new SlicenetError('STORE_CORRUPT', 'entries are missing from the tables, or were altered on the disk', {
+      hint: REBUILD_HINT
+    })
+  }
+
   /** Why these are not the tables of `head`, or undefined if they are. */
   async findFault(head: ChainHead): Promise<string | undefined> {
     const state = await this.#level.get(STATE_KEY)
     if (state === undefined || state.length !== STATE_BYTES) return 'they do not say how far they go'
-    const tally: Tally = { count: 0, sum: 0n }
-    const iterator = this.#level.iterator({
-      gt: STATE_KEY,
-      fillCache: false,
-      highWaterMarkBytes: VERIFY_BYTES
-    })
-    try {
-      for (;;) {
-        const entries = await iterator.nextv(VERIFY_ENTRIES)
-        if (entries.length === 0) break
-        for (const [name, stored] of entries) {
-          check(name, stored)
-          count(tally, stored, 1)
-        }
-      }
-    } finally {
-      await iterator.close()
-    }
+    const tally = zero()
+    for await (const entries of readAll(iteratorOf(this.#level))) add(tally, entries)
     const applied = { sequence: Number(readUint64(state, 0)), link: state.subarray(8, 40) }
     if (!sameHead(applied, head)) {
       return `they go to record ${applied.sequence}, the journal to ${head.sequence}`
@@ -139,6 +152,45 @@ export class Tables {
 }
 
 const NOTHING = new Uint8Array()
+const REBUILD_HINT = 'start the daemon again: it rebuilds the tables from the journal'
+
+/** Memory of the tables as they were, held until it is disposed of. */
+export interface Capture extends AsyncDisposable {
+  /** Some at a time. Throws `STORE_CORRUPT`, at the latest at the end, unless they are what was put in. */
+  readonly entries: AsyncIterable<readonly Entry[]>
+}
+
+type LevelIterator = ReturnType<typeof iteratorOf>
+
+/** Made at once: what it reads is as it was then. */
+function iteratorOf(level: Level<string, Uint8Array>) {
+  return level.iterator({ gt: STATE_KEY, fillCache: false, highWaterMarkBytes: LIMITS.storeChunkBytesMax })
+}
+
+
+function zero(): Tally {
+  return { count: 0, sum: 0n, bytes: 0 }
+}
+
+async function* readAll(iterator: LevelIterator): AsyncGenerator<[name: string, stored: Uint8Array][]> {
+  try {
+    for (;;) {
+      const rows = await iterator.nextv(LIMITS.storeChunkEntriesMax)
+      if (rows.length === 0) return
+      yield rows
+    }
+  } finally {
+    await iterator.close()
+  }
+}
+
+/** Throws as `check` does. */
+function add(tally: Tally, rows: readonly (readonly [name: string, stored: Uint8Array])[]): void {
+  for (const [name, stored] of rows) {
+    check(name, stored)
+    count(tally, name, stored, 1)
+  }
+}
 
 /** The tables, or why they cannot be used. */
 async function openIfSound(directory: string, head: ChainHead): Promise<Tables | string> {
@@ -181,7 +233,7 @@ function check(name: string, stored: Uint8Array): void {
   const checksum = checksumOf(name, stored.subarray(CHECKSUM_BYTES))
   if (checksum.equals(stored.subarray(0, CHECKSUM_BYTES))) return
   throw new SlicenetError('STORE_CORRUPT', 'a value in the tables was altered on the disk', {
-    hint: 'start the daemon again: it rebuilds the tables from the journal',
+    hint: REBUILD_HINT,
     details: { table: name.slice(0, name.indexOf('\0')), key: name.slice(name.indexOf('\0') + 1) }
   })
 }
@@ -192,9 +244,10 @@ function open(name: string, stored: Uint8Array): Uint8Array {
   return Uint8Array.from(stored.subarray(CHECKSUM_BYTES))
 }
 
-function count(tally: Tally, stored: Uint8Array, times: 1 | -1): void {
+function count(tally: Tally, name: string, stored: Uint8Array, times: 1 | -1): void {
   const checksum = (readUint64(stored, 0) << 64n) | readUint64(stored, 8)
   tally.count += times
+  tally.bytes += times * (Buffer.byteLength(name) + stored.length)
   tally.sum = BigInt.asUintN(128, tally.sum + BigInt(times) * checksum)
 }
 

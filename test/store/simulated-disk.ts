@@ -56,6 +56,10 @@ export class UnreliableDisk implements Disk {
     this.#wrap(path, await this.#do(() => systemDisk.create(path)))
   open = async (path: string): Promise<DiskFile> =>
     this.#wrap(path, await this.#do(() => systemDisk.open(path)))
+  read = (path: string): ReturnType<Disk['read']> => {
+    if (this.#off) throw new Error('the power is off')
+    return systemDisk.read(path)
+  }
   remove = (path: string): Promise<void> => this.#do(() => systemDisk.remove(path))
   syncDirectory = (path: string): Promise<void> => this.#do(() => systemDisk.syncDirectory(path))
   rename = (from: string, to: string): Promise<void> =>
