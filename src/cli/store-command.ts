@@ -49,8 +49,15 @@ function reportFields(report: StoreReport): [string, string][] {
     ['records', String(report.records)],
     ['last written', lastWrittenAt === undefined ? '-' : formatTime(lastWrittenAt)],
     ['segments', String(report.segments)],
+    ['snapshot', snapshotText(report)],
     ['size', byteUnit.format(report.bytes)]
   ]
+}
+
+function snapshotText({ snapshot }: StoreReport): string {
+  if (snapshot === undefined) return '-'
+  const entries = snapshot.entries === undefined ? '' : `, ${snapshot.entries} entries`
+  return `of record ${snapshot.sequence}${entries}${snapshot.sound ? '' : ', not sound'}`
 }
 
 const ENTRIES_SHOWN = 20

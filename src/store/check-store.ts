@@ -2,8 +2,9 @@
 import { stat } from 'node:fs/promises'
 import { SlicenetError } from '../base/errors.ts'
 import { isFatal, judge, type DamageKind } from './damage.ts'
-import { asStoreFailure } from './disk.ts'
+import { asStoreFailure, isMissing } from './disk.ts'
 import { surveyStore, type Survey } from './journal.ts'
+import type { Base } from './journal-reader.ts'
 import type { ChainHead } from './record.ts'
 
 export interface StoreReport {
@@ -13,7 +14,7 @@ export interface StoreReport {
   readonly message: string
   /** Whether a daemon would refuse to start with it. */
   readonly fatal: boolean
-  /** Sound records, counted from the first. */
+  /** The last sound record's sequence: how many there were from the first, those that the snapshot replaces with them. */
   readonly records: number
   readonly head: HeadReport
   /** Absent when the head mark is missing or cannot be read. */
@@ -21,7 +22,21 @@ export interface StoreReport {
   /** When the last sound record was written, UTC milliseconds. */
   readonly lastWrittenAt?: number
   readonly segments: number
+  /** The snapshot that the journal begins at; absent if it begins at its first record. */
+  readonly snapshot?: SnapshotReport
+  /** Of the segments and the snapshot. */
   readonly bytes: number
+}
+
+export interface SnapshotReport {
+  /** The last record whose entries are in it. */
+  readonly sequence: number
+  /** 64 hex digits, by which a record names it; absent, as is `entries`, if its header cannot be read. */
+  readonly hash?: string
+  readonly entries?: number
+  readonly bytes: number
+  /** Whether all of it is what was written, and a record names it. */
+  readonly sound: boolean
 }
 
 export interface HeadReport {
@@ -57,7 +72,8 @@ export async function requireDirectory(directory: string): Promise<void> {
 export async function reportOf(directory: string, survey: Survey): Promise<StoreReport> {
   const { mark, scan } = survey
   const damage = judge(mark, scan, survey.tablesExist)
-  const sizes = await Promise.all(scan.segments.map(async ({ path }) => (await stat(path)).size))
+  const sizes = await Promise.all(scan.segments.map(async ({ path }) => sizeOf(path)))
+  const snapshot = scan.base && (await snapshotReport(scan.base))
   return {
     directory,
     damage: damage.kind,
@@ -68,7 +84,30 @@ export async function reportOf(directory: string, survey: Survey): Promise<Store
     ...(mark.kind === 'readable' ? { marked: headReport(mark.head) } : {}),
     ...(scan.writtenAt === undefined ? {} : { lastWrittenAt: scan.writtenAt }),
     segments: scan.segments.length,
-    bytes: sizes.reduce((sum, size) => sum + size, 0)
+    ...(snapshot === undefined ? {} : { snapshot }),
+    bytes: sizes.reduce((sum, size) => sum + size, snapshot?.bytes ?? 0)
+  }
+}
+
+async function snapshotReport(base: Base): Promise<SnapshotReport> {
+  const { sequence, header, fault, named } = base
+  return {
+    sequence,
+    ...(header === undefined
+      ? {}
+      : { hash: Buffer.from(header.hash).toString('hex'), entries: header.entries }),
+    bytes: await sizeOf(base.path),
+    sound: fault === undefined && named === 'yes'
+  }
+}
+
+/** 0 for a file that is missing, or that a daemon's compaction has removed since it was read. */
+async function sizeOf(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if (isMissing(error)) return 0
+    throw error
   }
 }
 

@@ -34,7 +34,6 @@ export interface CompactionInit {
   readonly bytesMin?: number
 }
 
-
 export class Compaction {
   readonly #components: CompactionComponents
   readonly #directory: string

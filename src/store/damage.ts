@@ -44,7 +44,8 @@ export function judge(mark: HeadMarkState, scan: JournalScan, tablesExist: boole
   }
   const { base, head, stop } = scan
   if (base !== undefined && (base.fault !== undefined || base.named === 'otherwise')) {
-    const message = base.fault ?? `the snapshot at record ${base.sequence} is not the one that the journal names`
+    const message =
+      base.fault ?? `the snapshot at record ${base.sequence} is not the one that the journal names`
     return { kind: 'snapshot-damaged', message }
   }
   if (head.sequence < mark.head.sequence) {

@@ -42,7 +42,8 @@ async function writeAgain(disk: Disk, scan: JournalScan, from: Position): Promis
       for (let offset = start; offset < end; offset += WRITE_AGAIN_BYTES) {
         const length = Math.min(WRITE_AGAIN_BYTES, end - offset)
         const bytes = await source.read(length)
-        if (bytes === undefined) throw new SlicenetError('STORE_FAILED', `${path} became shorter while it was read`)
+        if (bytes === undefined)
+          throw new SlicenetError('STORE_FAILED', `${path} became shorter while it was read`)
         await file.write(bytes, offset)
         source.skip(length)
       }

@@ -201,7 +201,9 @@ async function surveyOnce(layout: Layout, disk: Disk): Promise<Survey> {
 
 async function bytesIn(journal: string): Promise<number> {
   const { segments, snapshots } = await listJournal(journal)
-  const sizes = await Promise.all([...segments, ...snapshots].map(async ({ path }) => (await stat(path)).size))
+  const sizes = await Promise.all(
+    [...segments, ...snapshots].map(async ({ path }) => (await stat(path)).size)
+  )
   return sizes.reduce((sum, size) => sum + size, 0)
 }
 

@@ -2,7 +2,12 @@
 import { isMissing, type Disk } from './disk.ts'
 import { decodeRecordHeader, linkOf, RECORD_HEADER_BYTES, sameHead, type ChainHead } from './record.ts'
 import { SegmentBytes } from './segment-bytes.ts'
-import { chunkBeginning, decodeSnapshotHeader, SNAPSHOT_HEADER_BYTES, type SnapshotHeader } from './snapshot.ts'
+import {
+  chunkBeginning,
+  decodeSnapshotHeader,
+  SNAPSHOT_HEADER_BYTES,
+  type SnapshotHeader
+} from './snapshot.ts'
 
 export interface SnapshotFile {
   readonly path: string
@@ -38,7 +43,8 @@ export async function scanSnapshot(
   try {
     bytes = await SegmentBytes.open(disk, path)
   } catch (error) {
-    if (isMissing(error)) return { ...scan, missing: true, fault: `the snapshot at record ${sequence} is missing` }
+    if (isMissing(error))
+      return { ...scan, missing: true, fault: `the snapshot at record ${sequence} is missing` }
     throw error
   }
   await using source = bytes

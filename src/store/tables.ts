@@ -130,9 +130,13 @@ export class Tables {
       })
     }
     if (tally.count === expected.count && tally.sum === expected.sum) return
-    throw new SlicenetError('STORE_CORRUPT', 'entries are missing from the tables, or were altered on the disk', {
-      hint: REBUILD_HINT
-    })
+    throw new SlicenetError(
+      'STORE_CORRUPT',
+      'entries are missing from the tables, or were altered on the disk',
+      {
+        hint: REBUILD_HINT
+      }
+    )
   }
 
   /** Why these are not the tables of `head`, or undefined if they are. */
@@ -166,7 +170,6 @@ type LevelIterator = ReturnType<typeof iteratorOf>
 function iteratorOf(level: Level<string, Uint8Array>) {
   return level.iterator({ gt: STATE_KEY, fillCache: false, highWaterMarkBytes: LIMITS.storeChunkBytesMax })
 }
-
 
 function zero(): Tally {
   return { count: 0, sum: 0n, bytes: 0 }

@@ -5,7 +5,7 @@ import * as fc from 'fast-check'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { checkStore } from '../../src/store/check-store.ts'
-import { createStore } from '../../src/store/disk-store.ts'
+import { createStore, type DiskStoreInit } from '../../src/store/disk-store.ts'
 import { row, rowsOf, temporaryDirectory } from './directory.ts'
 import { UnreliableDisk } from './simulated-disk.ts'
 
@@ -15,22 +15,26 @@ interface Cut {
   readonly operations: number
 }
 
-const cuts = fc.array(fc.record({ seed: fc.nat(), operations: fc.nat({ max: 60 }) }), {
+const cuts = fc.array(fc.record({ seed: fc.nat(), operations: fc.nat({ max: 90 }) }), {
   minLength: 1,
   maxLength: 4
 })
 
 test('no power cut, wherever it comes, takes an acknowledged commit or makes the store unusable', async (t) => {
+  let snapshots = 0
   await fc.assert(
-    fc.asyncProperty(cuts, async (cuts) => {
-      const { directory, acknowledged } = await suffer(t, cuts, () => false)
+    fc.asyncProperty(cuts, fc.boolean(), async (cuts, compacting) => {
+      const compactionBytesMin = compacting ? 2000 : Infinity
+      const { directory, acknowledged } = await suffer(t, cuts, () => false, { compactionBytesMin })
+      if ((await checkStore(directory)).snapshot !== undefined) snapshots++
       t.false((await checkStore(directory)).fatal)
       const rows = new Set(await rowsOf(t, directory))
       for (const n of acknowledged) t.true(rows.has(n))
       await rm(directory, { recursive: true })
     }),
-    { numRuns: 25 }
+    { numRuns: 40 }
   )
+  t.true(snapshots > 0)
 })
 
 test('control: on a disk that only claims to sync the journal, a power cut takes commits, and the mark shows it', async (t) => {
@@ -45,12 +49,9 @@ test('control: on a disk that only claims to sync the journal, a power cut takes
 
 test('control: if neither the journal nor the mark were synced, commits would be lost and nobody would know', async (t) => {
   const lies = (path: string): boolean => path.endsWith('.segment') || path.endsWith('/head')
-  const { directory, acknowledged } = await suffer(
-    t,
-    [{ seed: NOTHING_SURVIVES, operations: 60 }],
-    lies,
-    1_000_000
-  )
+  const { directory, acknowledged } = await suffer(t, [{ seed: NOTHING_SURVIVES, operations: 60 }], lies, {
+    segmentBytesMax: 1_000_000
+  })
   t.true(acknowledged.length > 0)
   t.like(await checkStore(directory), { damage: 'none', records: 0 })
 })
@@ -60,7 +61,7 @@ async function suffer(
   t: ExecutionContext,
   cuts: readonly Cut[],
   ignoreSync: (path: string) => boolean,
-  segmentBytesMax = 700
+  init: Partial<DiskStoreInit> = {}
 ): Promise<{ directory: string; acknowledged: number[] }> {
   const parent = await temporaryDirectory(t)
   const directory = join(parent, 'made', 'anew')
@@ -70,7 +71,7 @@ async function suffer(
     const disk = new UnreliableDisk({ random: randomFrom(seed), operations, ignoreSync })
     const store = createStore(
       { clock: systemClock, logger: silentLogger, disk },
-      { directory, segmentBytesMax }
+      { directory, segmentBytesMax: 700, ...init }
     )
     try {
       await store.start()
@@ -78,7 +79,7 @@ async function suffer(
         const group = [++n, ++n, ++n]
         await Promise.all(
           group.map(async (n) => {
-            await store.commit([row(n)])
+            await store.commit([row(n), CHURN])
             acknowledged.push(n)
           })
         )
@@ -94,6 +95,9 @@ async function suffer(
   }
   return { directory, acknowledged }
 }
+
+/** Written over and over, so that the journal soon holds much more than the tables. */
+const CHURN = { table: 'churn', key: 'key', value: new Uint8Array(400) }
 
 /** A seed under which a power cut takes all that was not synced. */
 const NOTHING_SURVIVES = -1
