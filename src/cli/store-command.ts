@@ -60,6 +60,16 @@ function snapshotText({ snapshot }: StoreReport): string {
   return `of record ${snapshot.sequence}${entries}${snapshot.sound ? '' : ', not sound'}`
 }
 
+function snapshotRepairText({
+  from,
+  entriesKept,
+  entriesLost
+}: NonNullable<RepairReport['snapshot']>): string {
+  if (from === 'tables') return 'made anew from the tables, which held all of it'
+  const lost = entriesLost === undefined ? 'nobody knows how many' : String(entriesLost)
+  return `made anew; entries kept of the old one: ${entriesKept ?? 0}, lost: ${lost}`
+}
+
 const ENTRIES_SHOWN = 20
 
 function repairFields(report: RepairReport): [string, string][] {
@@ -73,6 +83,7 @@ function repairFields(report: RepairReport): [string, string][] {
   if (!repaired) return fields
   fields.push(['records lost', recordsLost === undefined ? 'nobody knows' : String(recordsLost)])
   if (lostAfter !== undefined) fields.push(['lost after', formatTime(lostAfter)])
+  if (report.snapshot !== undefined) fields.push(['snapshot', snapshotRepairText(report.snapshot)])
   for (const { table, key, deleted } of lostEntries.slice(0, ENTRIES_SHOWN)) {
     fields.push(['lost', `${table} ${key}${deleted ? ' (its deletion)' : ''}`])
   }

@@ -102,7 +102,7 @@ async function snapshotReport(base: Base): Promise<SnapshotReport> {
 }
 
 /** 0 for a file that is missing, or that a daemon's compaction has removed since it was read. */
-async function sizeOf(path: string): Promise<number> {
+export async function sizeOf(path: string): Promise<number> {
   try {
     return (await stat(path)).size
   } catch (error) {

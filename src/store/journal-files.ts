@@ -61,16 +61,15 @@ async function namesIn(directory: string): Promise<string[]> {
  * Where the journal may begin, the oldest first and at least one. The last is a snapshot that is not there, if it
  * would explain why the first segment is not the journal's first.
  */
-export function beginningsOf(directory: string, files: JournalFiles): Beginning[] {
+export function beginningsOf(directory: string, files: JournalFiles): [Beginning, ...Beginning[]] {
   const { segments, snapshots } = files
   const before = (segments[0]?.firstSequence ?? 1) - 1
-  const beginnings: Beginning[] = []
-  if (segments[0]?.firstSequence === 1 || snapshots.length === 0) beginnings.push({ sequence: 0 })
-  beginnings.push(...snapshots)
-  if (before > 0 && !snapshots.some(({ sequence }) => sequence === before)) {
-    beginnings.push({ path: join(directory, snapshotFileName(before)), sequence: before })
-  }
-  return beginnings
+  const atGenesis = segments[0]?.firstSequence === 1
+  const guess = { path: join(directory, snapshotFileName(before)), sequence: before }
+  const guesses = before === 0 || snapshots.some(({ sequence }) => sequence === before) ? [] : [guess]
+  const [oldest, ...newer] = snapshots
+  if (oldest !== undefined && !atGenesis) return [oldest, ...newer, ...guesses]
+  return [{ sequence: 0 }, ...snapshots, ...guesses]
 }
 
 /** Removes what a journal that begins at `beginning` does not need. May be repeated after a crash in the middle. */

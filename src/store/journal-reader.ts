@@ -79,7 +79,7 @@ const VISIT_BYTES = 4 * 1024 * 1024
 /** Reads only. Throws `STORE_FAILED` for another format version; I/O errors as they are. */
 export async function scanJournal(directory: string, init: ScanInit = {}): Promise<JournalScan> {
   const files = await listJournal(directory)
-  const beginning = init.beginning ?? (beginningsOf(directory, files)[0] as Beginning)
+  const beginning = init.beginning ?? beginningsOf(directory, files)[0]
   const segments = files.segments.filter(({ firstSequence }) => firstSequence > beginning.sequence)
   return new Walk(segments, beginning, init).run()
 }

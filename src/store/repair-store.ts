@@ -1,23 +1,34 @@
 /**
- * `slicenet store repair`: makes a damaged store usable again by keeping its longest sound beginning. What comes after
- * is set aside in a dated file and never thrown away, and the report says what it was as far as it can be read.
+ * `slicenet store repair`: makes a damaged store usable again by keeping its longest sound beginning. What comes after,
+ * and a snapshot that is damaged, is set aside in a dated file and never thrown away, and the report says what it was as
+ * far as it can be read. A damaged snapshot is made anew (`snapshot-repair.ts`).
  *
  * The set-aside file is a row of pieces, each a line of JSON, `{"file":...,"offset":...,"bytes":...}`, followed by so
  * many bytes.
  */
-import { open, readFile, rm } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
+import { open, rm } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { systemClock, type Clock } from '../base/clock.ts'
-import { reportOf, requireDirectory, type StoreReport } from './check-store.ts'
+import { reportOf, requireDirectory, sizeOf, type StoreReport } from './check-store.ts'
 import { DirectoryLock } from './directory-lock.ts'
 import { asStoreFailure, systemDisk } from './disk.ts'
 import { decodeEntries } from './entries.ts'
 import { replaceHeadMark } from './head-mark.ts'
 import { surveyStore, type Survey } from './journal.ts'
 import { truncate } from './journal-tail.ts'
-import { layoutOf } from './layout.ts'
-import { decodeRecordHeader, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES } from './record.ts'
+import { removeAllBut } from './journal-files.ts'
+import type { Base } from './journal-reader.ts'
+import { layoutOf, type Layout } from './layout.ts'
+import {
+  decodeRecordHeader,
+  GENESIS,
+  RECORD_HEADER_BYTES,
+  SEGMENT_HEADER_BYTES,
+  type ChainHead
+} from './record.ts'
 import { SegmentBytes } from './segment-bytes.ts'
+import { nameSnapshot, replaceSnapshot, type SnapshotRepair } from './snapshot-repair.ts'
 
 export interface RepairReport {
   /** What was found before. */
@@ -29,6 +40,8 @@ export interface RepairReport {
   readonly recordsLost?: number
   /** Everything committed after this is lost, UTC milliseconds; absent if no record is left. */
   readonly lostAfter?: number
+  /** What became of a damaged snapshot. */
+  readonly snapshot?: SnapshotRepair
   /** Changes that could still be read in what was set aside; at most 10,000, the first ones. */
   readonly lostEntries: readonly LostEntry[]
   /** The file with what was taken out. */
@@ -73,32 +86,69 @@ export async function repairStore(
 async function repair(directory: string, clock: Clock): Promise<RepairReport> {
   const survey = await surveyStore(directory)
   const before = await reportOf(directory, survey)
-  const { mark, scan } = survey
-  const kept = {
-    before,
-    recordsKept: scan.head.sequence,
-    ...(mark.kind === 'readable'
-      ? { recordsLost: Math.max(0, mark.head.sequence - scan.head.sequence) }
-      : {}),
-    ...(scan.writtenAt === undefined ? {} : { lostAfter: scan.writtenAt })
+  const { scan } = survey
+  if (before.damage === 'none') {
+    return { ...keptReport(survey, before, scan.head), repaired: false, lostEntries: [] }
   }
-  if (before.damage === 'none') return { ...kept, repaired: false, lostEntries: [] }
   const layout = layoutOf(directory)
   const pieces = piecesToRemove(survey)
   const lostEntries = await readLostEntries(pieces)
   const stamp = new Date(clock.now()).toISOString().replaceAll(':', '-')
   const setAside = join(directory, `set-aside-${stamp}.bin`)
-  await writeAside(setAside, directory, [{ path: layout.head, offset: 0 }, ...pieces])
+  const snapshot =
+    scan.base !== undefined && isDamaged(scan.base) ? [{ path: scan.base.path, offset: 0 }] : []
+  await writeAside(setAside, directory, [{ path: layout.head, offset: 0 }, ...snapshot, ...pieces])
   // From the end backwards: whenever this is interrupted, what is left is still damaged and can be repaired again.
   for (const { path, offset } of pieces.toReversed()) {
     if (offset === 0) await systemDisk.remove(path)
     else await truncate(systemDisk, path, offset)
     await systemDisk.syncDirectory(dirname(path))
   }
-  await replaceHeadMark(systemDisk, layout.head, scan.head)
+  const replaced = await settleBeginning(layout, survey, clock.now())
   // A start makes them anew. Gone, they cannot be taken for those of the journal as it was.
   await rm(layout.tables, { recursive: true, force: true })
-  return { ...kept, repaired: true, lostEntries, setAside }
+  return {
+    ...keptReport(survey, before, replaced?.head ?? scan.head),
+    repaired: true,
+    ...(replaced === undefined ? {} : { snapshot: replaced.report }),
+    lostEntries,
+    setAside
+  }
+}
+
+function keptReport({ mark, scan }: Survey, before: StoreReport, head: ChainHead) {
+  return {
+    before,
+    recordsKept: head.sequence,
+    ...(mark.kind === 'readable' ? { recordsLost: Math.max(0, mark.head.sequence - head.sequence) } : {}),
+    ...(scan.writtenAt === undefined ? {} : { lostAfter: scan.writtenAt })
+  }
+}
+
+function isDamaged(base: Base): boolean {
+  return base.fault !== undefined || base.named === 'otherwise'
+}
+
+/** Makes sure of the snapshot that the journal begins at, and marks where the journal ends. */
+async function settleBeginning(layout: Layout, survey: Survey, now: number) {
+  const { head, end, base, segments } = survey.scan
+  const init = { disk: systemDisk, layout, survey, now }
+  if (base !== undefined && isDamaged(base)) {
+    const replaced = await replaceSnapshot(init)
+    if (replaced !== undefined) return replaced
+    await replaceHeadMark(systemDisk, layout.head, GENESIS)
+    await removeAllBut(systemDisk, layout.journal, { sequence: 0 })
+    return undefined
+  }
+  if (base?.header !== undefined && base.named === 'no') {
+    const last = end.offset === 0 ? undefined : segments[end.segment]
+    const segment = last && { path: last.path, bytes: end.offset }
+    const name = { sequence: base.sequence, hash: base.header.hash }
+    await nameSnapshot(init, name, { head, ...(segment === undefined ? {} : { segment }) })
+    return undefined
+  }
+  await replaceHeadMark(systemDisk, layout.head, head)
+  return undefined
 }
 
 function piecesToRemove({ scan }: Survey): Piece[] {
@@ -115,25 +165,16 @@ async function writeAside(target: string, directory: string, pieces: readonly Pi
   const file = await open(target, 'wx', 0o600)
   try {
     for (const { path, offset } of pieces) {
-      const bytes = (await readIfThere(path)).subarray(offset)
-      const line = { file: relative(directory, path), offset, bytes: bytes.length }
-      await file.appendFile(`${JSON.stringify(line)}\n`)
-      await file.appendFile(bytes)
+      const bytes = Math.max(0, (await sizeOf(path)) - offset)
+      await file.appendFile(`${JSON.stringify({ file: relative(directory, path), offset, bytes })}\n`)
+      if (bytes === 0) continue
+      await file.appendFile(createReadStream(path, { start: offset, end: offset + bytes - 1 }))
     }
     await file.sync()
   } finally {
     await file.close()
   }
   await systemDisk.syncDirectory(directory)
-}
-
-async function readIfThere(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return Buffer.alloc(0)
-    throw error
-  }
 }
 
 /** Goes from record to record as long as their headers hold, past the first whose content was altered. */

@@ -195,8 +195,8 @@ function add(tally: Tally, rows: readonly (readonly [name: string, stored: Uint8
   }
 }
 
-/** The tables, or why they cannot be used. */
-async function openIfSound(directory: string, head: ChainHead): Promise<Tables | string> {
+/** The tables if they are those of `head`, or why they cannot be used. */
+export async function openIfSound(directory: string, head: ChainHead): Promise<Tables | string> {
   let tables: Tables | undefined
   try {
     tables = await Tables.openExisting(directory)
