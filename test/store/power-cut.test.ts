@@ -6,6 +6,8 @@ import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { checkStore } from '../../src/store/check-store.ts'
 import { createStore, type DiskStoreInit } from '../../src/store/disk-store.ts'
+import { numbersOf } from '../base/seeded-numbers.ts'
+import { CHURN } from './compacted.ts'
 import { row, rowsOf, temporaryDirectory } from './directory.ts'
 import { UnreliableDisk } from './simulated-disk.ts'
 
@@ -86,7 +88,11 @@ async function suffer(
   const acknowledged: number[] = []
   let n = 0
   for (const { seed, operations } of cuts) {
-    const disk = new UnreliableDisk({ random: randomFrom(seed), operations, ignoreSync })
+    const disk = new UnreliableDisk({
+      random: seed === NOTHING_SURVIVES ? () => 1 : numbersOf(seed),
+      operations,
+      ignoreSync
+    })
     const store = createStore(
       { clock: systemClock, logger: silentLogger, disk },
       { directory, segmentBytesMax: 700, ...init }
@@ -114,20 +120,5 @@ async function suffer(
   return { directory, acknowledged }
 }
 
-/** Written over and over, so that the journal soon holds much more than the tables. */
-const CHURN = { table: 'churn', key: 'key', value: new Uint8Array(400) }
-
 /** A seed under which a power cut takes all that was not synced. */
 const NOTHING_SURVIVES = -1
-
-/** Mulberry32. */
-function randomFrom(seed: number): (bound: number) => number {
-  if (seed === NOTHING_SURVIVES) return () => 1
-  let state = seed
-  return (bound) => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % bound
-  }
-}
