@@ -126,11 +126,17 @@ async function clearStale(path: string): Promise<void> {
   if (!found.isSocket()) {
     throw new SlicenetError('CONFIG_INVALID', `${path} is in the way of the control socket and is none`)
   }
+  await requireUnanswered(path)
+  await unlink(path)
+}
+
+/** Throws `DAEMON_RUNNING` if a daemon answers at the path, whether it is a socket or nothing at all otherwise. */
+export async function requireUnanswered(path: string): Promise<void> {
   try {
     const socket = await connectControl(path)
     socket.destroy()
   } catch (error) {
-    if (error instanceof SlicenetError && error.code === 'DAEMON_UNREACHABLE') return unlink(path)
+    if (error instanceof SlicenetError && error.code === 'DAEMON_UNREACHABLE') return
     throw error
   }
   throw new SlicenetError('DAEMON_RUNNING', `another daemon answers at ${path}`, {

@@ -9,7 +9,7 @@ import { ComposedPeer } from './compose.ts'
 import { loadConfig, type DaemonConfig } from './config.ts'
 import type { ControlCaller } from './control-client.ts'
 import { controlHandlers } from './control-handlers.ts'
-import { createControlServer } from './control-server.ts'
+import { createControlServer, requireUnanswered } from './control-server.ts'
 import type { Environment } from './environment.ts'
 import { createKey, loadKey } from './key-file.ts'
 import { SlicenetError } from '../base/errors.ts'
@@ -38,6 +38,8 @@ export async function runDaemon(init: DaemonInit): Promise<void> {
     })
   }
   const key = await loadKey(environment.keyFile)
+  // Else the store, which comes first, would say only that some process has it open.
+  await requireUnanswered(environment.socketPath)
   const logger = createLogger({
     level: environment.logLevel,
     clock: systemClock,

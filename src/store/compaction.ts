@@ -4,6 +4,7 @@
  * before the naming is logged and leaves the store with the journal as it was.
  */
 import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Disk } from './disk.ts'
@@ -77,6 +78,7 @@ export class Compaction {
     const began = clock.monotonic()
     const bytesBefore = journal.bytes
     try {
+      await this.#requireRoom()
       const { head, capture } = await this.#begin()
       await using captured = capture
       const name = await writeSnapshot(disk, {
@@ -101,6 +103,17 @@ export class Compaction {
       this.#retryAboveBytes = journal.bytes + this.#bytesMin
       logger.error('compaction failed; the store goes on with the journal as it is', { error })
     }
+  }
+
+  /** A snapshot that fills the disk would make the commits of meanwhile fail. */
+  async #requireRoom(): Promise<void> {
+    const { disk, tables } = this.#components
+    const wanted = 2 * tables.bytes + LIMITS.storePendingBytesMax
+    const free = await disk.free(this.#directory)
+    if (free >= wanted) return
+    throw new SlicenetError('STORE_FAILED', `${free} bytes are free on the disk, ${wanted} are wanted`, {
+      hint: 'make room: the journal grows until it can be compacted'
+    })
   }
 
   /** The tables, and the head that they are at. */

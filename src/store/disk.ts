@@ -2,7 +2,7 @@
  * The few operations on files by which the journal and the head mark are written and read, as a component: tests put a
  * disk in its place that fills up, fails, or loses at a power cut whatever was not synced.
  */
-import { constants, mkdir, open, rename, rm, type FileHandle } from 'node:fs/promises'
+import { constants, mkdir, open, rename, rm, statfs, type FileHandle } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
 
@@ -31,6 +31,8 @@ export interface Disk {
   rename(from: string, to: string): Promise<void>
   /** Removing what is not there is no error. */
   remove(path: string): Promise<void>
+  /** Bytes that this account may still write in a directory. */
+  free(path: string): Promise<number>
   /** When it resolves, the names in the directory outlive a power cut. */
   syncDirectory(path: string): Promise<void>
 }
@@ -48,6 +50,10 @@ export const systemDisk: Disk = {
   },
   rename,
   remove: (path) => rm(path, { force: true }),
+  free: async (path) => {
+    const { bavail, bsize } = await statfs(path)
+    return bavail * bsize
+  },
   async syncDirectory(path) {
     const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
     try {

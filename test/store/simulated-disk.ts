@@ -1,7 +1,9 @@
 /**
  * Disks that fail, for the tests. `UnreliableDisk` keeps written bytes in memory until they are synced, as the kernel
- * does, and at a power cut lets a random part of the rest reach the disk, sector by sector. `FailingDisk` refuses.
+ * does, and at a power cut lets a random part of the rest reach the disk, sector by sector. The others refuse to write,
+ * to sync or to read.
  */
+import { stat } from 'node:fs/promises'
 import { basename } from 'node:path'
 import type { Disk, DiskFile } from '../../src/store/disk.ts'
 import { systemDisk } from '../../src/store/disk.ts'
@@ -60,6 +62,7 @@ export class UnreliableDisk implements Disk {
     if (this.#off) throw new Error('the power is off')
     return systemDisk.read(path)
   }
+  free = (path: string): Promise<number> => systemDisk.free(path)
   remove = (path: string): Promise<void> => this.#do(() => systemDisk.remove(path))
   syncDirectory = (path: string): Promise<void> => this.#do(() => systemDisk.syncDirectory(path))
   rename = (from: string, to: string): Promise<void> =>
@@ -157,5 +160,75 @@ export function failingDisk(init: {
     ...systemDisk,
     create: async (path) => wrap(await systemDisk.create(path)),
     open: async (path) => wrap(await systemDisk.open(path))
+  }
+}
+
+/** A disk of so many bytes for all files that were opened or made. What is removed makes room again. */
+export class SmallDisk implements Disk {
+  bytesMax: number
+  readonly #sizes = new Map<string, number>()
+  /** What it says is free; the truth would keep a store from filling it up. */
+  readonly #saysFree: number
+
+  constructor(init: { readonly bytes: number; readonly saysFree: number }) {
+    this.bytesMax = init.bytes
+    this.#saysFree = init.saysFree
+  }
+
+  create = async (path: string): Promise<DiskFile> => {
+    this.#sizes.set(path, 0)
+    return this.#wrap(path, await systemDisk.create(path))
+  }
+  open = async (path: string): Promise<DiskFile> => {
+    if (!this.#sizes.has(path)) this.#sizes.set(path, (await stat(path)).size)
+    return this.#wrap(path, await systemDisk.open(path))
+  }
+  read = (path: string): ReturnType<Disk['read']> => systemDisk.read(path)
+  free = async (): Promise<number> => this.#saysFree
+  syncDirectory = (path: string): Promise<void> => systemDisk.syncDirectory(path)
+  remove = async (path: string): Promise<void> => {
+    await systemDisk.remove(path)
+    this.#sizes.delete(path)
+  }
+  rename = async (from: string, to: string): Promise<void> => {
+    await systemDisk.rename(from, to)
+    this.#sizes.set(to, this.#sizes.get(from) ?? 0)
+    this.#sizes.delete(from)
+  }
+
+  #wrap(path: string, file: DiskFile): DiskFile {
+    return {
+      ...file,
+      write: async (bytes, position) => {
+        const before = this.#sizes.get(path) ?? 0
+        const after = Math.max(before, position + bytes.length)
+        const others = [...this.#sizes.values()].reduce((sum, size) => sum + size, -before)
+        if (others + after > this.bytesMax) {
+          throw Object.assign(new Error('ENOSPC: injected'), { code: 'ENOSPC' })
+        }
+        this.#sizes.set(path, after)
+        await file.write(bytes, position)
+      }
+    }
+  }
+}
+
+/** The system's disk, but reading fails with EIO after so many reads of files whose path ends so. */
+export function unreadableDisk(init: { readonly suffix: string; readonly reads: number }): Disk {
+  let left = init.reads
+  return {
+    ...systemDisk,
+    read: async (path) => {
+      const file = await systemDisk.read(path)
+      return {
+        ...file,
+        read: async (buffer, offset, length, position) => {
+          if (path.endsWith(init.suffix) && left-- <= 0) {
+            throw Object.assign(new Error('EIO: injected'), { code: 'EIO' })
+          }
+          return file.read(buffer, offset, length, position)
+        }
+      }
+    }
   }
 }
