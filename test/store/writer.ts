@@ -18,10 +18,10 @@ export interface Writer {
 export function startWriter(
   t: ExecutionContext,
   directory: string,
-  init: { readonly first?: number; readonly early?: boolean } = {}
+  init: { readonly first?: number; readonly mode?: 'early' | 'churn' } = {}
 ): Writer {
-  const { first = 1, early = false } = init
-  const args = [WRITER, directory, String(first), '16', ...(early ? ['early'] : [])]
+  const { first = 1, mode } = init
+  const args = [WRITER, directory, String(first), '16', ...(mode === undefined ? [] : [mode])]
   return watchWriter(t, start(process.execPath, args, ['ignore', 'pipe', 'inherit']))
 }
 
