@@ -7,6 +7,7 @@ import { systemDisk, type Disk, type DiskFile } from '../../src/store/disk.ts'
 import { createStore } from '../../src/store/disk-store.ts'
 import { replaceHeadMark } from '../../src/store/head-mark.ts'
 import { scanJournal } from '../../src/store/journal-reader.ts'
+import { ManualClock } from '../base/manual-clock.ts'
 import { numbersOf } from '../base/seeded-numbers.ts'
 import { CHURN } from './compacted.ts'
 import { copyOf, row, segmentsOf, startedStore, temporaryDirectory, upTo } from './directory.ts'
@@ -18,7 +19,7 @@ const CONTROLS = 25
 const AT_ONCE = 12
 const RECORDS = 60
 /** Fixed, so that the journal has the same bytes in every run. */
-const clock = { now: () => Date.UTC(2026, 10, 23), monotonic: () => 0, sleep: async () => {} }
+const clock = new ManualClock()
 
 type FileKind = 'segment' | 'snapshot' | 'head' | 'tables'
 const KINDS: readonly FileKind[] = ['segment', 'segment', 'snapshot', 'head', 'tables', 'tables']
