@@ -3,9 +3,22 @@ import { copyFile, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { checkStore } from '../../src/store/check-store.ts'
+import { LIMITS } from '../../src/base/limits.ts'
+import { systemDisk } from '../../src/store/disk.ts'
 import { layoutOf } from '../../src/store/layout.ts'
+import { repairStore } from '../../src/store/repair-store.ts'
+import { scanSnapshot } from '../../src/store/snapshot-reader.ts'
 import { compactedStore, CHURN, COMPACTING } from './compacted.ts'
-import { copyOf, row, rowsOf, startedStore, temporaryDirectory, upTo } from './directory.ts'
+import {
+  copyOf,
+  makeStore,
+  row,
+  rowsOf,
+  segmentsOf,
+  startedStore,
+  temporaryDirectory,
+  upTo
+} from './directory.ts'
 
 test('a journal that has grown well beyond its tables begins at a snapshot, and nothing is lost', async (t) => {
   const directory = await temporaryDirectory(t)
@@ -106,18 +119,50 @@ test('what a crash leaves between the snapshot and its naming, or its naming and
   t.deepEqual(await namesOf(named), await namesOf(after))
 })
 
-test('a store of format version 1 is read as it is, and one of a later version is refused and not repaired', async (t) => {
-  const { directory } = await compactedStore(t)
-  const head = join(directory, 'head')
-  const bytes = await readFile(head)
-  const reversioned = async (version: number): Promise<void> => {
-    for (const slot of [0, 4096]) writeVersion(bytes, slot, version)
-    await writeFile(head, bytes)
+test('a store of format version 1 is read and goes on; one of a later version is neither read nor repaired', async (t) => {
+  const directory = await makeStore(t, { records: 6, segmentBytesMax: 200 })
+  const reversion = async (version: number): Promise<void> => {
+    for (const path of [join(directory, 'head'), ...(await segmentsOf(directory))]) {
+      const bytes = await readFile(path)
+      for (const offset of path.endsWith('head') ? [0, 4096] : [0]) writeVersion(bytes, offset, version)
+      await writeFile(path, bytes)
+    }
   }
-  await reversioned(1)
+  await reversion(1)
   t.is((await checkStore(directory)).damage, 'none')
-  await reversioned(3)
-  await t.throwsAsync(checkStore(directory), { code: 'STORE_FAILED', message: /version 3, not 1 to 2/ })
+  const store = await startedStore(t, { directory })
+  await store.commit([row(7)])
+  await store.stop()
+  t.deepEqual(await rowsOf(t, directory), upTo(7))
+
+  await reversion(3)
+  const refusal = { code: 'STORE_FAILED', message: /version 3, not 1 to 2/ }
+  await t.throwsAsync(checkStore(directory), refusal)
+  await t.throwsAsync(startedStore(t, { directory }), refusal)
+  await t.throwsAsync(repairStore(directory), refusal)
+})
+
+test('the largest values make no chunk that is too large to be read', async (t) => {
+  const directory = await temporaryDirectory(t)
+  const store = await startedStore(t, { directory, compactionBytesMin: 1 })
+  const value = new Uint8Array(LIMITS.storeValueBytesMax)
+  // The same ones over and over: five times what the tables hold.
+  for (let times = 0; times < 5; times++) {
+    await Promise.all(upTo(4).map((n) => store.commit([{ table: 'large', key: `${n}`, value }])))
+  }
+  while ((await checkStore(directory)).snapshot === undefined) await store.commit([row(1)])
+  await store.stop()
+  const [path = ''] = (await segmentsOf(directory)).filter((name) => name.endsWith('.snapshot'))
+  const sizes: number[] = []
+  const visit = async (payload: Uint8Array): Promise<void> => void sizes.push(payload.length)
+  const { sequence = 0 } = (await checkStore(directory)).snapshot ?? {}
+  await scanSnapshot(systemDisk, { path, sequence }, { visit })
+  t.true(sizes.length > 1)
+  for (const size of sizes)
+    t.true(size < LIMITS.storeChunkBytesMax + 2 * LIMITS.storeValueBytesMax, `${size}`)
+  await rm(layoutOf(directory).tables, { recursive: true })
+  const next = await startedStore(t, { directory })
+  t.deepEqual(await next.get('large', '4'), value)
 })
 
 function writeVersion(bytes: Buffer, slot: number, version: number): void {
