@@ -3,7 +3,13 @@
  * right.
  */
 import { systemDisk, type Disk } from './disk.ts'
-import { beginningsOf, listJournal, type Beginning, type Segment } from './journal-files.ts'
+import {
+  beginningsOf,
+  listJournal,
+  type Beginning,
+  type JournalFiles,
+  type Segment
+} from './journal-files.ts'
 import {
   decodeRecordHeader,
   decodeSegmentHeader,
@@ -63,6 +69,8 @@ export interface JournalScan {
 export interface ScanInit {
   /** A sequence whose place in the chain the caller wants to know. */
   readonly watch?: number
+  /** Those of the directory, if the caller has listed them already. */
+  readonly files?: JournalFiles
   /** Where to begin. Default: the first place there is. */
   readonly beginning?: Beginning
   /** Default: the system's. */
@@ -78,7 +86,7 @@ const VISIT_BYTES = 4 * 1024 * 1024
 
 /** Reads only. Throws `STORE_FAILED` for another format version; I/O errors as they are. */
 export async function scanJournal(directory: string, init: ScanInit = {}): Promise<JournalScan> {
-  const files = await listJournal(directory)
+  const files = init.files ?? (await listJournal(directory))
   const beginning = init.beginning ?? beginningsOf(directory, files)[0]
   const segments = files.segments.filter(({ firstSequence }) => firstSequence > beginning.sequence)
   return new Walk(segments, beginning, init).run()

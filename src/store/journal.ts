@@ -168,28 +168,35 @@ export class Journal {
   }
 }
 
-/** A daemon that compacts the journal meanwhile removes files between their being listed and read. */
-const SURVEY_ATTEMPTS_MAX = 10
+/** A daemon that compacts the journal meanwhile moves the mark and removes files between their being listed and read. */
+const SURVEY_ATTEMPTS_MAX = 5
 
 /** Reads only, and may be called while a daemon uses the store: the mark is read first, so the journal is never behind it. */
 export async function surveyStore(directory: string, disk: Disk = systemDisk): Promise<Survey> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await surveyOnce(layoutOf(directory), disk)
+      const survey = await surveyOnce(layoutOf(directory), disk)
+      if (attempt === SURVEY_ATTEMPTS_MAX || !isOvertaken(survey)) return survey
     } catch (error) {
       if (!isMissing(error) || attempt === SURVEY_ATTEMPTS_MAX) throw error
     }
   }
 }
 
+/** Whether a compaction may have come between the reading of the mark and that of the journal. */
+function isOvertaken({ mark, scan, beginning }: Survey): boolean {
+  return scan.base?.missing === true || (mark.kind === 'readable' && mark.head.sequence < beginning.sequence)
+}
+
 /** Takes the oldest beginning from which all is sound, else the one from which most is. */
 async function surveyOnce(layout: Layout, disk: Disk): Promise<Survey> {
   const mark = await readHeadMark(layout.head, disk)
   const tablesExist = await exists(layout.tables)
+  const files = await listJournal(layout.journal)
   const watch = mark.kind === 'readable' ? { watch: mark.head.sequence } : {}
   let best: Survey | undefined
-  for (const beginning of beginningsOf(layout.journal, await listJournal(layout.journal))) {
-    const scan = await scanJournal(layout.journal, { disk, beginning, ...watch })
+  for (const beginning of beginningsOf(layout.journal, files)) {
+    const scan = await scanJournal(layout.journal, { disk, files, beginning, ...watch })
     // That there was a snapshot is only a guess until a record names it.
     if (best !== undefined && scan.base?.missing === true && scan.base.named === 'no') continue
     const survey = { mark, scan, tablesExist, beginning }

@@ -73,6 +73,23 @@ test('a start compacts a journal that has grown before', async (t) => {
   t.deepEqual(await rowsOf(t, directory), [1])
 })
 
+test('a check while a daemon compacts again and again finds no damage', async (t) => {
+  const directory = await temporaryDirectory(t)
+  const store = await startedStore(t, { directory, segmentBytesMax: 2000, compactionBytesMin: 3000 })
+  const over = new AbortController()
+  const writing = (async () => {
+    while (!over.signal.aborted) await store.commit([CHURN])
+  })()
+  const snapshots = new Set<number>()
+  for (let round = 0; round < 150 || snapshots.size < 3; round++) {
+    const report = await checkStore(directory)
+    t.false(report.fatal, report.message)
+    snapshots.add(report.snapshot?.sequence ?? 0)
+  }
+  over.abort()
+  await writing
+})
+
 test('all that is committed while a snapshot is written is kept', async (t) => {
   const directory = await temporaryDirectory(t)
   const store = await startedStore(t, { directory, ...COMPACTING })
