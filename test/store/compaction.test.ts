@@ -4,7 +4,9 @@ import { join } from 'node:path'
 import test from 'ava'
 import { checkStore } from '../../src/store/check-store.ts'
 import { LIMITS } from '../../src/base/limits.ts'
-import { systemDisk } from '../../src/store/disk.ts'
+import { judge } from '../../src/store/damage.ts'
+import { systemDisk, type Disk } from '../../src/store/disk.ts'
+import { surveyStore } from '../../src/store/journal.ts'
 import { layoutOf } from '../../src/store/layout.ts'
 import { repairStore } from '../../src/store/repair-store.ts'
 import { scanSnapshot } from '../../src/store/snapshot-reader.ts'
@@ -88,6 +90,30 @@ test('a check while a daemon compacts again and again finds no damage', async (t
   }
   over.abort()
   await writing
+})
+
+test('a check that a compaction overtakes looks again', async (t) => {
+  const directory = await temporaryDirectory(t)
+  const store = await startedStore(t, { directory, ...COMPACTING })
+  for (let n = 1; n <= 3; n++) await store.commit([row(n)])
+  // Between the reading of the mark and that of the journal, its beginning moves beyond that mark.
+  let reads = 0
+  const disk: Disk = {
+    ...systemDisk,
+    read: async (path) => {
+      const file = await systemDisk.read(path)
+      if (!path.endsWith('head') || reads++ > 0) return file
+      const close = async (): Promise<void> => {
+        await file.close()
+        while ((await namesOf(directory)).includes('0000000000000001.segment')) await store.commit([CHURN])
+      }
+      return { ...file, close }
+    }
+  }
+  const { mark, scan, tablesExist } = await surveyStore(directory, disk)
+  t.is(judge(mark, scan, tablesExist).message, 'no damage')
+  t.is(scan.base?.named, 'yes')
+  t.is(reads, 2)
 })
 
 test('all that is committed while a snapshot is written is kept', async (t) => {
