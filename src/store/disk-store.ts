@@ -12,6 +12,7 @@ import { layoutOf } from './layout.ts'
 import { GENESIS } from './record.ts'
 import type { Entry, Store } from './store.ts'
 import { Tables } from './tables.ts'
+import { seal } from './tables-seal.ts'
 
 export interface DiskStoreComponents {
   readonly clock: Clock
@@ -96,6 +97,8 @@ class DiskStore implements Store, AsyncDisposable {
       this.#opened = undefined
       try {
         await opened.tables.close()
+        // Without it the next start looks at the tables as they are.
+        await seal(layoutOf(this.#init.directory).tables).catch(() => {})
       } finally {
         try {
           await opened.journal.close()

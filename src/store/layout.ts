@@ -6,6 +6,7 @@
  *     head         the head mark (`head-mark.ts`)
  *     journal/     the segments (`record.ts`), and the snapshot that they begin at (`snapshot.ts`), if any
  *     tables/      the LevelDB of the tables, rebuilt from the journal and its snapshot if it is not what it should be
+ *     tables.seal  whether their files are as LevelDB left them (`tables-seal.ts`)
  *     set-aside-<time>.bin   what a repair took out
  */
 import { join } from 'node:path'

@@ -13,6 +13,7 @@ import { asStoreFailure } from './disk.ts'
 import { isLevelLocked } from './directory-lock.ts'
 import { sameHead, type ChainHead } from './record.ts'
 import type { Entry } from './store.ts'
+import { findSealFault, noteOpen } from './tables-seal.ts'
 
 /** Sorts before every table, because no table's name begins with it. */
 const STATE_KEY = '\0state'
@@ -49,6 +50,7 @@ export class Tables {
     onRebuild(kept)
     await rm(directory, { recursive: true, force: true })
     const tables = new Tables(await openLevel(directory))
+    await noteOpen(directory)
     try {
       await fill(tables)
       await tables.apply([], head)
@@ -199,8 +201,11 @@ function add(tally: Tally, rows: readonly (readonly [name: string, stored: Uint8
 export async function openIfSound(directory: string, head: ChainHead): Promise<Tables | string> {
   let tables: Tables | undefined
   try {
+    const altered = await findSealFault(directory)
+    if (altered !== undefined) return altered
     tables = await Tables.openExisting(directory)
     const fault = await tables.findFault(head)
+    await noteOpen(directory)
     if (fault === undefined) return tables
     await tables.close()
     return fault

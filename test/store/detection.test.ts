@@ -83,13 +83,14 @@ test.serial(
 test.serial('control: without the comparison of hashes, some of the same damages go unnoticed', async (t) => {
   const master = await makeMaster(t)
   const all = await damagesOf(master, DAMAGES)
-  for (const kind of ['segment', 'snapshot', 'tables'] as const) {
+  // For the tables, `tables.test.ts` shows it: LevelDB may end the process that lets it at any damage.
+  for (const kind of ['segment', 'snapshot'] as const) {
     const damages = all.filter((damage) => damage.kind === kind && damage.bit !== undefined)
     let unnoticed = 0
     for (const damage of damages) {
       const directory = await damagedCopy(t, master, damage)
       // Else what the journal says would not be read.
-      if (kind !== 'tables') await rm(join(directory, 'tables'), { recursive: true })
+      await rm(join(directory, 'tables'), { recursive: true })
       const copy = await copyOf(t, directory)
       t.not(await outcomeOf(directory), 'lost', describe(damage))
       // What cannot be decoded is still refused, in one way or another.

@@ -1,4 +1,4 @@
-import { readdir, readFile, rm, truncate } from 'node:fs/promises'
+import { readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Level } from 'level'
@@ -31,6 +31,7 @@ test('tables that are behind the journal, or ahead of it, are rebuilt', async (t
     { type: 'del', key: 'rows\0row-3' }
   ])
   await victim.close()
+  await rm(join(directory, 'tables.seal'))
   t.deepEqual(await reasonsOf(directory), ['they go to record 31, the journal to 30'])
   t.deepEqual(await rowsOf(t, directory), upTo(30))
 })
@@ -43,6 +44,7 @@ test('LevelDB opens a damaged log without a word and with rows missing; the stor
   // In the first of several blocks: what follows the block is read again, also the note of how far the tables go.
   t.true(bytes.length > 3 * 32_768)
   await flipBit(join(tables, log), 20_000)
+  await rm(join(directory, 'tables.seal'))
 
   const level = await openTables(tables)
   const keys = await level.keys().all()
@@ -68,6 +70,7 @@ test('a value that was altered on the disk is not given out, and a start rebuild
   stored[20] = (stored[20] ?? 0) ^ 1
   await level.put('rows\0row-2', stored)
   await level.close()
+  await rm(join(directory, 'tables.seal'))
 
   const tables = await Tables.openExisting(join(directory, 'tables'))
   t.teardown(() => tables.close())
@@ -80,6 +83,18 @@ test('a value that was altered on the disk is not given out, and a start rebuild
     'they cannot be read: a value in the tables was altered on the disk'
   ])
   t.deepEqual(await rowsOf(t, directory), upTo(3))
+})
+
+test('LevelDB is not let at files that are not as it left them, nor again at those over which a start died', async (t) => {
+  const directory = await makeStore(t, { records: 30 })
+  const manifest =
+    (await readdir(join(directory, 'tables'))).find((name) => name.startsWith('MANIFEST')) ?? ''
+  await flipBit(join(directory, 'tables', manifest), 20)
+  t.deepEqual(await reasonsOf(directory), ['their files were altered'])
+  t.deepEqual(await reasonsOf(directory), [])
+  await writeFile(join(directory, 'tables.seal'), 'verifying')
+  t.deepEqual(await reasonsOf(directory), ['the last start ended while it read them'])
+  t.deepEqual(await rowsOf(t, directory), upTo(30))
 })
 
 function openTables(directory: string): Promise<Level<string, Uint8Array>> {
