@@ -79,7 +79,7 @@ function isConnectionError(error: unknown): boolean {
   return code === 'EPIPE' || code === 'ECONNRESET' || code === 'ERR_STREAM_PREMATURE_CLOSE'
 }
 
-/** Connects to a control socket. Throws `DAEMON_UNREACHABLE` when nobody listens, `CONFIG_INVALID`, `DENIED`. */
+/** Connects to a control socket. Throws `DAEMON_UNREACHABLE` when nobody listens, `BUSY`, `CONFIG_INVALID`, `DENIED`. */
 export async function connectControl(
   socketPath: string,
   options: { readonly signal?: AbortSignal } = {}
@@ -98,7 +98,9 @@ export async function connectControl(
 
 function connectError(socketPath: string, error: unknown): unknown {
   const { code } = error as NodeJS.ErrnoException
-  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'EAGAIN') {
+  // Somebody listens, and has as many callers waiting as the kernel keeps for it.
+  if (code === 'EAGAIN') return new SlicenetError('BUSY', 'the daemon has too many callers', { cause: error })
+  if (code === 'ENOENT' || code === 'ECONNREFUSED') {
     return new SlicenetError('DAEMON_UNREACHABLE', `no daemon listens at ${socketPath}`, {
       hint: 'start it with `slicenet daemon`',
       cause: error

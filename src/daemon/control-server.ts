@@ -136,8 +136,9 @@ export async function requireUnanswered(path: string): Promise<void> {
     const socket = await connectControl(path)
     socket.destroy()
   } catch (error) {
-    if (error instanceof SlicenetError && error.code === 'DAEMON_UNREACHABLE') return
-    throw error
+    const code = error instanceof SlicenetError ? error.code : undefined
+    if (code === 'DAEMON_UNREACHABLE') return
+    if (code !== 'BUSY') throw error
   }
   throw new SlicenetError('DAEMON_RUNNING', `another daemon answers at ${path}`, {
     hint: 'stop it first, or give this one a SLICENET_HOME of its own'
