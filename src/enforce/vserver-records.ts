@@ -34,9 +34,11 @@ export class VserverRecords implements Startable {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     this.#records.clear()
     for (const name of await readdir(this.#directory)) {
-      if (!name.endsWith('.json')) continue
-      const record = parse(await readFile(join(this.#directory, name), 'utf8'))
-      if (record !== undefined) this.#records.set(record.spec.id, record)
+      const path = join(this.#directory, name)
+      const record = name.endsWith('.json') ? parse(await readFile(path, 'utf8')) : undefined
+      // What a crash left half written would stay for ever.
+      if (record === undefined) await rm(path, { force: true })
+      else this.#records.set(record.spec.id, record)
     }
   }
 
