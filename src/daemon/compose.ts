@@ -20,6 +20,7 @@ import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
+import type { PartDecorators } from './part-decorators.ts'
 
 export interface PeerParts {
   readonly host: PeerHost
@@ -44,6 +45,7 @@ export interface ComposeInit {
   readonly imagesDirectory: string
   /** A peer that lives as long as one command answers nobody and keeps nothing for the DHT. */
   readonly shortLived: boolean
+  readonly decorators?: PartDecorators
 }
 
 const RESUME_INTERVAL_MS = 10_000
@@ -118,7 +120,7 @@ interface WireInit extends ComposeInit {
 
 async function wire(components: ComposeComponents, init: WireInit): Promise<PeerParts> {
   const { key, store, clock, random, logger } = components
-  const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch } = init
+  const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch, decorators = {} } = init
   const host = createPeerHost(
     { logger: logger.child('peer'), clock },
     {
@@ -159,7 +161,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
   const node =
     config.node === undefined
       ? undefined
-      : { config, node: config.node, stateDirectory, imagesDirectory, epoch }
+      : { config, node: config.node, stateDirectory, imagesDirectory, epoch, decorators }
   const agent = config.agent === undefined ? undefined : { config, agent: config.agent, epoch }
   return {
     host,

@@ -4,6 +4,7 @@ import { systemClock } from '../base/clock.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { createLogger, type Logger } from '../base/log.ts'
 import { systemRandom } from '../base/random.ts'
+import { systemDisk } from '../store/disk.ts'
 import { createStore } from '../store/disk-store.ts'
 import { ComposedPeer } from './compose.ts'
 import { loadConfig, type DaemonConfig } from './config.ts'
@@ -12,6 +13,7 @@ import { controlHandlers } from './control-handlers.ts'
 import { createControlServer, requireUnanswered } from './control-server.ts'
 import type { Environment } from './environment.ts'
 import { createKey, loadKey } from './key-file.ts'
+import type { PartDecorators } from './part-decorators.ts'
 import { SlicenetError } from '../base/errors.ts'
 
 export interface DaemonInit {
@@ -21,6 +23,7 @@ export interface DaemonInit {
   /** Its abort ends the daemon in order. */
   readonly signal: AbortSignal
   readonly onReady?: () => void
+  readonly decorators?: PartDecorators
 }
 
 /**
@@ -28,7 +31,7 @@ export interface DaemonInit {
  * without a key, `NOT_ROOT`, `DAEMON_RUNNING`, `STORE_LOCKED`, `STORE_CORRUPT`, `PORT_IN_USE`, `HOST_PROGRAM_MISSING`.
  */
 export async function runDaemon(init: DaemonInit): Promise<void> {
-  const { environment, signal } = init
+  const { environment, signal, decorators = {} } = init
   const config = await loadConfig(init.configFile ?? environment.configFile, {
     required: init.configFile !== undefined
   })
@@ -47,12 +50,13 @@ export async function runDaemon(init: DaemonInit): Promise<void> {
   })
   const ended = Promise.withResolvers<void>()
   const peer = new ComposedPeer(
-    { ...systemParts(environment, logger), key },
+    { ...systemParts(environment, logger, decorators), key },
     {
       config,
       stateDirectory: environment.stateDirectory,
       imagesDirectory: environment.imagesDirectory,
-      shortLived: false
+      shortLived: false,
+      decorators
     }
   )
   const handlers = controlHandlers(() => peer.parts, {
@@ -74,12 +78,13 @@ export async function runDaemon(init: DaemonInit): Promise<void> {
   await ended.promise
 }
 
-function systemParts(environment: Environment, logger: Logger) {
+function systemParts(environment: Environment, logger: Logger, decorators: PartDecorators = {}) {
+  const store = createStore(
+    { clock: systemClock, logger, disk: decorators.disk?.(systemDisk) ?? systemDisk },
+    { directory: join(environment.stateDirectory, 'store') }
+  )
   return {
-    store: createStore(
-      { clock: systemClock, logger },
-      { directory: join(environment.stateDirectory, 'store') }
-    ),
+    store: decorators.store?.(store) ?? store,
     clock: systemClock,
     random: systemRandom,
     logger

@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
 import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
@@ -23,6 +24,7 @@ import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
+import type { PartDecorators } from './part-decorators.ts'
 
 export interface RoleComponents {
   readonly key: SigningKey
@@ -39,6 +41,7 @@ export interface NodeRoleInit {
   readonly stateDirectory: string
   readonly imagesDirectory: string
   readonly epoch: number
+  readonly decorators: PartDecorators
 }
 
 /** How soon an agent that was not reached is tried again. */
@@ -49,14 +52,15 @@ export class NodeRole implements Startable {
   readonly #init: NodeRoleInit
   readonly #images: ImageStore
   readonly #network: NodeNetwork
-  readonly #enforcer: OciEnforcer
+  readonly #oci: OciEnforcer
+  readonly #enforcer: Enforcer
   #delegator: Delegator | undefined
   #manager: NodeManager | undefined
   #parts: Lifecycle | undefined
 
   constructor(components: RoleComponents, init: NodeRoleInit) {
     const { clock, logger } = components
-    const { node, stateDirectory } = init
+    const { node, stateDirectory, decorators } = init
     const shortName = node.shortName ?? components.key.principal.slice(-8).toLowerCase()
     this.#components = components
     this.#init = init
@@ -77,8 +81,9 @@ export class NodeRole implements Startable {
         stateDirectory: join(stateDirectory, 'network')
       }
     )
-    this.#enforcer = new OciEnforcer(
-      { clock, logger: logger.child('enforce'), images: this.#images, network: this.#network },
+    const network = decorators.network?.(this.#network) ?? this.#network
+    this.#oci = new OciEnforcer(
+      { clock, logger: logger.child('enforce'), images: this.#images, network },
       {
         stateDirectory: join(stateDirectory, 'enforce'),
         nodeShort: shortName,
@@ -88,6 +93,7 @@ export class NodeRole implements Startable {
         policy: policyOf(node)
       }
     )
+    this.#enforcer = decorators.enforcer?.(this.#oci) ?? this.#oci
   }
 
   /** Only once started. */
@@ -104,7 +110,7 @@ export class NodeRole implements Startable {
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
     const { key, store, host, directory, clock, logger } = this.#components
-    const { config, node, epoch } = this.#init
+    const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
     const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
@@ -152,7 +158,8 @@ export class NodeRole implements Startable {
     this.#delegator = delegator
     this.#parts = new Lifecycle([manager, delegator, monitor])
     await this.#parts.start()
-    await host.serve(nodeProtocol, nodeHandlers({ manager, enforcer: this.#enforcer }))
+    const handlers = nodeHandlers({ manager, enforcer: this.#enforcer })
+    await host.serve(nodeProtocol, decorators.nodeHandlers?.(handlers) ?? handlers)
   }
 
   async stop(): Promise<void> {
@@ -175,7 +182,7 @@ export class NodeRole implements Startable {
     await this.#stopParts()
     await this.#network.remove()
     await this.#enforcer.stop()
-    await this.#enforcer.close()
+    await this.#oci.close()
   }
 
   async #imageNames(): Promise<Record<string, string>> {
