@@ -1,0 +1,100 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import anyTest, { type TestFn } from 'ava'
+import { devnetLeftovers } from '../../../src/daemon/devnet-leftovers.ts'
+import { numbersOf } from '../../base/seeded-numbers.ts'
+import { Lane } from './lane.ts'
+import { CrashOverlay } from './overlay.ts'
+import { OPERATIONS, POINTS, rounds } from './points.ts'
+
+/** Tests of real node daemons that are killed with SIGKILL. They share one overlay, in order; two nodes take turns. */
+const test = (anyTest as TestFn<undefined>).serial
+
+const IS_NIGHTLY = process.env.SLICENET_NIGHTLY !== undefined
+const KILLS_PER_POINT = IS_NIGHTLY ? 10 : 2
+const RANDOM_KILLS = IS_NIGHTLY ? 200 : 20
+/** `SLICENET_FUZZ_SEED` kills at the same times again, as far as two runs are alike. */
+const SEED = Number(process.env.SLICENET_FUZZ_SEED ?? 1)
+const FAULTS_SHOWN = 5
+const CYCLE_MS_MAX = 15_000
+
+const overlay = new CrashOverlay()
+let lanes: Lane[] = []
+
+/** Has the lanes take the jobs in turn, until they are done or something is wrong. */
+async function workOff<T>(
+  jobs: readonly T[],
+  work: (lane: Lane, job: T) => Promise<void>
+): Promise<string[]> {
+  const left = [...jobs]
+  await Promise.all(
+    lanes.map(async (lane) => {
+      while (lanes.every(({ faults }) => faults.length === 0)) {
+        const job = left.shift()
+        if (job === undefined) break
+        await work(lane, job)
+      }
+      await lane.revive()
+      await lane.node.process.kill()
+    })
+  )
+  return lanes.flatMap(({ faults }) => faults.splice(0)).slice(0, FAULTS_SHOWN)
+}
+
+test.before(async (t) => {
+  t.timeout(180_000)
+  await overlay.up()
+  lanes = overlay.nodes.map((node) => new Lane(overlay, node))
+})
+
+test.after.always(async (t) => {
+  t.timeout(180_000)
+  await overlay.down()
+})
+
+test('there are twenty points and more, and every operation has some', (t) => {
+  t.true(POINTS.length >= 20)
+  t.is(new Set(POINTS.map(({ name }) => name)).size, POINTS.length)
+  for (const operation of OPERATIONS) t.true(POINTS.some((point) => point.operation === operation))
+})
+
+test('killed at any labelled point, a node loses no lease, doubles none and leaves no vserver behind', async (t) => {
+  const jobs = rounds(KILLS_PER_POINT)
+  t.timeout(jobs.length * CYCLE_MS_MAX)
+  const began = performance.now()
+  const faults = await workOff(jobs, (lane, point) => lane.killAt(point))
+  t.deepEqual(faults, [])
+  t.is(
+    lanes.reduce((sum, { kills }) => sum + kills, 0),
+    POINTS.length * KILLS_PER_POINT
+  )
+  const seconds = (performance.now() - began) / 1000
+  const starts = overlay.nodes.flatMap((node) => node.starts).sort((a, b) => a - b)
+  t.log(
+    `${jobs.length} kills at ${POINTS.length} points in ${seconds.toFixed(0)} s; starts ${starts[0]} to ${starts.at(-1)} ms, median ${starts[starts.length >> 1]}`
+  )
+})
+
+test('killed whenever, with several operations under way, it does not either', async (t) => {
+  t.timeout(RANDOM_KILLS * CYCLE_MS_MAX)
+  const began = performance.now()
+  const seeds = Array.from({ length: RANDOM_KILLS }, (_kill, index) => SEED * 1_000_003 + index)
+  const faults = await workOff(seeds, (lane, seed) => lane.killWhenever(numbersOf(seed)))
+  t.deepEqual(faults, [], `SLICENET_FUZZ_SEED=${SEED}`)
+  t.log(`${RANDOM_KILLS} kills in ${((performance.now() - began) / 1000).toFixed(0)} s`)
+})
+
+test('taking the nodes down leaves nothing of them on the machine', async (t) => {
+  t.timeout(180_000)
+  const directories = [overlay.home]
+  const kinds = new Set((await devnetLeftovers(overlay.name, { directories })).map(({ kind }) => kind))
+  // Were the list blind, this would not see what is there now.
+  t.true(kinds.isSupersetOf(new Set(['namespace', 'mount', 'loop-device'])))
+  await overlay.down()
+  let left = await devnetLeftovers(overlay.name, { directories })
+  // The machine's first process takes note of the dead, and the kernel lets go of devices, in their own time.
+  for (let tries = 0; tries < 100 && left.length > 0; tries++) {
+    await delay(50)
+    left = await devnetLeftovers(overlay.name, { directories })
+  }
+  t.deepEqual(left, [])
+})

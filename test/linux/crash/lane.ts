@@ -1,0 +1,98 @@
+/** Kills one node again and again, at labelled points or whenever, and gathers what was wrong after each restart. */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Numbers } from '../../base/seeded-numbers.ts'
+import { Ledger } from './ledger.ts'
+import type { NodeLives } from './lives.ts'
+import type { CrashOverlay } from './overlay.ts'
+import { RECEIVED, type Point } from './points.ts'
+
+const LONG_MS = 3_600_000
+/** Enough that its lease is made before its end, on a busy machine too. */
+const SHORT_MS = 1_500
+const STANDING = { least: 2, most: 4 } as const
+/** As long as operations at once take on a machine with time to spare. */
+const OPERATIONS_MS = 500
+/** As long as a start takes. */
+const START_MS = 1_200
+
+export class Lane {
+  readonly node: NodeLives
+  readonly ledger: Ledger
+  /** What was wrong, with what had happened before. */
+  readonly faults: string[] = []
+  kills = 0
+  #before = 'nothing had happened'
+
+  constructor(overlay: CrashOverlay, node: NodeLives) {
+    this.node = node
+    this.ledger = new Ledger(overlay, node)
+  }
+
+  /** Starts the node and looks after it. */
+  async revive(): Promise<void> {
+    await this.node.start()
+    const found = await this.ledger.faults()
+    this.faults.push(...found.map((fault) => `after ${this.#before}: ${fault}`))
+  }
+
+  /** One life, from its start to its death at the point. */
+  async killAt(point: Point): Promise<void> {
+    await this.revive()
+    await this.#stand()
+    const armed = point.moment === RECEIVED ? undefined : await this.node.arm(point.moment)
+    const acknowledged = await this.#drive(point)
+    if (armed === undefined) {
+      if (!acknowledged) this.faults.push(`${point.name}: no reply came`)
+      await this.node.process.kill()
+    } else {
+      const moment = await armed.death
+      if (moment !== point.moment) this.faults.push(`${point.name}: died at ${moment}`)
+    }
+    this.#died(point.name)
+  }
+
+  /** One life in which several things are done at once, killed in their midst or before it was ready. */
+  async killWhenever(number: Numbers): Promise<void> {
+    if (number(8) === 0) {
+      const process = this.node.spawn()
+      const wait = number(START_MS)
+      await delay(wait)
+      await process.kill()
+      this.#died(`a kill ${wait} ms into a start`)
+    }
+    await this.revive()
+    await this.#stand()
+    const [first, second] = this.ledger.standing()
+    const work: Promise<unknown>[] = [
+      this.ledger.acquire(LONG_MS),
+      this.ledger.acquire(number(2) === 0 ? LONG_MS : 1_000 + number(2_000))
+    ]
+    if (first !== undefined) work.push(this.ledger.end(first))
+    if (second !== undefined && number(2) === 0) work.push(this.ledger.end(second))
+    const wait = number(OPERATIONS_MS)
+    await delay(wait)
+    await this.node.process.kill()
+    await Promise.all(work)
+    this.#died(`a kill ${wait} ms into several operations`)
+  }
+
+  /** So many leases as stand in all lives, none of them about to end. */
+  async #stand(): Promise<void> {
+    const standing = this.ledger.standing()
+    for (let count = standing.length; count < STANDING.least; count++) await this.ledger.acquire(LONG_MS)
+    for (const claim of standing.slice(STANDING.most)) await this.ledger.end(claim)
+  }
+
+  async #drive({ operation }: Point): Promise<boolean> {
+    if (operation === 'redeem') return this.ledger.acquire(LONG_MS)
+    if (operation === 'expire') return this.ledger.acquire(SHORT_MS)
+    const [claim] = this.ledger.standing()
+    if (claim === undefined) throw new TypeError('a lease stands')
+    return this.ledger.end(claim)
+  }
+
+  #died(how: string): void {
+    this.kills++
+    this.#before = `${how} (kill ${this.kills})`
+  }
+}
