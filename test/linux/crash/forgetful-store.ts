@@ -1,7 +1,4 @@
-/**
- * A store that says of each commit at once that it is durable, shows it to whoever reads, and writes it down some time
- * later: what a crash test must find out.
- */
+/** A store that says of each commit at once that it is durable, and writes it down some time later: what must be found out. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Store } from '../../../src/store/store.ts'
 import { kindOf } from './moments.ts'

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import anyTest, { type TestFn } from 'ava'
 import { devnetLeftovers } from '../../../src/daemon/devnet-leftovers.ts'
 import { numbersOf } from '../../base/seeded-numbers.ts'
-import { Lane } from './lane.ts'
+import { Lane, LONG_MS } from './lane.ts'
 import { CrashOverlay } from './overlay.ts'
 import { OPERATIONS, POINTS, rounds } from './points.ts'
 
@@ -38,6 +38,12 @@ async function workOff<T>(
     })
   )
   return lanes.flatMap(({ faults }) => faults.splice(0)).slice(0, FAULTS_SHOWN)
+}
+
+function oneLane(): Lane {
+  const [lane] = lanes
+  if (lane === undefined) throw new TypeError('the overlay is up')
+  return lane
 }
 
 test.before(async (t) => {
@@ -81,6 +87,54 @@ test('killed whenever, with several operations under way, it does not either', a
   const faults = await workOff(seeds, (lane, seed) => lane.killWhenever(numbersOf(seed)))
   t.deepEqual(faults, [], `SLICENET_FUZZ_SEED=${SEED}`)
   t.log(`${RANDOM_KILLS} kills in ${((performance.now() - began) / 1000).toFixed(0)} s`)
+})
+
+test('control: a store that speaks of durable commits too early is found out by the same checks', async (t) => {
+  t.timeout(4 * CYCLE_MS_MAX)
+  const lane = oneLane()
+  await lane.node.start('forgetful')
+  t.true(await lane.ledger.acquire(LONG_MS))
+  await lane.node.process.kill()
+  await lane.revive()
+  const faults = lane.faults.splice(0)
+  t.true(
+    faults.some((fault) => fault.includes('lost: lease')),
+    faults.join('\n')
+  )
+  t.true(
+    faults.some((fault) => /doubled: \w+ has leases/.test(fault)),
+    faults.join('\n')
+  )
+  await lane.node.process.kill()
+})
+
+test('control: a node that does not clear up after a crash is found out by the same checks', async (t) => {
+  t.timeout(4 * CYCLE_MS_MAX)
+  const lane = oneLane()
+  const ending = POINTS.find(({ name }) => name === 'delete: ending durable')
+  if (ending === undefined) throw new TypeError('the point has another name')
+  await lane.killAt(ending)
+  t.deepEqual(lane.faults, [])
+  await lane.revive('careless')
+  const faults = lane.faults.splice(0)
+  for (const kind of ['process', 'cgroup', 'mount', 'link', 'address']) {
+    t.true(
+      faults.some((fault) => fault.includes(`orphan ${kind} `)),
+      `${kind}: ${faults.join('\n')}`
+    )
+  }
+  await lane.node.process.kill()
+  await lane.revive()
+  t.deepEqual(lane.faults, [], 'a careful one clears that up')
+  await lane.node.process.kill()
+})
+
+test('control: a point that is not reached is a fault', async (t) => {
+  t.timeout(4 * CYCLE_MS_MAX)
+  const lane = oneLane()
+  await lane.node.start()
+  const { death } = await lane.node.arm('a moment that never comes', 100)
+  t.regex(await death, /^nothing in 100 ms/)
 })
 
 test('taking the nodes down leaves nothing of them on the machine', async (t) => {

@@ -2,11 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Numbers } from '../../base/seeded-numbers.ts'
 import { Ledger } from './ledger.ts'
-import type { NodeLives } from './lives.ts'
+import type { Fault, NodeLives } from './lives.ts'
 import type { CrashOverlay } from './overlay.ts'
-import { RECEIVED, type Point } from './points.ts'
+import { BEFORE_RECOVERY, RECEIVED, type Point } from './points.ts'
 
-const LONG_MS = 3_600_000
+/** Longer than a test. */
+export const LONG_MS = 3_600_000
 /** Enough that its lease is made before its end, on a busy machine too. */
 const SHORT_MS = 1_500
 const STANDING = { least: 2, most: 4 } as const
@@ -29,8 +30,8 @@ export class Lane {
   }
 
   /** Starts the node and looks after it. */
-  async revive(): Promise<void> {
-    await this.node.start()
+  async revive(fault: Fault = 'none'): Promise<void> {
+    await this.node.start(fault)
     const found = await this.ledger.faults()
     this.faults.push(...found.map((fault) => `after ${this.#before}: ${fault}`))
   }
@@ -39,6 +40,12 @@ export class Lane {
   async killAt(point: Point): Promise<void> {
     await this.revive()
     await this.#stand()
+    if (point.operation === 'recover') await this.#killTwice(point)
+    else await this.#killDoing(point)
+    this.#died(point.name)
+  }
+
+  async #killDoing(point: Point): Promise<void> {
     const armed = point.moment === RECEIVED ? undefined : await this.node.arm(point.moment)
     const acknowledged = await this.#drive(point)
     if (armed === undefined) {
@@ -48,7 +55,19 @@ export class Lane {
       const moment = await armed.death
       if (moment !== point.moment) this.faults.push(`${point.name}: died at ${moment}`)
     }
-    this.#died(point.name)
+  }
+
+  /** Twice: with a vserver half made, and at a point of the start after that. */
+  async #killTwice({ name, moment }: Point): Promise<void> {
+    const making = await this.node.arm(BEFORE_RECOVERY)
+    await this.ledger.acquire(LONG_MS)
+    const deaths = [await making.death]
+    this.node.spawn()
+    const recovering = await this.node.arm(moment)
+    deaths.push(await recovering.death)
+    if (deaths.join() !== [BEFORE_RECOVERY, moment].join()) {
+      this.faults.push(`${name}: died at ${deaths.join(' and ')}`)
+    }
   }
 
   /** One life in which several things are done at once, killed in their midst or before it was ready. */

@@ -166,7 +166,10 @@ export class Ledger {
     const { lease: id, vserver, refusal } = reply.result ?? {}
     if (id !== undefined && vserver !== undefined) {
       if (claim.lease !== undefined && claim.lease.id !== id) {
-        return { fault: `doubled: ${claim.ticket} has leases ${claim.lease.id} and ${id}`, held: false }
+        const fault = `doubled: ${claim.ticket} has leases ${claim.lease.id} and ${id}`
+        claim.lease = { id, vserver }
+        delete claim.init
+        return { fault, held: false }
       }
       if (claim.state === 'deleted') return { fault: `revived: ${id} was deleted`, held: false }
       claim.lease = { id, vserver }

@@ -1,6 +1,6 @@
 /** The labelled points at which a node is killed, as data: what it was doing, and the moment of `moments.ts` that is meant. */
 
-export const OPERATIONS = ['redeem', 'delete', 'expire'] as const
+export const OPERATIONS = ['redeem', 'delete', 'expire', 'recover'] as const
 export type Operation = (typeof OPERATIONS)[number]
 
 /** The daemon is killed from outside, as soon as the holder has its reply. */
@@ -58,8 +58,17 @@ const MOMENTS: Readonly<Record<Operation, readonly (readonly [label: string, mom
     ['destroyed, not recorded', 'destroy done'],
     ['ended not yet marked', 'journal synced: ended'],
     ['ended durable', 'commit done: ended']
+  ],
+  recover: [
+    ['half-made vserver being destroyed', 'runtime delete begun'],
+    ['half-made vserver destroyed', 'destroy done'],
+    ['withdrawal not yet marked', 'journal synced: withdrawn'],
+    ['withdrawal durable', 'commit done: withdrawn']
   ]
 }
+
+/** Where a node is killed that is then killed again while it recovers. */
+export const BEFORE_RECOVERY = 'create done'
 
 export const POINTS: readonly Point[] = OPERATIONS.flatMap((operation) =>
   MOMENTS[operation].map(([label, moment]) => ({ name: `${operation}: ${label}`, operation, moment }))
