@@ -8,7 +8,7 @@
  */
 import { createInterface } from 'node:readline'
 import { systemClock } from '../../../src/base/clock.ts'
-import { asSlicenetError } from '../../../src/base/errors.ts'
+import { SlicenetError, asSlicenetError } from '../../../src/base/errors.ts'
 import { silentLogger } from '../../../src/base/log.ts'
 import { systemRandom } from '../../../src/base/random.ts'
 import { createPeerHost } from '../../../src/peer/host.ts'
@@ -71,7 +71,8 @@ async function ticket({ node, durationMs }: Order): Promise<object> {
   const call = host.caller(agentProtocol, init.agent)
   const { grants } = await call('getTickets', { slice: 'crash', requests: [request] }, within())
   const { chain, refusal } = grants[0] ?? {}
-  if (refusal !== undefined) return { refusal: refusalObject.open(refusal).body.message }
+  // As of an agent to which a node that only just began has delegated nothing yet.
+  if (refusal !== undefined) throw new SlicenetError('BUSY', refusalObject.open(refusal).body.message)
   const [delegation, bytes] = chain ?? []
   if (delegation === undefined || bytes === undefined) throw new TypeError('a grant is a chain or a refusal')
   const { id, body } = ticketObject.open(bytes)

@@ -46,11 +46,10 @@ export class Ledger {
   /** Gets a ticket and redeems it. Gives whether a lease was acknowledged; a refusal of the ticket throws. */
   async acquire(durationMs: number): Promise<boolean> {
     const { principal } = this.#node.init
-    const { result } = await this.#insist(() =>
-      this.#overlay.ask({ do: 'ticket', node: principal, durationMs })
-    )
+    const reply = await this.#insist(() => this.#overlay.ask({ do: 'ticket', node: principal, durationMs }))
+    const { result } = reply
     if (result?.ticket === undefined || result.notAfter === undefined) {
-      throw new Error(`no ticket: ${JSON.stringify(result)}`)
+      throw new Error(`no ticket: ${JSON.stringify(reply)}`)
     }
     const claim: Claim = { ticket: result.ticket, notAfter: result.notAfter, state: 'asked' }
     this.#claims.push(claim)
