@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import anyTest, { type TestFn } from 'ava'
+import anyTest, { type ExecutionContext, type TestFn } from 'ava'
 import { devnetLeftovers } from '../../../src/daemon/devnet-leftovers.ts'
 import { numbersOf } from '../../base/seeded-numbers.ts'
 import { Lane, LONG_MS } from './lane.ts'
@@ -20,21 +20,27 @@ const CYCLE_MS_MAX = 15_000
 const overlay = new CrashOverlay()
 let lanes: Lane[] = []
 
-/** Has the lanes take the jobs in turn, until they are done or something is wrong. */
+/** Has the lanes take the jobs in turn, until they are done or something is wrong, which it gives. */
 async function workOff<T>(
+  t: ExecutionContext,
   jobs: readonly T[],
   work: (lane: Lane, job: T) => Promise<void>
 ): Promise<string[]> {
   const left = [...jobs]
+  const workOffIn = async (lane: Lane): Promise<void> => {
+    while (lanes.every(({ faults }) => faults.length === 0)) {
+      const job = left.shift()
+      if (job === undefined) break
+      await work(lane, job)
+    }
+    await lane.revive()
+    await lane.node.process.kill()
+  }
   await Promise.all(
     lanes.map(async (lane) => {
-      while (lanes.every(({ faults }) => faults.length === 0)) {
-        const job = left.shift()
-        if (job === undefined) break
-        await work(lane, job)
-      }
-      await lane.revive()
-      await lane.node.process.kill()
+      // So that the other one ends as well, before all is taken down.
+      await workOffIn(lane).catch((error: unknown) => lane.fail(error))
+      if (lane.faults.length > 0) t.log(await lane.node.lastWords())
     })
   )
   return lanes.flatMap(({ faults }) => faults.splice(0)).slice(0, FAULTS_SHOWN)
@@ -67,7 +73,7 @@ test('killed at any labelled point, a node loses no lease, doubles none and leav
   const jobs = rounds(KILLS_PER_POINT)
   t.timeout(jobs.length * CYCLE_MS_MAX)
   const began = performance.now()
-  const faults = await workOff(jobs, (lane, point) => lane.killAt(point))
+  const faults = await workOff(t, jobs, (lane, point) => lane.killAt(point))
   t.deepEqual(faults, [])
   t.is(
     lanes.reduce((sum, { kills }) => sum + kills, 0),
@@ -84,7 +90,7 @@ test('killed whenever, with several operations under way, it does not either', a
   t.timeout(RANDOM_KILLS * CYCLE_MS_MAX)
   const began = performance.now()
   const seeds = Array.from({ length: RANDOM_KILLS }, (_kill, index) => SEED * 1_000_003 + index)
-  const faults = await workOff(seeds, (lane, seed) => lane.killWhenever(numbersOf(seed)))
+  const faults = await workOff(t, seeds, (lane, seed) => lane.killWhenever(numbersOf(seed)))
   t.deepEqual(faults, [], `SLICENET_FUZZ_SEED=${SEED}`)
   t.log(`${RANDOM_KILLS} kills in ${((performance.now() - began) / 1000).toFixed(0)} s`)
 })

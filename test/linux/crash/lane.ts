@@ -36,6 +36,10 @@ export class Lane {
     this.faults.push(...found.map((fault) => `after ${this.#before}: ${fault}`))
   }
 
+  fail(error: unknown): void {
+    this.faults.push(`after ${this.#before}: ${error instanceof Error ? error.stack : String(error)}`)
+  }
+
   /** One life, from its start to its death at the point. */
   async killAt(point: Point): Promise<void> {
     await this.revive()

@@ -1,5 +1,5 @@
 /** The lives of one node: its daemon is started again and again on the same state, and dies at a moment or whenever. */
-import type { FileHandle } from 'node:fs/promises'
+import { readFile, type FileHandle } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { createControlClient } from '../../../src/daemon/control-client.ts'
 import type { LeaseView } from '../../../src/daemon/control-protocol.ts'
@@ -8,6 +8,7 @@ import { JsonProcess } from './json-process.ts'
 
 const PROGRAM = fileURLToPath(new URL('node-daemon.ts', import.meta.url))
 const ARMED_DEADLINE_MS = 20_000
+const LAST_WORDS_CHARS = 6_000
 
 /** What is taken out of a daemon: see `node-daemon.ts`. */
 export type Fault = 'none' | 'forgetful' | 'careless'
@@ -74,6 +75,12 @@ export class NodeLives {
   async leases(): Promise<LeaseView[]> {
     const call = createControlClient({ socketPath: `${this.init.state}/control.sock` })
     return (await call('leaseList', {}, { signal: AbortSignal.timeout(5_000) })).leases
+  }
+
+  /** The end of what its daemons logged. */
+  async lastWords(): Promise<string> {
+    const log = await readFile(`${this.init.state}/daemon.log`, 'utf8')
+    return log.slice(-LAST_WORDS_CHARS)
   }
 
   see(): Promise<SeenHost> {
