@@ -24,6 +24,7 @@ export class NodeLives {
   /** Milliseconds that each start took. */
   readonly starts: number[] = []
   #process: JsonProcess | undefined
+  #isOver = false
 
   constructor(init: NodeLivesInit) {
     this.init = init
@@ -31,6 +32,12 @@ export class NodeLives {
 
   /** Begins a life without waiting for it to be ready. */
   spawn(fault: Fault = 'none'): JsonProcess {
+    // A test that was given up on may still go on by itself.
+    if (this.#isOver) throw new Error('the node is being given up')
+    return this.#spawn(fault)
+  }
+
+  #spawn(fault: Fault): JsonProcess {
     const { namespace, env, log } = this.init
     const enter = ['nsenter', `--net=${namespace}`]
     this.#process = new JsonProcess([...enter, process.execPath, PROGRAM, fault], { env, stderr: log.fd })
@@ -38,6 +45,7 @@ export class NodeLives {
   }
 
   async start(fault: Fault = 'none'): Promise<void> {
+    await this.#process?.kill()
     const began = performance.now()
     await this.spawn(fault).hear('ready')
     this.starts.push(Math.round(performance.now() - began))
@@ -89,9 +97,10 @@ export class NodeLives {
 
   /** Takes away all that the node has on the machine; starts it for that if need be. */
   async giveUp(): Promise<void> {
+    this.#isOver = true
     if (this.#process === undefined) return
     await this.#process.kill()
-    await this.start()
+    await this.#spawn('none').hear('ready')
     const call = createControlClient({ socketPath: `${this.init.state}/control.sock` })
     await call('shutdown', { giveUpNode: true }, { signal: AbortSignal.timeout(60_000) })
     await this.process.ended
