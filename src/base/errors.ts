@@ -139,6 +139,27 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES
 
+/** Codes of mishaps: they say what went wrong, and nothing about whether the request would be granted. */
+const MISHAPS: ReadonlySet<ErrorCode> = new Set([
+  'HOST_PROGRAM_FAILED',
+  'STORE_LOCKED',
+  'STORE_CORRUPT',
+  'STORE_FAILED',
+  'DAEMON_UNREACHABLE',
+  'DAEMON_RUNNING',
+  'PEER_UNREACHABLE',
+  'PROTOCOL_ERROR',
+  'BUSY',
+  'TIMEOUT',
+  'INTERRUPTED',
+  'INTERNAL'
+])
+
+/** Whether a code is an answer to the request, which whoever gives it signs and stands by. */
+export function isDecision(code: ErrorCode): boolean {
+  return !MISHAPS.has(code)
+}
+
 export interface ErrorInit {
   /** What the reader can do about it, one sentence. */
   readonly hint?: string

@@ -12,6 +12,15 @@ export const LIMITS = {
   /** Objects that a proof of fraud rests on, and all of them together; they fit one message. */
   proofObjectsMax: 250,
   proofBytesMax: 240 * 1024,
+  /** How long one is kept and passed on, and how many; gossip carries the smaller ones, the rest is fetched. */
+  proofLifeMsMax: 90 * 24 * 3_600_000,
+  proofsKeptMax: 256,
+  proofsKeptBytesMax: 16 * 1024 * 1024,
+  gossipedProofBytesMax: 32 * 1024,
+  proofsPerMessageMax: 16,
+  /** Proofs that one peer brings, to be recomputed: so many at once, and so many a minute in the long run. */
+  proofsPerPeerBurst: 16,
+  proofsPerPeerPerMinute: 30,
   /** Objects that a peer remembers to find contradictions among. */
   watchedObjectsMax: 20_000,
   /** One message of a protocol; larger things travel as streams. */
@@ -47,6 +56,13 @@ export const LIMITS = {
   portRangesPerTicketMax: 64,
   /** Tickets asked for, given back or settled in one message; with their chains they must fit into it. */
   ticketsPerMessageMax: 32,
+  receiptsPerMessageMax: 16,
+  /** Principals that one peer rates, and tells of in one answer. */
+  ratedMax: 4096,
+  ratingsMax: 64,
+  /** Revocations in force at a node; by one principal a part of them. */
+  revocationsMax: 4096,
+  revocationsPerPrincipalMax: 256,
   keysPerLeaseMax: 32,
   argumentsMax: 256,
   argumentBytesMax: 64 * 1024,

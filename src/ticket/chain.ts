@@ -39,14 +39,18 @@ export function chainFault(chain: ChainLinks, presentation: Presentation): Reaso
   const leaf = tickets.at(-1)
   if (leaf === undefined) return { code: 'CHAIN_INVALID', message: 'no ticket was presented' }
   return (
-    rootFault(chain, presentation) ??
-    linkFaults(delegation, tickets) ??
+    linksFault(chain, presentation.node) ??
     holderFault(leaf, presentation) ??
     timeFault(delegation, leaf, presentation.now)
   )
 }
 
-function rootFault({ delegation, tickets }: ChainLinks, { node }: Presentation): Reason | undefined {
+/** As `chainFault`, whoever presents it and when; there may be no tickets. */
+export function linksFault(chain: ChainLinks, node: Principal): Reason | undefined {
+  return rootFault(chain, node) ?? linkFaults(chain.delegation, chain.tickets)
+}
+
+function rootFault({ delegation, tickets }: ChainLinks, node: Principal): Reason | undefined {
   const wrong = tickets.find((ticket) => ticket.body.node !== node)
   if (wrong !== undefined) {
     return fault('TICKET_WRONG_NODE', `this ticket is for node ${wrong.body.node}, not for ${node}`, wrong)

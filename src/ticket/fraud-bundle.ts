@@ -7,7 +7,7 @@ import { openAnyObject, type AnyObject } from './any-object.ts'
 import { equivocation, overDelegated, overIssued, portLeasedTwice, type Finding } from './fraud.ts'
 import { fraudProofObject, type FraudProof } from './fraud-proof.ts'
 import type { SigningKey } from './principal.ts'
-import type { Signed } from './signed-object.ts'
+import type { Signed, Unverified } from './signed-object.ts'
 
 /** `{proof: envelope, evidence: [envelope]}` in canonical DAG-CBOR, at most 240 KiB. */
 const bundleCodec = cborCodec(
@@ -30,9 +30,6 @@ export interface FraudBundle {
   readonly bytes: Uint8Array
 }
 
-/** How long a proof is kept and passed on. */
-const PROOF_LIFE_MS = 90 * 24 * 3_600_000
-
 /** Signs a finding. `seq` orders the proofs of one issuer; `now` is UTC ms. Throws `TOO_LARGE`. */
 export function bundleFinding(
   finding: Finding,
@@ -42,11 +39,16 @@ export function bundleFinding(
   const { kind, accused, evidence } = finding
   if (evidence.length > LIMITS.proofObjectsMax) throw tooLarge()
   const ids = evidence.map(({ id }) => id)
-  const body = { issuer: key.principal, notBefore: now, notAfter: now + PROOF_LIFE_MS, seq }
+  const body = { issuer: key.principal, notBefore: now, notAfter: now + LIMITS.proofLifeMsMax, seq }
   const proof = fraudProofObject.sign({ ...body, kind, accused, evidence: ids }, key)
   const bytes = bundleCodec.encode({ proof: proof.bytes, evidence: evidence.map((object) => object.bytes) })
   if (bytes.length > LIMITS.proofBytesMax) throw tooLarge()
   return { proof, finding, bytes }
+}
+
+/** What a bundle claims, which nobody has looked at yet. Throws `TOO_LARGE`, `ENCODING_INVALID`, `SIGNATURE_INVALID`. */
+export function peekBundle(bytes: Uint8Array): Unverified<FraudProof> {
+  return fraudProofObject.decode(bundleCodec.decode(bytes).proof)
 }
 
 /**

@@ -5,10 +5,12 @@
 import { LIMITS } from '../base/limits.ts'
 import type { NodeAdvertisement } from './advertisement.ts'
 import type { AnyObject } from './any-object.ts'
+import { linkFault } from './chain.ts'
 import type { Delegation } from './delegation.ts'
 import {
   countsUnder,
   equivocation,
+  issuable,
   overDelegated,
   overIssued,
   portLeasedTwice,
@@ -16,6 +18,8 @@ import {
   type Finding,
   type Parent
 } from './fraud.ts'
+import { overlaps } from './interval.ts'
+import { IssueLedger } from './issue-ledger.ts'
 import type { Lease } from './lease.ts'
 import type { Signed } from './signed-object.ts'
 import type { Ticket } from './ticket.ts'
@@ -25,27 +29,24 @@ export class FraudWatch {
   /** By id, in the order in which they came. */
   readonly #objects = new Map<string, AnyObject>()
   readonly #bySequence = new Map<string, AnyObject>()
-  /** Ids of what belongs together: tickets by parent, delegations that count a ticket, what a node signed. */
+  /** Ids of what belongs together: delegations that count a ticket, what a node signed. */
   readonly #groups = new Map<string, Set<string>>()
-  /** What was found already: once is enough. */
-  readonly #found = new Set<string>()
+  /** What was issued, by what it was cut from. */
+  readonly #ledgers = new Map<string, IssueLedger>()
 
   constructor(init: { readonly objectsMax?: number } = {}) {
     this.#objectsMax = init.objectsMax ?? LIMITS.watchedObjectsMax
   }
 
   /**
-   * Takes an object whose signature was checked; gives what it and those before it prove. Of each principal a kind is
-   * told once. Where there is no room the oldest are forgotten.
+   * Takes an object whose signature was checked; gives what it proves together with those before it, each time it is
+   * asked. Where there is no room the oldest are forgotten.
    */
   observe(one: AnyObject): readonly Finding[] {
-    if (this.#objects.has(one.object.id)) return []
     const place = sequencePlace(one)
     const rival = place === undefined ? undefined : this.#bySequence.get(place)
-    const findings = [rival && equivocation(rival, one), this.#keep(one) && this.#judge(one)]
-    return findings
-      .filter((finding) => finding !== undefined && finding !== false)
-      .filter((finding) => this.#isNew(finding))
+    const findings = [rival && equivocation(rival, one), this.#keep(one) ? this.#judge(one) : undefined]
+    return findings.filter((finding) => finding !== undefined)
   }
 
   #judge(one: AnyObject): Finding | undefined {
@@ -64,29 +65,34 @@ export class FraudWatch {
   }
 
   #judgeTicket(ticket: Signed<Ticket>): Finding | undefined {
-    const parents = [ticket.body.parent, ...this.#group(countedKey(ticket.id))]
-    for (const id of parents) {
+    for (const id of this.#parentsOf(ticket)) {
       const parent = this.#objects.get(id)
       if (parent?.type !== 'delegation' && parent?.type !== 'ticket') continue
-      const found = this.#judgeParent(parent.object, ticket)
+      const ledger = this.#ledgers.get(id)
+      const isOwn = ticket.body.parent === id && linkFault(ticket, parent.object) !== undefined
+      if (!isOwn && ledger?.isDoubtful(ticket, issuable(parent.object)) !== true) continue
+      const near = this.#ticketsUnder(parent.object).filter(({ body }) => overlaps(body, ticket.body))
+      const found = overIssued(parent.object, near)
       if (found !== undefined) return found
     }
     return this.#judgeParent(ticket)
   }
 
-  /** With `added`, only what that one can have to do with. */
-  #judgeParent(parent: Parent, added?: Signed<Ticket>): Finding | undefined {
-    const ids = new Set(this.#group(childKey(parent.id)))
-    if ('counts' in parent.body) for (const id of parent.body.counts) ids.add(id)
-    const tickets = [...ids].flatMap((id) => {
+  /** What a ticket counts under, as far as it is known. */
+  #parentsOf(ticket: Signed<Ticket>): string[] {
+    return [ticket.body.parent, ...this.#group(countedKey(ticket.id))]
+  }
+
+  #judgeParent(parent: Parent): Finding | undefined {
+    const tickets = this.#ticketsUnder(parent)
+    return tickets.length === 0 ? undefined : overIssued(parent, tickets)
+  }
+
+  #ticketsUnder(parent: Parent): Signed<Ticket>[] {
+    return [...(this.#ledgers.get(parent.id)?.ids() ?? [])].flatMap((id) => {
       const one = this.#objects.get(id)
       return one?.type === 'ticket' && countsUnder(one.object, parent) ? [one.object] : []
     })
-    if (tickets.length === 0) return undefined
-    const near = (ticket: Signed<Ticket>): boolean =>
-      added === undefined ||
-      (ticket.body.notBefore < added.body.notAfter && added.body.notBefore < ticket.body.notAfter)
-    return overIssued(parent, tickets.filter(near))
   }
 
   #judgeNode(node: string): Finding | undefined {
@@ -112,18 +118,11 @@ export class FraudWatch {
     return undefined
   }
 
-  #isNew({ kind, accused }: Finding): boolean {
-    const name = `${kind} ${accused}`
-    if (this.#found.has(name)) return false
-    // A bound like the objects' own: whoever signs so many frauds is known by then.
-    if (this.#found.size < this.#objectsMax) this.#found.add(name)
-    return true
-  }
-
   /** Gives whether it is of a type that anything is found among. */
   #keep(one: AnyObject): boolean {
     const keys = keysOf(one)
     if (keys === undefined) return false
+    if (this.#objects.has(one.object.id)) return true
     this.#makeRoom()
     const { id } = one.object
     this.#objects.set(id, one)
@@ -133,9 +132,31 @@ export class FraudWatch {
       const group = this.#groups.get(key) ?? new Set<string>()
       this.#groups.set(key, group.add(id))
     }
+    if (one.type === 'ticket')
+      for (const parent of this.#parentsOf(one.object)) this.#ledger(parent).add(one.object)
+    if (one.type === 'delegation') this.#countEarlier(one.object)
     // One advert a node is enough, the newest.
     if (one.type === 'advertisement') this.#dropOlderAdverts(one.object)
     return true
+  }
+
+  #ledger(parent: string): IssueLedger {
+    const ledger = this.#ledgers.get(parent) ?? new IssueLedger()
+    this.#ledgers.set(parent, ledger)
+    return ledger
+  }
+
+  #countEarlier({ id, body }: Signed<Delegation>): void {
+    for (const ticket of body.counts) {
+      const one = this.#objects.get(ticket)
+      if (one?.type === 'ticket') this.#ledger(id).add(one.object)
+    }
+  }
+
+  #strike(parent: string, tickets: readonly string[]): void {
+    const ledger = this.#ledgers.get(parent)
+    for (const ticket of tickets) ledger?.remove(ticket)
+    if (ledger?.isEmpty === true) this.#ledgers.delete(parent)
   }
 
   #dropOlderAdverts(newest: Signed<{ readonly issuer: string; readonly seq: number }>): void {
@@ -157,6 +178,8 @@ export class FraudWatch {
     this.#objects.delete(id)
     const place = sequencePlace(one)
     if (place !== undefined && this.#bySequence.get(place)?.object.id === id) this.#bySequence.delete(place)
+    if (one.type === 'ticket') for (const parent of this.#parentsOf(one.object)) this.#strike(parent, [id])
+    if (one.type === 'delegation') this.#strike(id, one.object.body.counts)
     for (const key of keysOf(one) ?? []) {
       const group = this.#groups.get(key)
       group?.delete(id)
@@ -169,7 +192,6 @@ export class FraudWatch {
   }
 }
 
-const childKey = (parent: string): string => `child ${parent}`
 const countedKey = (ticket: string): string => `counted ${ticket}`
 const nodeKey = (node: string): string => `node ${node}`
 const leaseKey = (node: string): string => `lease ${node}`
@@ -178,7 +200,7 @@ const leaseKey = (node: string): string => `lease ${node}`
 function keysOf({ type, object }: AnyObject): string[] | undefined {
   switch (type) {
     case 'ticket':
-      return [childKey(object.body.parent)]
+      return []
     case 'delegation':
       return [nodeKey(object.body.issuer), ...object.body.counts.map(countedKey)]
     case 'advertisement':

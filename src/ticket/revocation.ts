@@ -49,6 +49,12 @@ function isTarget({ target }: Revocation, link: Link): boolean {
 }
 
 /** The issuers of a link and of those above it, the delegating node among them. */
-export function mayRevoke(principal: Principal, links: readonly Link[]): boolean {
+function mayRevoke(principal: Principal, links: readonly Link[]): boolean {
   return links.some(({ body }) => body.issuer === principal)
+}
+
+/** Whether a principal has a say in what hangs from a chain: it issued a link, or holds the last. */
+export function hasStanding(principal: Principal, { delegation, tickets }: Chain): boolean {
+  const links = [delegation, ...tickets]
+  return mayRevoke(principal, links) || links.at(-1)?.body.holder === principal
 }
