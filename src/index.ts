@@ -6,7 +6,14 @@ export type { CallSettings, Client, ClientInit, ProgressSettings } from './sdk/c
 export { loadSliceDescription } from './daemon/slice-source.ts'
 export { parseSliceFile } from './service/slice-file.ts'
 export type { ParsedSliceFile, SliceFileSource } from './service/slice-file.ts'
-export type { MemberView, Progress, SliceDescription, SliceView } from './service/slice.ts'
+export type {
+  MemberView,
+  Progress,
+  RenewalView,
+  RenewedMember,
+  SliceDescription,
+  SliceView
+} from './service/slice.ts'
 export type { LeaseView, NodeView, StatusView } from './daemon/control-protocol.ts'
 export type { PortRange } from './ticket/ports.ts'
 export type { Principal } from './ticket/principal.ts'

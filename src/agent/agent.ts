@@ -1,26 +1,27 @@
 /**
- * The agent (paper §2.2, §4.2.2): holds delegations of nodes, advertises what it can grant, and grants tickets. A
- * ticket is in the store before it is out of the house.
+ * The agent (paper §2.2, §4.2.2): holds delegations of nodes and tickets of other agents, advertises what it can grant,
+ * and grants tickets. A ticket is in the store before it is out of the house.
  */
-import * as v from 'valibot'
-import { SlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
-import { LIMITS } from '../base/limits.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
-import { within } from '../base/time-limit.ts'
-import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
-import type { Caller, Handlers } from '../protocol/method.ts'
+import type { agentProtocol, Offer } from '../protocol/agent-protocol.ts'
+import type { Call, Caller, Handlers } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
-import type { Advertisement } from '../ticket/advertisement.ts'
-import { delegationObject } from '../ticket/delegation.ts'
-import type { Principal, SigningKey } from '../ticket/principal.ts'
-import { refusalObject } from '../ticket/refusal.ts'
-import type { Right } from '../ticket/resource-schema.ts'
-import type { Signed } from '../ticket/signed-object.ts'
-import { ticketObject, type Ticket } from '../ticket/ticket.ts'
-import { cborCodec } from '../wire/codec.ts'
 import type { Store } from '../store/store.ts'
+import type { Advertisement } from '../ticket/advertisement.ts'
+import type { AnyObject } from '../ticket/any-object.ts'
+import type { Principal, SigningKey } from '../ticket/principal.ts'
+import type { Revocation } from '../ticket/revocation.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { readAgent } from './agent-tables.ts'
+import { Delegations } from './delegations.ts'
+import { Granting, type AgentPolicy } from './granting.ts'
+import { Purchases, type Supplier } from './purchases.ts'
+import { Ratings } from './ratings.ts'
+import { Reports } from './reports.ts'
+import { Revoking } from './revoking.ts'
+import { Settling } from './settling.ts'
 import { TicketBook } from './ticket-book.ts'
 
 export interface AgentComponents {
@@ -31,13 +32,12 @@ export interface AgentComponents {
   /** Adverts of nodes by node, as the directory knows them now. */
   readonly advertOf: (node: Principal) => Signed<Advertisement> | undefined
   readonly callNode: (node: Principal) => Caller<typeof nodeProtocol.methods>
-}
-
-export interface AgentPolicy {
-  /** Who may have tickets. */
-  readonly holders: 'anyone' | readonly Principal[]
-  readonly durationMsMax: number
-  readonly rights: readonly Right[]
+  /** Needed where there are suppliers. */
+  readonly callAgent?: (agent: Principal) => Caller<typeof agentProtocol.methods>
+  /** Told of signed objects that others brought, their signatures checked. */
+  readonly observe?: (object: AnyObject) => void
+  /** Whether a valid proof of fraud against somebody is known. */
+  readonly isProven?: (principal: Principal) => boolean
 }
 
 export interface AgentInit {
@@ -45,258 +45,170 @@ export interface AgentInit {
   /** How long a ticket is held for its holder; at most 10 minutes. */
   readonly holdMs: number
   readonly settleIntervalMs: number
-  /** How long a node may take to settle tickets; default 10 s. */
+  /** How long a node or another agent may take to answer; default 10 s. */
   readonly callMs?: number
+  /** Whom to get wholesale tickets of. */
+  readonly suppliers?: readonly Supplier[]
 }
 
-const DELEGATIONS = 'agent-delegations'
-const TICKETS = 'agent-tickets'
-const COUNTERS = 'agent-counters'
-const CALL_MS = 10_000
+/** A ticket of this agent's that counts, for people to look at. */
+export interface TicketView {
+  readonly id: string
+  readonly node: Principal
+  readonly holder: Principal
+  /** Absent in a wholesale ticket. */
+  readonly slice?: string
+  /** UTC ms. */
+  readonly notBefore: number
+  readonly notAfter: number
+  /** `settled`: nothing more can come of it, by its node's word; it counts until the next delegation. */
+  readonly state: 'out' | 'settled' | 'revoked'
+}
 
-const counterCodec = cborCodec(v.pipe(v.number(), v.integer()))
+const CALL_MS = 10_000
 
 export class Agent implements Startable {
   readonly #components: AgentComponents
   readonly #init: AgentInit
   readonly #book = new TicketBook()
-  /** The last sequence number used for each node. */
-  readonly #counters = new Map<Principal, number>()
-  #refusalSeq = 0
-  #settling: { stop(): Promise<void> } | undefined
+  readonly #ratings: Ratings
+  readonly #granting: Granting
+  readonly #delegations: Delegations
+  readonly #settling: Settling
+  readonly #revoking: Revoking
+  readonly #purchases: Purchases | undefined
+  readonly #reports: Reports
+  #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: AgentComponents, init: AgentInit) {
     this.#components = components
     this.#init = init
+    const { key, advertOf, callAgent } = components
+    const { callMs = CALL_MS, suppliers = [] } = init
+    const shared = {
+      ...components,
+      principal: key.principal,
+      book: this.#book,
+      observe: components.observe ?? (() => {}),
+      isProven: components.isProven ?? (() => false),
+      isKnown: (node: Principal) => advertOf(node) !== undefined
+    }
+    this.#ratings = new Ratings(shared)
+    this.#granting = new Granting(shared, init)
+    this.#delegations = new Delegations({ ...shared, granting: this.#granting })
+    this.#settling = new Settling({ ...shared, granting: this.#granting }, { callMs })
+    this.#revoking = new Revoking(shared, { callMs })
+    this.#reports = new Reports({ ...shared, ratings: this.#ratings })
+    if (suppliers.length === 0) return
+    if (callAgent === undefined) throw new TypeError('an agent with suppliers calls them')
+    const delegations = this.#delegations
+    this.#purchases = new Purchases({ ...shared, callAgent, delegations }, { suppliers, callMs })
   }
 
   async start(): Promise<void> {
-    if (this.#settling !== undefined) return
+    if (this.#loop !== undefined) return
     const { store, clock, logger } = this.#components
-    for await (const [, bytes] of store.iterate(DELEGATIONS))
-      this.#book.addDelegation(delegationObject.open(bytes))
-    for await (const [, bytes] of store.iterate(TICKETS)) {
-      this.#book.record(ticketObject.open(bytes))
-    }
-    for await (const [node, bytes] of store.iterate(COUNTERS))
-      this.#counters.set(node, counterCodec.decode(bytes))
-    this.#settling = repeat(
-      (signal) => this.#settle(signal),
+    const kept = await readAgent(store, this.#book)
+    this.#granting.restore(kept.seq)
+    this.#ratings.restore(kept.ratings)
+    this.#revoking.restore(kept.revocations)
+    const { settleIntervalMs: intervalMs } = this.#init
+    this.#loop = repeat(
+      (signal) => this.#tend(signal),
       { clock, onError: (error) => logger.warn('settling tickets failed', { error }) },
-      { intervalMs: this.#init.settleIntervalMs, initialDelayMs: this.#init.settleIntervalMs }
+      { intervalMs, initialDelayMs: this.#purchases === undefined ? intervalMs : 0 }
     )
   }
 
   async stop(): Promise<void> {
-    const settling = this.#settling
-    this.#settling = undefined
-    await settling?.stop()
+    const loop = this.#loop
+    this.#loop = undefined
+    await loop?.stop()
   }
 
-  /** Nodes whose delegation is in force. */
+  /** Nodes of which tickets can be granted. */
   nodes(): Principal[] {
-    return this.#book.delegations(this.#components.clock.now()).map((delegation) => delegation.body.issuer)
+    return this.#book.nodes(this.#components.clock.now())
+  }
+
+  /** Every ticket that counts. */
+  tickets(): TicketView[] {
+    return this.#book.issued().map(({ ticket: { id, body }, settled, revoked }) => ({
+      id,
+      node: body.node,
+      holder: body.holder,
+      ...(body.slice === undefined ? {} : { slice: body.slice }),
+      notBefore: body.notBefore,
+      notAfter: body.notAfter,
+      state: settled ? 'settled' : revoked ? 'revoked' : 'out'
+    }))
+  }
+
+  /**
+   * Takes a ticket back: signs a revocation and tells the node, now or as soon as it answers. Throws `NOT_FOUND`,
+   * `BUSY`, `STORE_FAILED`.
+   */
+  async revoke(
+    ticketId: string,
+    options: { readonly signal?: AbortSignal } = {}
+  ): Promise<Signed<Revocation>> {
+    const revocation = await this.#revoking.revoke(ticketId)
+    await this.#revoking.tell(options.signal ?? new AbortController().signal)
+    return revocation
   }
 
   /** What this agent answers to peers. */
   handlers(): Handlers<typeof agentProtocol.methods> {
     return {
-      delegate: async ({ delegation }, { principal }) => {
-        await this.#takeDelegation(delegation, principal)
-        return {}
-      },
+      delegate: ({ delegation }, { principal }) => this.#delegations.offer(delegation, principal),
       getAds: async (_params, call) => {
-        const now = this.#components.clock.now()
-        for (const delegation of this.#book.delegations(now)) {
-          const node = delegation.body.issuer
-          const advert = this.#components.advertOf(node)
-          const available = this.#book.available(node, now)
-          if (advert === undefined || available === undefined) continue
-          await call.emit({ advert: advert.bytes, available, until: delegation.body.notAfter })
-        }
-        return {}
+        await this.#advertise(call)
+        return { ratings: this.#ratings.agents(this.#components.clock.now()) }
       },
       getTickets: async ({ slice, requests }, { principal }) => {
-        const holder = requirePrincipal(principal)
-        return { grants: await Promise.all(requests.map((request) => this.#grant(slice, holder, request))) }
+        return { grants: await this.#granting.grant(slice, requirePrincipal(principal), requests) }
+      },
+      report: async ({ receipts }) => {
+        await this.#reports.take(receipts)
+        return {}
       },
       releaseTickets: async ({ tickets }, { principal, signal }) => {
-        const known = tickets.flatMap((id) => this.#book.issued(id) ?? [])
-        const own = known.filter(({ body }) => body.holder === principal)
-        await this.#settleTickets(own, true, signal)
+        const known = [...new Set(tickets)].flatMap((id) => this.#book.get(id) ?? [])
+        const own = known.filter(({ ticket, settled }) => !settled && ticket.body.holder === principal)
+        await this.#settling.ask(own, true, signal)
         return {}
       }
     }
   }
 
-  async #takeDelegation(bytes: Uint8Array, principal: Principal | undefined): Promise<void> {
-    const { key, store, clock, logger } = this.#components
-    const delegation = delegationObject.open(bytes)
-    if (delegation.body.issuer !== principal) {
-      throw new SlicenetError('DENIED', 'a delegation is taken from the node that it is of, and nobody else')
-    }
-    if (delegation.body.holder !== key.principal) {
-      throw new SlicenetError('DENIED', 'this delegation is for another agent')
-    }
-    if (delegation.body.notAfter <= clock.now())
-      throw new SlicenetError('TICKET_EXPIRED', 'this delegation has ended')
-    if (!this.#book.addDelegation(delegation)) {
-      throw new SlicenetError('DENIED', 'a newer delegation of this node is held, or too many are')
-    }
-    await store.commit([{ table: DELEGATIONS, key: delegation.body.issuer, value: bytes }])
-    logger.info('delegation taken', { node: delegation.body.issuer, delegation: delegation.id })
-  }
-
-  async #grant(slice: string, holder: Principal, request: TicketRequest): Promise<Grant> {
-    const { key, store, clock, logger } = this.#components
+  async #advertise(call: Call<Offer, never>): Promise<void> {
+    const { clock, advertOf, isProven } = this.#components
     const now = clock.now()
-    const denied = this.#policyFault(holder, request)
-    const decision = denied === undefined ? this.#book.decide(request, now) : { refused: denied }
-    if ('refused' in decision) return this.#refuse(request, decision.refused, now)
-    const { delegation, ports, notBefore, notAfter } = decision.granted
-    const seq = (this.#counters.get(request.node) ?? 0) + 1
-    const ticket = ticketObject.sign(
-      {
-        issuer: key.principal,
-        notBefore,
-        notAfter,
-        seq,
-        parent: delegation.id,
-        node: request.node,
-        holder,
-        slice,
-        resources: request.resources,
-        ports,
-        rights: request.rights,
-        canDelegate: delegation.body.maxDepth > 1,
-        redeemBefore: Math.min(now + Math.min(this.#init.holdMs, LIMITS.holdMsMax), notAfter)
-      },
-      key
-    )
-    // Counted before the first await, so that two requests at once never get the same share.
-    this.#counters.set(request.node, seq)
-    this.#book.record(ticket)
-    try {
-      await store.commit([
-        {
-          table: TICKETS,
-          key: ticket.id,
-          value: ticket.bytes
-        },
-        { table: COUNTERS, key: request.node, value: counterCodec.encode(seq) }
-      ])
-    } catch (error) {
-      this.#book.forget(ticket)
-      throw error
-    }
-    logger.info('ticket granted', { ticket: ticket.id, node: request.node, holder, slice })
-    return { node: request.node, chain: [delegation.bytes, ticket.bytes] }
-  }
-
-  #policyFault(
-    holder: Principal,
-    request: TicketRequest
-  ): { code: 'DENIED' | 'QUOTA_EXCEEDED'; message: string } | undefined {
-    const { policy } = this.#init
-    if (policy.holders !== 'anyone' && !policy.holders.includes(holder)) {
-      return { code: 'DENIED', message: `this agent grants nothing to ${holder}` }
-    }
-    if (request.durationMs > policy.durationMsMax) {
-      return {
-        code: 'QUOTA_EXCEEDED',
-        message: `this agent grants terms of at most ${policy.durationMsMax} ms`
-      }
-    }
-    const right = request.rights.find((name) => !policy.rights.includes(name))
-    return right === undefined
-      ? undefined
-      : { code: 'DENIED', message: `this agent does not grant the right ${right}` }
-  }
-
-  #refuse(
-    request: TicketRequest,
-    reason: { code: SlicenetError['code']; message: string },
-    now: number
-  ): Grant {
-    const { key } = this.#components
-    this.#refusalSeq = Math.max(this.#refusalSeq + 1, now)
-    const delegation = this.#book.delegation(request.node, now)
-    const refusal = refusalObject.sign(
-      {
-        issuer: key.principal,
-        notBefore: now,
-        notAfter: now + LIMITS.holdMsMax,
-        seq: this.#refusalSeq,
-        code: reason.code,
-        message: reason.message,
-        evidence: delegation === undefined ? [] : [delegation.id]
-      },
-      key
-    )
-    return { node: request.node, refusal: refusal.bytes }
-  }
-
-  /** Asks the nodes about tickets whose hold is over, and about redeemed ones whose lease may have ended early. */
-  async #settle(signal: AbortSignal): Promise<void> {
-    const now = this.#components.clock.now()
-    await this.#drop(this.#book.over(now))
-    await this.#dropDelegations(now)
-    const asked = this.#book.allIssued().filter(({ body }) => body.redeemBefore <= now)
-    await this.#settleTickets(asked, false, signal)
-  }
-
-  /** Nodes come and go; those whose delegation ended must not use up the room for others. */
-  async #dropDelegations(now: number): Promise<void> {
-    const nodes = this.#book.dropEnded(now)
-    if (nodes.length === 0) return
-    await this.#components.store.commit(nodes.map((key) => ({ table: DELEGATIONS, key, value: null })))
-  }
-
-  async #settleTickets(
-    tickets: readonly Signed<Ticket>[],
-    cancel: boolean,
-    signal: AbortSignal
-  ): Promise<void> {
-    const byNode = Map.groupBy(tickets, (ticket) => ticket.body.node)
-    await Promise.all(
-      [...byNode].map(async ([node, ofNode]) => {
-        for (let at = 0; at < ofNode.length; at += LIMITS.ticketsPerMessageMax) {
-          const batch = ofNode.slice(at, at + LIMITS.ticketsPerMessageMax)
-          try {
-            await this.#settleBatch(node, batch, cancel, signal)
-          } catch (error) {
-            signal.throwIfAborted()
-            // The tickets go on counting: only the node can say that they will not be redeemed.
-            this.#components.logger.debug('node did not settle tickets', { node, error })
-            return
-          }
-        }
+    for (const node of this.#book.nodes(now)) {
+      const advert = advertOf(node)
+      const available = this.#book.available(node, now)
+      if (advert === undefined || available === undefined || isProven?.(node) === true) continue
+      await call.emit({
+        advert: advert.bytes,
+        available: available.resources,
+        until: available.until,
+        reliability: this.#ratings.of('node', node, now)
       })
-    )
+    }
   }
 
-  async #settleBatch(
-    node: Principal,
-    batch: readonly Signed<Ticket>[],
-    cancel: boolean,
-    signal: AbortSignal
-  ): Promise<void> {
-    const { states } = await this.#components.callNode(node)(
-      'settleTickets',
-      { tickets: batch.map((ticket) => ticket.bytes), cancel },
-      // One node that never answers must not keep the tickets of all others counted.
-      { signal: within(this.#components.clock, this.#init.callMs ?? CALL_MS, signal) }
-    )
-    await this.#drop(
-      batch.filter((_ticket, index) => states[index] === 'lapsed' || states[index] === 'ended')
-    )
-  }
-
-  /** Durable before it is forgotten: a ticket must never count less after a crash than before it. */
-  async #drop(tickets: readonly Signed<Ticket>[]): Promise<void> {
-    if (tickets.length === 0) return
-    await this.#components.store.commit(tickets.map(({ id }) => ({ table: TICKETS, key: id, value: null })))
-    for (const ticket of tickets) this.#book.forget(ticket)
+  /** What is done now and then; one thing that fails does not keep the others from being done. */
+  async #tend(signal: AbortSignal): Promise<void> {
+    const work = [
+      () => this.#settling.dropOver(),
+      () => this.#settling.askDue(signal),
+      () => this.#revoking.tell(signal),
+      async () => this.#purchases?.buyDue(signal)
+    ]
+    const failures: unknown[] = []
+    for (const one of work) await one().catch((error: unknown) => failures.push(error))
+    signal.throwIfAborted()
+    if (failures.length > 0) throw failures[0]
   }
 }
 

@@ -1,182 +1,285 @@
 /**
- * An agent's book: the delegations that it holds and the tickets that it has issued, and the decision whether one
- * more may be issued. Pure: no I/O, and time comes in as an argument, so that the simulation can run it.
+ * An agent's book: the nodes that it may issue tickets of, every ticket that counts, and the decision whether one more
+ * may be issued. Whatever nodes and holders do, what it lets the agent sign proves no fraud. Pure: no I/O, and time
+ * comes in as an argument, so that the simulation can run it.
  */
-import type { ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { PortWish, TicketRequest } from '../protocol/agent-protocol.ts'
-import { peakClaimed, type Claim } from '../ticket/claims.ts'
 import type { Delegation } from '../ticket/delegation.ts'
-import { contains, type Interval } from '../ticket/interval.ts'
-import type { PortRange } from '../ticket/ports.ts'
+import { issuable } from '../ticket/fraud.ts'
+import { contains } from '../ticket/interval.ts'
 import type { Principal } from '../ticket/principal.ts'
-import {
-  addResources,
-  resourcesExceeding,
-  scaleResources,
-  subtractResources,
-  type Resources
-} from '../ticket/resources.ts'
+import { resourcesExceeding, subtractResources, type Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
+import {
+  CLOCK_SKEW_MS,
+  decideFrom,
+  refuse,
+  type Ask,
+  type AskedLine,
+  type Decision,
+  type Refused
+} from './decision.ts'
+import { NodeAccount, type Dropped, type Issued, type Verdict } from './node-account.ts'
+import type { Source } from './source.ts'
 
-/** What is about to be signed, or why nothing is. */
-export type Decision =
-  | {
-      readonly granted: {
-        readonly delegation: Signed<Delegation>
-        readonly ports: readonly PortRange[]
-      } & Interval
-    }
-  | { readonly refused: { readonly code: ErrorCode; readonly message: string } }
+export interface TicketBookInit {
+  /** Nodes that the book has room for; default `LIMITS.delegationsPerAgentMax`. */
+  readonly nodesMax?: number
+}
 
-/** The node's clock may lag behind the agent's by this much: a term begins so long before it is asked for. */
-const CLOCK_SKEW_MS = 60_000
+/** What may be granted of a node in one ticket, and until when. */
+export interface Available {
+  readonly resources: Resources
+  readonly until: number
+}
 
 export class TicketBook {
-  readonly #delegations = new Map<Principal, Signed<Delegation>>()
-  /** By node, then by ticket id: a decision looks at one node's tickets only. */
-  readonly #issued = new Map<Principal, Map<string, Signed<Ticket>>>()
+  readonly #nodesMax: number
+  readonly #accounts = new Map<Principal, NodeAccount>()
+  /** The account of each ticket by its id. */
+  readonly #places = new Map<string, NodeAccount>()
+  /** Tickets by holder that no node has settled. */
+  readonly #outstanding = new Map<Principal, number>()
+  #horizon = 0
 
-  /** Takes a delegation unless a newer one of this node is held. Gives whether it was taken. */
-  addDelegation(delegation: Signed<Delegation>): boolean {
-    const node = delegation.body.issuer
-    const held = this.#delegations.get(node)
-    if (held !== undefined && held.body.seq >= delegation.body.seq) return held.id === delegation.id
-    if (held === undefined && this.#delegations.size >= LIMITS.delegationsPerAgentMax) return false
-    this.#delegations.set(node, delegation)
-    return true
+  constructor(init: TicketBookInit = {}) {
+    this.#nodesMax = init.nodesMax ?? LIMITS.delegationsPerAgentMax
   }
 
-  delegation(node: Principal, now: number): Signed<Delegation> | undefined {
-    const held = this.#delegations.get(node)
-    return held !== undefined && contains(held.body, now) ? held : undefined
+  /** UTC ms: up to here the book has forgotten tickets, so that it lets none be issued for any time before. */
+  get horizon(): number {
+    return this.#horizon
   }
 
-  delegations(now: number): Signed<Delegation>[] {
-    return [...this.#delegations.values()].filter((delegation) => contains(delegation.body, now))
+  /** What an earlier run wrote down. Sources come before the tickets cut from them. */
+  restore(kept: {
+    readonly horizon: number
+    readonly sources: readonly { readonly source: Source; readonly forgottenUntil: number }[]
+    readonly tickets: readonly (Pick<Issued, 'ticket'> & Partial<Issued>)[]
+  }): void {
+    this.#horizon = Math.max(this.#horizon, kept.horizon)
+    for (const { source, forgottenUntil } of kept.sources)
+      this.#account(source.node).restore(source, forgottenUntil)
+    for (const { ticket, ...state } of kept.tickets) this.record(ticket, state)
   }
 
-  /** Forgets delegations that have ended, and gives their nodes. */
-  dropEnded(now: number): Principal[] {
-    const ended = [...this.#delegations.values()].filter(({ body }) => body.notAfter <= now)
-    for (const { body } of ended) this.#delegations.delete(body.issuer)
-    return ended.map(({ body }) => body.issuer)
+  /** Whether a delegation may be taken, and if not why. */
+  judge(delegation: Signed<Delegation>, now: number): Verdict {
+    const account = this.#accounts.get(delegation.body.issuer) ?? new NodeAccount(delegation.body.issuer)
+    return account.judge(delegation, this.time(now))
   }
 
-  record(ticket: Signed<Ticket>): void {
-    const { node } = ticket.body
-    const tickets = this.#issued.get(node) ?? new Map<string, Signed<Ticket>>()
-    tickets.set(ticket.id, ticket)
-    this.#issued.set(node, tickets)
+  /** Whether a delegation is over, by a clock that never goes back. */
+  isOver(delegation: Signed<Delegation>, now: number): boolean {
+    return delegation.body.notAfter <= this.time(now)
   }
 
-  forget(ticket: Signed<Ticket>): void {
-    const tickets = this.#issued.get(ticket.body.node)
-    tickets?.delete(ticket.id)
-    if (tickets?.size === 0) this.#issued.delete(ticket.body.node)
-  }
-
-  issued(id: string): Signed<Ticket> | undefined {
-    for (const tickets of this.#issued.values()) {
-      const found = tickets.get(id)
-      if (found !== undefined) return found
+  /**
+   * Makes room for one more node where there is none: a node that `isKnown` takes the place of one that is not and that
+   * nothing was issued of. Gives whether there is room, and the ids of the sources that made it.
+   */
+  makeRoom(
+    node: Principal,
+    isKnown: (node: Principal) => boolean,
+    now: number
+  ): { readonly hasRoom: boolean; readonly dropped: readonly string[] } {
+    if (this.#accounts.has(node) || this.#accounts.size < this.#nodesMax)
+      return { hasRoom: true, dropped: [] }
+    if (!isKnown(node)) return { hasRoom: false, dropped: [] }
+    for (const account of this.#accounts.values()) {
+      if (isKnown(account.node) || !account.isUnused(this.time(now) - CLOCK_SKEW_MS)) continue
+      this.#raise(account.forgottenUntil)
+      this.#accounts.delete(account.node)
+      return { hasRoom: true, dropped: account.sources().map(({ parent }) => parent.id) }
     }
-    return undefined
+    return { hasRoom: false, dropped: [] }
+  }
+
+  /** Takes what tickets may be cut from, in the place of the one before it; gives what counts no more. */
+  take(source: Source): Dropped {
+    const dropped = this.#account(source.node).take(source)
+    for (const { ticket } of dropped.tickets) this.#places.delete(ticket.id)
+    return dropped
+  }
+
+  /** UTC ms to write down with the current delegation of a node, see `restore`. */
+  forgottenUntil(node: Principal): number {
+    return this.#accounts.get(node)?.forgottenUntil ?? 0
+  }
+
+  record(ticket: Signed<Ticket>, state: Partial<Issued> = {}): Issued {
+    const account = this.#account(ticket.body.node)
+    const issued = account.record(ticket, state)
+    this.#places.set(ticket.id, account)
+    if (!issued.settled) this.#count(ticket.body.holder, 1)
+    return issued
+  }
+
+  /** Takes back that a ticket was issued: it never left the house. */
+  unrecord(issued: Issued): void {
+    this.#remove(issued)
+  }
+
+  /** Marks tickets as settled; gives those that count no more. */
+  settle(tickets: readonly Issued[]): readonly Issued[] {
+    return tickets.filter((issued) => {
+      if (issued.settled) return false
+      this.#count(issued.ticket.body.holder, -1)
+      const isGone = this.#places.get(issued.ticket.id)?.settle(issued) ?? false
+      if (isGone) this.#places.delete(issued.ticket.id)
+      return isGone
+    })
+  }
+
+  /** Forgets what is over by any clock that is not off by more than the skew allowed for. */
+  dropOver(now: number): Dropped {
+    const horizon = this.time(now) - CLOCK_SKEW_MS
+    const tickets = this.issued().filter(({ ticket }) => ticket.body.notAfter <= horizon)
+    for (const issued of tickets) {
+      this.#raise(issued.ticket.body.notAfter)
+      this.#remove(issued)
+    }
+    const sources = [...this.#accounts.values()].flatMap((account) => this.#dropEnded(account, horizon))
+    return { tickets, sources }
+  }
+
+  #dropEnded(account: NodeAccount, horizon: number): readonly string[] {
+    const before = account.sources()
+    const dropped = account.dropEnded(horizon)
+    for (const { parent } of before) {
+      if (dropped.includes(parent.id)) this.#raise(Math.min(horizon, parent.body.notAfter))
+    }
+    if (dropped.length > 0) this.#raise(Math.min(horizon, account.forgottenUntil))
+    if (account.isEmpty) this.#accounts.delete(account.node)
+    return dropped
+  }
+
+  get(id: string): Issued | undefined {
+    return this.#places.get(id)?.get(id)
+  }
+
+  /** What a ticket was cut from, while that is remembered. */
+  sourceOf(ticket: Signed<Ticket>): Source | undefined {
+    return this.#accounts.get(ticket.body.node)?.source(ticket.body.parent)
   }
 
   /** Every ticket that counts. */
-  allIssued(): readonly Signed<Ticket>[] {
-    return [...this.#issued.values()].flatMap((tickets) => [...tickets.values()])
+  issued(): Issued[] {
+    return [...this.#accounts.values()].flatMap((account) => [...account.issued()])
   }
 
-  /** Tickets whose term is over by any clock that is not off by more than the skew allowed for. */
-  over(now: number): readonly Signed<Ticket>[] {
-    return this.allIssued().filter(({ body }) => body.notAfter <= now - CLOCK_SKEW_MS)
+  /** Tickets of one holder that no node has settled. */
+  outstanding(holder: Principal): number {
+    return this.#outstanding.get(holder) ?? 0
   }
 
-  /** What may still be granted of a node, for a term that begins now. */
-  available(node: Principal, now: number): Resources | undefined {
-    const delegation = this.delegation(node, now)
-    if (delegation === undefined) return undefined
-    const issued = peakClaimed(this.#claims(node), { notBefore: now - CLOCK_SKEW_MS, notAfter: now + 1 })
-    return subtractResources(issuable(delegation.body), issued)
+  /** Nodes of which something may be issued. */
+  nodes(now: number): Principal[] {
+    const time = this.time(now)
+    return [...this.#accounts.values()]
+      .filter((account) => account.inForce(time).length > 0)
+      .map(({ node }) => node)
+  }
+
+  /** The newest of each group, whether in force or not. */
+  sources(): Source[] {
+    return [...this.#accounts.values()].flatMap((account) => account.current())
+  }
+
+  /** The delegation of a node that is in force. */
+  delegation(node: Principal, now: number): Signed<Delegation> | undefined {
+    const held = this.#accounts.get(node)?.delegation()
+    return held !== undefined && contains(held.body, this.time(now)) ? held : undefined
+  }
+
+  /** The most that may still be granted of a node from one source, for a term that begins now. */
+  available(node: Principal, now: number): Available | undefined {
+    const account = this.#accounts.get(node)
+    const time = this.time(now)
+    const window = { notBefore: time - CLOCK_SKEW_MS, notAfter: time + 1 }
+    const of = (account?.inForce(time) ?? []).map((source) => ({
+      resources: subtractResources(
+        issuable(source.parent),
+        account?.ledger(source).peak(window) ?? source.parent.body.resources
+      ),
+      until: Math.min(source.parent.body.notAfter, source.delegation.body.notAfter)
+    }))
+    return of.reduce<Available | undefined>(
+      (most, one) =>
+        most === undefined || resourcesExceeding(most.resources, one.resources).length === 0 ? one : most,
+      undefined
+    )
   }
 
   /** Decides on a request without changing anything. */
-  decide(request: TicketRequest, now: number): Decision {
-    const delegation = this.delegation(request.node, now)
-    if (delegation === undefined) return refuse('NOT_FOUND', `no delegation of node ${request.node} is held`)
-    const term = {
-      notBefore: Math.max(now - CLOCK_SKEW_MS, delegation.body.notBefore),
-      notAfter: now + request.durationMs
+  decide(ask: Ask, now: number): Decision {
+    const { request } = ask
+    const account = this.#accounts.get(request.node)
+    const moment = { now: this.time(now), horizon: this.#horizon }
+    const [first, ...others] = account?.inForce(moment.now) ?? []
+    if (account === undefined || first === undefined) {
+      return refuse('NOT_FOUND', `no delegation of node ${request.node} is held`)
     }
-    if (term.notAfter > delegation.body.notAfter) {
-      const until = new Date(delegation.body.notAfter).toISOString()
-      return refuse('QUOTA_EXCEEDED', `the node delegates until ${until} only`)
+    const line = this.#lineOf(ask, account)
+    if (line !== undefined && 'refused' in line) return line
+    let decision = decideFrom(first, account, ask, line, moment)
+    for (const source of others) {
+      if ('granted' in decision) break
+      const next = decideFrom(source, account, ask, line, moment)
+      if ('granted' in next) decision = next
     }
-    const right = request.rights.find((name) => !delegation.body.rights.includes(name))
-    if (right !== undefined) return refuse('DENIED', `the node does not delegate the right ${right}`)
-    const [tooMuch] = resourcesExceeding(request.resources, delegation.body.resources)
-    if (tooMuch !== undefined) {
-      return refuse(
-        'OVERBOOKED',
-        `${tooMuch}: ${request.resources[tooMuch]} of ${delegation.body.resources[tooMuch]}`
-      )
-    }
-    const wanted = addResources(peakClaimed(this.#claims(request.node), term), request.resources)
-    const [short] = resourcesExceeding(wanted, issuable(delegation.body))
-    if (short !== undefined) return refuse('OVERBOOKED', `no ${short} is left to grant at this node`)
-    const ports = this.#choosePorts(request, delegation)
-    if (ports === undefined) return refuse('PORT_TAKEN', 'a port asked for is not free at this node')
-    return { granted: { delegation, ports, ...term } }
+    return decision
   }
 
-  #claims(node: Principal): Claim[] {
-    return [...(this.#issued.get(node)?.values() ?? [])].map((ticket) => ticket.body)
+  /** The line that a request goes on with; of one that this agent began, only who has it may ask. */
+  #lineOf(
+    { request, holder, slice }: Ask,
+    account: NodeAccount
+  ): AskedLine | { readonly refused: Refused } | undefined {
+    const { supersedes, node } = request
+    if (supersedes === undefined) return undefined
+    const began = this.get(supersedes)?.ticket.body
+    const isOthers =
+      began !== undefined &&
+      (began.holder !== holder ||
+        began.node !== node ||
+        began.slice !== slice ||
+        began.supersedes !== undefined)
+    if (isOthers) return refuse('DENIED', 'the ticket to be superseded is another one')
+    const name = [supersedes, holder, node, slice ?? ''].join(' ')
+    const newest = account.newestOf(name)
+    if (newest === undefined) return { name, newest }
+    if (newest.revoked) return refuse('TICKET_REVOKED', 'the ticket to be superseded was revoked')
+    const [larger] = resourcesExceeding(request.resources, newest.ticket.body.resources)
+    if (larger !== undefined) return refuse('DENIED', `a ticket is not superseded by one for more ${larger}`)
+    return { name, newest }
   }
 
-  /** Exclusive things are never overbooked: each goes to one ticket at a time. */
-  #choosePorts(request: TicketRequest, delegation: Signed<Delegation>): PortRange[] | undefined {
-    const taken = new Set<string>()
-    for (const { body } of this.#issued.get(request.node)?.values() ?? []) {
-      for (const { protocol, first, last } of body.ports) {
-        for (let port = first; port <= last; port++) taken.add(`${protocol}/${port}`)
-      }
-    }
-    // In the order of the wishes; named ports first, so that none goes to a wish that any port would do for.
-    const chosen: PortRange[] = []
-    const wishes = [...request.ports.entries()].sort(([, a], [, b]) => (b.port ?? 0) - (a.port ?? 0))
-    for (const [index, wish] of wishes) {
-      const port = freePort(wish, delegation.body.ports, taken)
-      if (port === undefined) return undefined
-      chosen[index] = port
-      taken.add(`${port.protocol}/${port.first}`)
-    }
-    return chosen
+  /** The time by which the book decides: a clock set back does not bring back what was forgotten. */
+  time(now: number): number {
+    return Math.max(now, this.#horizon)
   }
-}
 
-function issuable(delegation: Delegation): Resources {
-  return scaleResources(delegation.resources, delegation.overbookPercent)
-}
-
-function freePort(
-  wish: PortWish,
-  delegated: readonly PortRange[],
-  taken: ReadonlySet<string>
-): PortRange | undefined {
-  for (const range of delegated) {
-    if (range.protocol !== wish.protocol) continue
-    const first = Math.max(range.first, wish.port ?? range.first)
-    const last = Math.min(range.last, wish.port ?? range.last)
-    for (let port = first; port <= last; port++) {
-      if (!taken.has(`${wish.protocol}/${port}`)) return { protocol: wish.protocol, first: port, last: port }
-    }
+  #raise(horizon: number): void {
+    this.#horizon = Math.max(this.#horizon, horizon)
   }
-  return undefined
-}
 
-function refuse(code: ErrorCode, message: string): Decision {
-  return { refused: { code, message } }
+  #account(node: Principal): NodeAccount {
+    const account = this.#accounts.get(node) ?? new NodeAccount(node)
+    this.#accounts.set(node, account)
+    return account
+  }
+
+  #remove(issued: Issued): void {
+    const { ticket } = issued
+    this.#places.get(ticket.id)?.unrecord(issued)
+    if (this.#places.delete(ticket.id) && !issued.settled) this.#count(ticket.body.holder, -1)
+  }
+
+  #count(holder: Principal, change: number): void {
+    const count = (this.#outstanding.get(holder) ?? 0) + change
+    if (count > 0) this.#outstanding.set(holder, count)
+    else this.#outstanding.delete(holder)
+  }
 }

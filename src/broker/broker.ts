@@ -1,25 +1,26 @@
 /**
  * The broker (paper §2.2): finds the nodes that match a query, asks several agents at once what they hold of them,
- * and gets tickets, trying the next agent or node when one refuses or does not answer.
+ * and gets tickets, trying the next agent or node when one refuses or does not answer. It remembers what tickets came
+ * to, and tells their agents.
  */
-import { asSlicenetError } from '../base/errors.ts'
+import { asSlicenetError, SlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import type { Directory } from '../peer/directory.ts'
-import type { agentProtocol, TicketRequest } from '../protocol/agent-protocol.ts'
+import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
-import {
-  advertisementObject,
-  type AgentAdvertisement,
-  type NodeAdvertisement
-} from '../ticket/advertisement.ts'
+import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
+import { openReceipt, outcomeOf } from '../ticket/receipt.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { chooseMembers, type Assignment, type Candidate } from './choice.ts'
+import type { Ticket } from '../ticket/ticket.ts'
+import { askOffers, type AskingComponents } from './asking.ts'
+import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
 import { openGrant, type Holding } from './grant.ts'
+import { Observations } from './observations.ts'
 import { compileQuery } from './query.ts'
 
 export interface BrokerComponents {
@@ -29,6 +30,8 @@ export interface BrokerComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
+  /** Whether a valid proof of fraud against somebody is known. */
+  readonly isProven?: (principal: Principal) => boolean
 }
 
 export interface FoundNode {
@@ -55,18 +58,37 @@ export interface TicketSearch {
   readonly granted: ReadonlyMap<Principal, number>
 }
 
+/** A ticket that is redeemed, and what is wanted of its agent for the lease to go on. */
+export interface TicketRenewal {
+  readonly agent: Principal
+  readonly ticket: Signed<Ticket>
+  readonly durationMs: number
+}
+
+/** What a ticket came to: the holder's demand and the node's answer, envelopes; neither when the node gave none. */
+export interface Redemption extends Receipt {
+  readonly agent: Principal
+  readonly ticket: Signed<Ticket>
+}
+
 const CALL_MS = 10_000
-/** Each round drops at least one pair, so this bounds how many refusals are borne. */
+/** Each round gets a ticket or drops a pair, so this bounds how many refusals are borne. */
 const ROUNDS_MAX = 8
+/** So many receipts of the largest objects fit one message. */
+const RECEIPTS_AT_ONCE = 7
 
 export class Broker {
   readonly #components: BrokerComponents
   readonly #callMs: number
+  readonly #observations = new Observations()
+  readonly #asking: AskingComponents
 
   /** `callMs`: how long an agent may take to answer; default 10 s. */
   constructor(components: BrokerComponents, init: { readonly callMs?: number } = {}) {
     this.#components = components
     this.#callMs = init.callMs ?? CALL_MS
+    const isProven = components.isProven ?? (() => false)
+    this.#asking = { ...components, isProven, observations: this.#observations }
   }
 
   /** The nodes that match, and for the others why not. Throws `QUERY_INVALID`. */
@@ -103,7 +125,7 @@ export class Broker {
     options: { readonly signal?: AbortSignal } = {}
   ): Promise<Holding[]> {
     const holdings: Holding[] = []
-    const candidates = await this.#candidates(search, options.signal)
+    const candidates = await askOffers(this.#asking, search.nodes, this.#callMs, options.signal)
     for (let round = 0; round < ROUNDS_MAX && holdings.length < search.count; round++) {
       const taken = new Set(holdings.map(({ node }) => node))
       const assignments = chooseMembers(
@@ -132,6 +154,69 @@ export class Broker {
     return holdings
   }
 
+  /**
+   * Gets a ticket that goes on with the line of one in hand, for a term from now: of the agent that issued it, and
+   * where there are no ports, which only that one has, of others too. Throws the first one's refusal, and
+   * `PROTOCOL_ERROR` when it grants something else.
+   */
+  async renewTicket(
+    { agent, ticket, durationMs }: TicketRenewal,
+    options: { readonly signal?: AbortSignal } = {}
+  ): Promise<Holding> {
+    const { node, slice, resources, rights, ports } = ticket.body
+    if (slice === undefined) throw new TypeError('a ticket without a slice has no lease to renew')
+    const supersedes = ticket.body.supersedes ?? ticket.id
+    const request = { resources, rights, ports: eachPort(ports), durationMs, supersedes }
+    const others = ports.length === 0 ? this.#agentsOf(node).filter((other) => other !== agent) : []
+    let refused: SlicenetError | undefined
+    for (const issuer of [agent, ...others]) {
+      if (issuer !== agent && this.#asking.isProven(issuer)) continue
+      try {
+        return await this.#getOne({ node, agent: issuer }, slice, request, options.signal)
+      } catch (error) {
+        options.signal?.throwIfAborted()
+        refused ??= asSlicenetError(error)
+      }
+    }
+    throw refused ?? new SlicenetError('NOT_FOUND', 'no agent to ask')
+  }
+
+  /** Takes note of what a ticket came to. Throws as `ObjectType.open` when an answer is malformed. */
+  observe(redemption: Redemption): void {
+    const { ticket, agent } = redemption
+    const now = this.#components.clock.now()
+    if (redemption.lease === undefined && redemption.refusal === undefined) {
+      this.#observations.add('node', ticket.body.node, 'broken', now)
+      return
+    }
+    const outcome = outcomeOf(openReceipt(redemption), ticket)
+    if (outcome === undefined) return
+    this.#observations.add('node', ticket.body.node, outcome, now)
+    this.#observations.add('agent', agent, outcome, now)
+  }
+
+  /** Shows agents what their tickets came to. Those that do not answer do not learn it. */
+  async report(redemptions: readonly Redemption[]): Promise<void> {
+    const answered = redemptions.filter(({ lease, refusal }) => lease !== undefined || refusal !== undefined)
+    await Promise.all(
+      [...Map.groupBy(answered, ({ agent }) => agent)].map(async ([agent, ofAgent]) => {
+        try {
+          for (const batch of batches(ofAgent, RECEIPTS_AT_ONCE)) {
+            const receipts = batch.map(({ redeem, lease, refusal }) => ({
+              redeem,
+              ...(lease === undefined ? {} : { lease }),
+              ...(refusal === undefined ? {} : { refusal })
+            }))
+            const signal = within(this.#components.clock, this.#callMs)
+            await this.#components.callAgent(agent)('report', { receipts }, { signal })
+          }
+        } catch (error) {
+          this.#components.logger.debug('receipts were not reported', { agent, error })
+        }
+      })
+    )
+  }
+
   /** Gives tickets back that will not be redeemed. Agents that do not answer find out when the hold is over. */
   async release(holdings: readonly Holding[]): Promise<void> {
     const byAgent = Map.groupBy(holdings, ({ agent }) => agent)
@@ -150,35 +235,27 @@ export class Broker {
     )
   }
 
-  /** What every agent offers of the nodes wanted. An agent that does not answer in time offers nothing. */
-  async #candidates(search: TicketSearch, signal: AbortSignal | undefined): Promise<Candidate[]> {
-    // By node, then by agent: whoever says the same thing a thousand times is heard once.
-    const offers = new Map(search.nodes.map(({ issuer }) => [issuer, new Map<Principal, Offered>()]))
-    await Promise.all(
-      agentsOf(search.nodes).map(async (agent) => {
-        try {
-          await this.#components.callAgent(agent)(
-            'getAds',
-            {},
-            {
-              signal: within(this.#components.clock, this.#callMs, signal),
-              onItem({ advert, available, until }) {
-                const node = advertisementObject.open(advert).body.issuer
-                offers.get(node)?.set(agent, { agent, available, until })
-              }
-            }
-          )
-        } catch (error) {
-          signal?.throwIfAborted()
-          this.#components.logger.debug('an agent did not say what it holds', { agent, error })
-        }
-      })
+  async #getOne(
+    assignment: Assignment,
+    slice: string,
+    request: Request,
+    signal: AbortSignal | undefined
+  ): Promise<Holding> {
+    const { principal, clock, callAgent } = this.#components
+    const { grants } = await callAgent(assignment.agent)(
+      'getTickets',
+      { slice, requests: [{ node: assignment.node, ...request }] },
+      { signal: within(clock, this.#callMs, signal) }
     )
-    return search.nodes.map(({ issuer, free }) => ({
-      node: issuer,
-      free,
-      offers: [...(offers.get(issuer)?.values() ?? [])]
-    }))
+    return openGrant(assignment, grants[0], { slice, request, holder: principal })
+  }
+
+  /** The agents that a node says it delegates to. */
+  #agentsOf(node: Principal): readonly Principal[] {
+    for (const { advert } of this.#components.directory.entries()) {
+      if (advert.body.role === 'node' && advert.body.issuer === node) return advert.body.agents
+    }
+    return []
   }
 
   async #ask(
@@ -219,30 +296,25 @@ export class Broker {
         const { principal } = this.#components
         return [openGrant(assignment, grants[index], { slice, request, holder: principal })]
       } catch (error) {
-        failed.addPair(assignment, asSlicenetError(error))
+        const reason = asSlicenetError(error)
+        // An answer has room for so much: the next round asks for the rest.
+        const isRest = reason.code === 'BUSY' && index > 0
+        if (!isRest) failed.addPair(assignment, reason)
         return []
       }
     })
   }
 }
 
-type Offered = Candidate['offers'][number]
-
-/** The agents that the nodes name, those named most often first, as many as are worth asking. */
-function agentsOf(nodes: readonly NodeAdvertisement[]): Principal[] {
-  const named = Map.groupBy(
-    nodes.flatMap(({ agents }) => [...new Set(agents)]),
-    (agent) => agent
+/** Of a ticket that is renewed every port is wanted again, by its number. */
+function eachPort(ports: Ticket['ports']): Request['ports'] {
+  return ports.flatMap(({ protocol, first, last }) =>
+    Array.from({ length: last - first + 1 }, (_one, index) => ({ protocol, port: first + index }))
   )
-  return [...named]
-    .sort(([a, ofA], [b, ofB]) => ofB.length - ofA.length || (a < b ? -1 : 1))
-    .slice(0, LIMITS.agentsAskedMax)
-    .map(([agent]) => agent)
 }
 
 /** As many at a time as one message takes. */
-function batches<T>(items: readonly T[]): T[][] {
-  const size = LIMITS.ticketsPerMessageMax
+function batches<T>(items: readonly T[], size: number = LIMITS.ticketsPerMessageMax): T[][] {
   return Array.from({ length: Math.ceil(items.length / size) }, (_one, index) =>
     items.slice(index * size, (index + 1) * size)
   )

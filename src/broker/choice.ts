@@ -1,6 +1,7 @@
 /**
  * Choosing the members of a slice: which nodes, and from which agent a ticket for each (paper §2.2, step 3). Prefers
- * nodes with more free, and spreads a slice over the agents, so that no one of them can stop it. Pure.
+ * nodes and agents that can be relied on, then nodes with more free, and spreads a slice over the agents, so that no one
+ * of them can stop it. Pure.
  */
 import type { Principal } from '../ticket/principal.ts'
 import { resourcesExceeding, type Resources } from '../ticket/resources.ts'
@@ -9,10 +10,14 @@ import { resourcesExceeding, type Resources } from '../ticket/resources.ts'
 export interface Candidate {
   readonly node: Principal
   readonly free: Resources
+  /** How far the node can be relied on, 0 to 1000. */
+  readonly reliability: number
   readonly offers: readonly {
     readonly agent: Principal
     readonly available: Resources
     readonly until: number
+    /** How far the agent can be relied on, 0 to 1000. */
+    readonly reliability: number
   }[]
 }
 
@@ -30,6 +35,13 @@ export interface Wish {
   readonly granted: ReadonlyMap<Principal, number>
 }
 
+/**
+ * Those whose reliability differs by less than this are alike: else the first node that kept to a ticket would be
+ * chosen for every slice after.
+ */
+const BAND = 250
+const bandOf = ({ reliability }: { readonly reliability: number }): number => Math.floor(reliability / BAND)
+
 /** At most `count` assignments, a node at most once. */
 export function chooseMembers(candidates: readonly Candidate[], wish: Wish): Assignment[] {
   const load = new Map(wish.granted)
@@ -40,6 +52,7 @@ export function chooseMembers(candidates: readonly Candidate[], wish: Wish): Ass
   const ranked = [...candidates].sort(
     (a, b) =>
       Number(hasRoom(b)) - Number(hasRoom(a)) ||
+      bandOf(b) - bandOf(a) ||
       b.free.cpuMillis - a.free.cpuMillis ||
       b.free.memoryBytes - a.free.memoryBytes ||
       (a.node < b.node ? -1 : 1)
@@ -51,7 +64,10 @@ export function chooseMembers(candidates: readonly Candidate[], wish: Wish): Ass
         until >= wish.notAfter && resourcesExceeding(wish.resources, available).length === 0
     )
     const [best] = able.sort(
-      (a, b) => (load.get(a.agent) ?? 0) - (load.get(b.agent) ?? 0) || (a.agent < b.agent ? -1 : 1)
+      (a, b) =>
+        bandOf(b) - bandOf(a) ||
+        (load.get(a.agent) ?? 0) - (load.get(b.agent) ?? 0) ||
+        (a.agent < b.agent ? -1 : 1)
     )
     if (best === undefined) continue
     load.set(best.agent, (load.get(best.agent) ?? 0) + 1)

@@ -51,6 +51,7 @@ export function openGrant(assignment: Assignment, grant: Grant | undefined, aske
 function isAsAsked(ticket: Ticket, { slice, request }: Asked): boolean {
   return (
     ticket.slice === slice &&
+    ticket.supersedes === request.supersedes &&
     resourcesExceeding(request.resources, ticket.resources).length === 0 &&
     ticket.notAfter - ticket.notBefore >= request.durationMs &&
     request.rights.every((right) => ticket.rights.includes(right)) &&

@@ -23,6 +23,7 @@ import {
   type Style
 } from './output.ts'
 import type { Services } from './services.ts'
+import { addProofCommand } from './proof-command.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
 import { addStatusCommand } from './status-command.ts'
@@ -152,6 +153,7 @@ class CommandLine {
     addSliceCommand(root, run)
     addLeaseCommand(root, run)
     addTicketCommand(root, run)
+    addProofCommand(root, run)
     addStatusCommand(root, run)
     addDaemonCommand(root, run)
     addStoreCommand(root, run)

@@ -1,6 +1,8 @@
 /** `slicenet slice …`: makes slices, shows them, and ends them. */
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import { durationUnit } from '../base/units.ts'
 import { loadSliceDescription } from '../daemon/slice-source.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
@@ -8,7 +10,7 @@ import { withSession } from './session.ts'
 import { addSliceExecCommand } from './slice-exec-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
 import { findSlice } from './slice-find.ts'
-import { progressLine, sliceTable, sliceText } from './slice-view.ts'
+import { progressLine, renewalText, sliceTable, sliceText } from './slice-view.ts'
 import { shortId } from './table.ts'
 
 /** Leases that are being made or ended are seen through. */
@@ -38,6 +40,15 @@ export function addSliceCommand(root: Command, run: RunCommand): void {
     .action((name: string) => run((context) => show(context, name), QUESTION))
   addSliceExecCommand(slice, run)
   addSliceLogsCommand(slice, run)
+  slice
+    .command('renew')
+    .description('give the leases of a slice another term, from now')
+    .argument('<name>', 'the slice, or how its name begins')
+    .option('--for <duration>', 'how long, such as 2h; default as in its description')
+    .addHelpText('after', examples('slicenet slice renew mesh', 'slicenet slice renew mesh --for 2h'))
+    .action((name: string, options: { for?: string }) =>
+      run((context) => renew(context, name, options.for), { graceMs: GRACE_MS })
+    )
   slice
     .command('delete')
     .description('end every lease of a slice')
@@ -70,6 +81,32 @@ async function show(context: CommandContext, given: string): Promise<Outcome> {
     return call('sliceShow', { slice: name }, { signal })
   })
   return { document: { slice }, text: (style) => sliceText(slice, style) }
+}
+
+async function renew(context: CommandContext, given: string, term: string | undefined): Promise<Outcome> {
+  const { signal } = context
+  const wanted = term === undefined ? {} : { durationMs: parseTerm(term) }
+  const { slice, notAfter, members } = await withSession(context, async (call) => {
+    const { name } = await findSlice(call, given, signal)
+    const onItem = (step: Parameters<typeof progressLine>[0]): void => context.progress(progressLine(step))
+    return call('sliceRenew', { slice: name, ...wanted }, { signal, onItem })
+  })
+  const outcome = {
+    document: { slice, notAfter, members },
+    text: (style: Style) => renewalText({ slice, notAfter, members }, style)
+  }
+  const failed = members.filter(({ renewed }) => !renewed)
+  const reason = failed[0]?.reason
+  if (reason === undefined) return outcome
+  const message = `${failed.length} of ${members.length} leases of ${slice} were not renewed: ${reason.message}`
+  return { ...outcome, error: new SlicenetError(reason.code, message) }
+}
+
+function parseTerm(text: string): number {
+  const durationMs = durationUnit.parse(text)
+  if (durationMs !== undefined && durationMs >= 1000 && durationMs <= LIMITS.leaseMsMax) return durationMs
+  const range = `1s to ${durationUnit.format(LIMITS.leaseMsMax)}`
+  throw new SlicenetError('USAGE', `--for: expected ${durationUnit.expected}, ${range}; got ${text}`)
 }
 
 async function remove(context: CommandContext, given: string): Promise<Outcome> {

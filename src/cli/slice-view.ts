@@ -6,6 +6,7 @@ import type { Style } from './output.ts'
 import { formatFields, formatTable, formatTime, shortId } from './table.ts'
 
 export type SliceView = ControlResult<'sliceShow'>
+export type RenewalView = ControlResult<'sliceRenew'>
 export type MemberView = SliceView['members'][number]
 
 export function formatPorts(ports: LeaseView['ports']): string {
@@ -33,9 +34,26 @@ export function sliceText(slice: SliceView, style: Style): string {
     ['state', slice.state],
     ['members', `${slice.members.length} of ${slice.count}`],
     ['created', formatTime(slice.createdAt)],
-    ['ends', slice.notAfter === undefined ? '-' : formatTime(slice.notAfter)]
+    ['ends', slice.notAfter === undefined ? '-' : formatTime(slice.notAfter)],
+    ...(slice.renew ? ([['renewed', 'by itself, when a third of the term is left']] as const) : [])
   ])
   return slice.members.length === 0 ? fields : `${fields}\n${memberTable(slice.members, style)}`
+}
+
+/** Of each member when its lease ends now, and why it was not renewed. */
+export function renewalText({ slice, notAfter, members }: RenewalView, style: Style): string {
+  const rows = members.map((member) => [
+    member.nodeName,
+    shortId(member.node),
+    shortId(member.lease),
+    formatTime(member.notAfter),
+    member.reason === undefined ? 'renewed' : `${member.reason.code}: ${member.reason.message}`
+  ])
+  const table = formatTable(['MEMBER', 'NODE', 'LEASE', 'ENDS', 'OUTCOME'], rows, style)
+  return `${formatFields([
+    ['slice', slice],
+    ['ends', formatTime(notAfter)]
+  ])}\n${table}`
 }
 
 function memberTable(members: readonly MemberView[], style: Style): string {

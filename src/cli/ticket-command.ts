@@ -1,10 +1,17 @@
-/** `slicenet ticket inspect FILE`: what a signed object or a chain of them says, and whether it holds. */
+/** `slicenet ticket …`: shows tickets and other signed objects, checks proofs of fraud, takes tickets back. */
 import type { Command } from 'commander'
+import { asSlicenetError } from '../base/errors.ts'
 import { byteUnit, cpuUnit, rateUnit } from '../base/units.ts'
-import { inspectFile, type InspectedObject, type Inspection } from '../daemon/inspection.ts'
-import { examples, type CommandContext, type RunCommand } from './command.ts'
-import type { Outcome } from './output.ts'
-import { formatFields, formatTime } from './table.ts'
+import type { ControlCaller } from '../daemon/control-client.ts'
+import type { TicketView } from '../daemon/control-protocol.ts'
+import { inspectFile, isObjectId, type InspectedObject, type Inspection } from '../daemon/inspection.ts'
+import { findByPrefix } from '../daemon/prefix.ts'
+import { verifyProofFile } from '../daemon/proof-view.ts'
+import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
+import type { Outcome, Style } from './output.ts'
+import { verifiedText } from './proof-view.ts'
+import { withSession } from './session.ts'
+import { formatFields, formatTable, formatTime, shortId } from './table.ts'
 
 export function addTicketCommand(root: Command, run: RunCommand): void {
   const ticket = root.command('ticket').description('look into tickets and other signed objects')
@@ -17,6 +24,31 @@ export function addTicketCommand(root: Command, run: RunCommand): void {
       examples('slicenet ticket inspect ticket.bin', 'slicenet ticket inspect chain.b64 --json')
     )
     .action((file: string) => run((context) => inspect(context, file)))
+  ticket
+    .command('verify-proof')
+    .description(
+      'check a proof of fraud by its own evidence, with nothing else (exit code 5 if it proves nothing)'
+    )
+    .argument('<file>', 'a proof with its evidence, as bytes, base64 or hex')
+    .addHelpText(
+      'after',
+      examples(
+        'slicenet ticket verify-proof mallory.proof',
+        'slicenet ticket verify-proof mallory.proof --json'
+      )
+    )
+    .action((file: string) => run((context) => verifyProof(context, file)))
+  ticket
+    .command('list')
+    .description("list the tickets that this peer's agent issued, and those that this peer holds")
+    .addHelpText('after', examples('slicenet ticket list', 'slicenet ticket list --json'))
+    .action(() => run(list, QUESTION))
+  ticket
+    .command('revoke')
+    .description('take a ticket back that this agent issued, or on a node refuse one whoever issued it')
+    .argument('<id>', 'the ticket, or how the id of one that is listed begins')
+    .addHelpText('after', examples('slicenet ticket revoke bafyreigh2akis'))
+    .action((id: string) => run((context) => revoke(context, id), QUESTION))
 }
 
 async function inspect({ services }: CommandContext, file: string): Promise<Outcome> {
@@ -26,6 +58,60 @@ async function inspect({ services }: CommandContext, file: string): Promise<Outc
     text: () => inspectionText(inspection),
     ...(error === undefined ? {} : { error })
   }
+}
+
+async function verifyProof(_context: CommandContext, file: string): Promise<Outcome> {
+  try {
+    const verified = await verifyProofFile(file)
+    return {
+      document: { proven: true, ...verified },
+      text: (style) => verifiedText(verified, style)
+    }
+  } catch (thrown) {
+    const error = asSlicenetError(thrown)
+    if (error.code === 'NOT_FOUND') throw error
+    return { document: { proven: false }, text: () => '', error }
+  }
+}
+
+async function list(context: CommandContext): Promise<Outcome> {
+  const { signal } = context
+  const { tickets } = await withSession(context, (call) => call('ticketList', {}, { signal }))
+  return { document: { tickets }, text: (style) => ticketTable(tickets, style) }
+}
+
+function ticketTable(tickets: readonly TicketView[], style: Style): string {
+  if (tickets.length === 0) return 'No tickets.\n'
+  const rows = tickets.map((ticket) => [
+    shortId(ticket.ticket),
+    ticket.role,
+    ticket.slice ?? '-',
+    shortId(ticket.node),
+    shortId(ticket.issuer),
+    shortId(ticket.holder),
+    ticket.state,
+    formatTime(ticket.notAfter)
+  ])
+  return formatTable(['TICKET', 'ROLE', 'SLICE', 'NODE', 'ISSUER', 'HOLDER', 'STATE', 'ENDS'], rows, style)
+}
+
+async function revoke(context: CommandContext, given: string): Promise<Outcome> {
+  const { signal } = context
+  const { ticket, revocation, by } = await withSession(context, async (call) => {
+    // A node need not know the ticket that it is to refuse.
+    const ticket = isObjectId(given) ? given : await findIssued(call, given, signal)
+    return { ticket, ...(await call('ticketRevoke', { ticket }, { signal })) }
+  })
+  return {
+    document: { ticket, revocation, by },
+    text: () => `${ticket} is revoked by this ${by}: nothing is redeemed or renewed with it any more\n`
+  }
+}
+
+async function findIssued(call: ControlCaller, given: string, signal: AbortSignal): Promise<string> {
+  const { tickets } = await call('ticketList', {}, { signal })
+  const issued = tickets.filter(({ role }) => role === 'issued')
+  return findByPrefix(issued, given, { what: 'ticket', namesOf: ({ ticket }) => [ticket] }).ticket
 }
 
 function inspectionText({ objects, chain }: Inspection): string {

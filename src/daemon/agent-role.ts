@@ -1,11 +1,16 @@
 /** The role of an agent: its book and grants, its own adverts, and listening for the nodes that it serves. */
-import { Agent } from '../agent/agent.ts'
+import { Agent, type TicketView } from '../agent/agent.ts'
+import type { Purchase, Supplier } from '../agent/purchases.ts'
 import { Lifecycle, repeat, type Startable } from '../base/lifecycle.ts'
 import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { advertisementObject, type NodeAdvertisement } from '../ticket/advertisement.ts'
-import type { AgentConfig, DaemonConfig } from './config.ts'
+import { PORT_PROTOCOLS } from '../ticket/ports.ts'
+import type { Revocation } from '../ticket/revocation.ts'
+import type { Principal } from '../ticket/principal.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import type { AgentConfig, DaemonConfig, PurchaseConfig } from './config.ts'
 import type { RoleComponents } from './node-role.ts'
 
 export interface AgentRoleInit {
@@ -26,8 +31,8 @@ export class AgentRole implements Startable {
   #seq = 0
 
   constructor(components: RoleComponents, init: AgentRoleInit) {
-    const { key, store, host, directory, clock, logger } = components
-    const { holders, longestTerm, hold, rights } = init.agent
+    const { key, store, host, directory, frauds, clock, logger } = components
+    const { holders, longestTerm, hold, rights, ticketsPerHolder, partners, suppliers } = init.agent
     this.#components = components
     this.#init = init
     this.#agent = new Agent(
@@ -37,10 +42,20 @@ export class AgentRole implements Startable {
         clock,
         logger: logger.child('agent'),
         advertOf: (node) => directory.get(node, 'node')?.advert,
-        callNode: (node) => host.caller(nodeProtocol, node)
+        callNode: (node) => host.caller(nodeProtocol, node),
+        callAgent: (agent) => host.caller(agentProtocol, agent),
+        observe: (object) => frauds.observe(object),
+        isProven: (principal) => frauds.isProven(principal)
       },
       {
-        policy: { holders, durationMsMax: longestTerm, rights },
+        policy: {
+          holders,
+          durationMsMax: longestTerm,
+          rights,
+          ticketsPerHolderMax: ticketsPerHolder,
+          partners: partners.map((principal) => ({ principal }))
+        },
+        suppliers: suppliers.map(supplierOf),
         holdMs: hold,
         settleIntervalMs: SETTLE_INTERVAL_MS
       }
@@ -50,6 +65,16 @@ export class AgentRole implements Startable {
   /** Nodes whose delegation it holds now. */
   get delegations(): number {
     return this.#agent.nodes().length
+  }
+
+  /** The tickets that it issued and that count. */
+  tickets(): TicketView[] {
+    return this.#agent.tickets()
+  }
+
+  /** Takes a ticket back, see `Agent.revoke`. */
+  async revoke(ticket: string, options: { readonly signal?: AbortSignal } = {}): Promise<Signed<Revocation>> {
+    return this.#agent.revoke(ticket, options)
   }
 
   async start(): Promise<void> {
@@ -68,6 +93,9 @@ export class AgentRole implements Startable {
       stop: async () => loop?.stop()
     }
     let loop: { stop(): Promise<void> } | undefined
+    for (const { address } of this.#init.agent.suppliers) {
+      await host.addAddresses(agentAt(address), [address])
+    }
     this.#parts = new Lifecycle([this.#agent, advertising])
     await this.#parts.start()
     await host.serve(agentProtocol, this.#agent.handlers())
@@ -116,6 +144,37 @@ export class AgentRole implements Startable {
     )
     this.#advertised = { at: clock.monotonic(), what }
     await directory.publish(advert, { topics: [AGENTS_TOPIC], agents: [] })
+  }
+}
+
+function agentAt(address: string): Principal {
+  return address.slice(address.lastIndexOf('/') + 1)
+}
+
+function supplierOf({ address, nodes }: AgentConfig['suppliers'][number]): Supplier {
+  return { agent: agentAt(address), purchases: nodes.map(purchaseOf) }
+}
+
+export function purchaseOf(config: PurchaseConfig): Purchase {
+  const { node, cpu, cpuMax, memory, disk, egress, egressMax, egressPerDay, pids, ports, rights, term } =
+    config
+  return {
+    node,
+    resources: {
+      cpuMillis: cpu,
+      cpuMillisMax: Math.max(cpu, cpuMax ?? 0),
+      memoryBytes: memory,
+      diskBytes: disk,
+      egressBps: egress,
+      egressBpsMax: Math.max(egress, egressMax ?? 0),
+      egressBytesPerDay: egressPerDay,
+      pids
+    },
+    ports: PORT_PROTOCOLS.flatMap((protocol) =>
+      Array.from({ length: ports[protocol] }, () => ({ protocol }))
+    ),
+    rights,
+    durationMs: term
   }
 }
 

@@ -19,14 +19,17 @@ import type { SigningKey } from '../ticket/principal.ts'
 import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
+import { FraudFinder } from './fraud-finder.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
 import type { PartDecorators } from './part-decorators.ts'
+import { ProofKeeper } from './proof-keeper.ts'
 
 export interface PeerParts {
   readonly host: PeerHost
   readonly directory: Directory
   readonly broker: Broker
   readonly services: ServiceManager
+  readonly frauds: FraudFinder
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
 }
@@ -87,8 +90,10 @@ export class ComposedPeer implements Startable {
       this.#parts = parts
       const { host, directory, services, node, agent } = parts
       this.#life = new Lifecycle([
+        new ProofKeeper({ ...this.#components, proofs: directory.proofs }),
         host,
         directory,
+        watching(parts),
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
         ...(config.node === undefined || agent !== undefined ? [listening(parts, this.#components)] : []),
@@ -138,12 +143,14 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     { host, clock, logger: logger.child('directory') },
     { collects, pullIntervalMs: PULL_INTERVAL_MS }
   )
+  const frauds = new FraudFinder({ key, proofs: directory.proofs, clock, logger: logger.child('fraud') })
   const broker = new Broker({
     principal: key.principal,
     directory,
     clock,
     logger: logger.child('broker'),
-    callAgent: (agent) => host.caller(agentProtocol, agent)
+    callAgent: (agent) => host.caller(agentProtocol, agent),
+    isProven: (principal) => frauds.isProven(principal)
   })
   const services = new ServiceManager(
     {
@@ -151,13 +158,14 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       store,
       broker,
       callNode: (node) => host.caller(nodeProtocol, node),
+      observe: (envelopes) => frauds.observeBytes(envelopes),
       clock,
       random,
       logger: logger.child('service')
     },
     { retryMs: RESUME_INTERVAL_MS }
   )
-  const role: RoleComponents = { key, store, host, directory, clock, logger }
+  const role: RoleComponents = { key, store, host, directory, frauds, clock, logger }
   const node =
     config.node === undefined
       ? undefined
@@ -168,9 +176,27 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     directory,
     broker,
     services,
+    frauds,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),
     agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent)
+  }
+}
+
+/** Looks at every advert that is heard for what it contradicts. */
+function watching({ directory, frauds }: PeerParts): Startable {
+  let unsubscribe = (): void => {}
+  return {
+    // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
+    async start() {
+      unsubscribe = directory.on('update', ({ advert }) => {
+        frauds.observe({ type: 'advertisement', object: advert })
+      })
+    },
+    // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
+    async stop() {
+      unsubscribe()
+    }
   }
 }
 

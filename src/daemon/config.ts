@@ -106,11 +106,58 @@ const nodeSchema = v.strictObject({
   delegationTerm: v.optional(amount(durationUnit), '7d')
 })
 
+const wishesMax = LIMITS.portRangesPerTicketMax
+const portCount = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(wishesMax)), 0)
+
+/** What to get of one node from another agent. */
+const purchaseSchema = v.strictObject({
+  node: principalSchema,
+  cpu: amount(cpuUnit),
+  /** Default: as much as is guaranteed; the same of egressMax. */
+  cpuMax: v.optional(amount(cpuUnit)),
+  memory: amount(byteUnit),
+  disk: amount(byteUnit),
+  egress: amount(rateUnit),
+  egressMax: v.optional(amount(rateUnit)),
+  egressPerDay: amount(byteUnit),
+  pids: v.pipe(v.number(), v.integer(), v.minValue(1)),
+  /** How many ports of each protocol, whichever are free. */
+  ports: v.pipe(
+    v.optional(v.strictObject({ tcp: portCount, udp: portCount, icmp: portCount }), {}),
+    v.check(
+      ({ tcp, udp, icmp }) => tcp + udp + icmp <= wishesMax,
+      `expected at most ${wishesMax} ports in all`
+    )
+  ),
+  rights: v.optional(rightsSchema, []),
+  term: v.optional(amount(durationUnit), '1d')
+})
+
+const supplierSchema = v.strictObject({
+  /** Where the other agent is; the peer id at its end says who. */
+  address: peerAddressSchema,
+  nodes: v.pipe(
+    v.array(purchaseSchema),
+    v.minLength(1),
+    v.maxLength(LIMITS.ticketsPerMessageMax),
+    v.check(
+      (nodes) => new Set(nodes.map(({ node }) => node)).size === nodes.length,
+      'expected every node once'
+    )
+  )
+})
+
 const agentSchema = v.strictObject({
   holders: v.optional(v.union([v.literal('anyone'), v.array(principalSchema)]), 'anyone'),
   longestTerm: v.optional(amount(durationUnit), '30d'),
   hold: v.optional(amount(durationUnit), '5m'),
-  rights: v.optional(rightsSchema, [])
+  rights: v.optional(rightsSchema, []),
+  /** Tickets of one holder that are out at a time. */
+  ticketsPerHolder: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1_000_000)), 256),
+  /** Other agents that may have tickets to cut their own from. */
+  partners: v.optional(v.pipe(v.array(principalSchema), v.maxLength(256)), []),
+  /** Other agents that this one gets such tickets of, as their partner. */
+  suppliers: v.optional(v.pipe(v.array(supplierSchema), v.maxLength(32)), [])
 })
 
 const schema = v.strictObject({
@@ -133,6 +180,7 @@ const schema = v.strictObject({
 export type DaemonConfig = v.InferOutput<typeof schema>
 export type NodeConfig = NonNullable<DaemonConfig['node']>
 export type AgentConfig = NonNullable<DaemonConfig['agent']>
+export type PurchaseConfig = AgentConfig['suppliers'][number]['nodes'][number]
 
 function isMultiaddr(input: string): boolean {
   try {

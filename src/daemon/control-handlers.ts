@@ -9,6 +9,7 @@ import type { PeerParts } from './compose.ts'
 import type { DaemonConfig } from './config.ts'
 import type { ControlMethods } from './control-client.ts'
 import type { LeaseView, NodeView } from './control-protocol.ts'
+import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
 import { VERSION } from './version.ts'
 import type { FoundNode } from '../broker/broker.ts'
 
@@ -27,6 +28,8 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
     ...overviewHandlers(parts, init),
     ...sliceHandlers(parts),
     ...memberHandlers(parts),
+    ...ticketHandlers(parts),
+    ...proofHandlers(parts),
     async shutdown(options) {
       await init.onShutdown(options)
       return {}
@@ -89,12 +92,14 @@ function overviewHandlers(
 
 function sliceHandlers(
   parts: () => PeerParts
-): Pick<ControlHandlers, 'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceDelete'> {
+): Pick<ControlHandlers, 'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceRenew' | 'sliceDelete'> {
   return {
     sliceCreate: (description, { emit, signal }) =>
       parts().services.create(description, { onProgress: emit, signal }),
     sliceList: async (_params, { signal }) => ({ slices: await parts().services.list({ signal }) }),
     sliceShow: ({ slice }, { signal }) => parts().services.show(slice, { signal }),
+    sliceRenew: ({ slice, ...term }, { emit, signal }) =>
+      parts().services.renew(slice, { ...term, onProgress: emit, signal }),
     async sliceDelete({ slice }, { emit, signal }) {
       const { deleted, unreachable } = await parts().services.delete(slice, { onProgress: emit, signal })
       return { deleted, unreachable: [...unreachable] }

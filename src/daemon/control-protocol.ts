@@ -3,13 +3,22 @@
  * mode is the access check.
  */
 import * as v from 'valibot'
+import { LIMITS } from '../base/limits.ts'
 import { emptySchema } from '../protocol/agent-protocol.ts'
 import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
-import { progressSchema, querySchema, sliceDescriptionSchema, sliceSchema } from '../service/slice.ts'
+import {
+  progressSchema,
+  querySchema,
+  renewalSchema,
+  sliceDescriptionSchema,
+  sliceSchema,
+  termSchema
+} from '../service/slice.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema, resourcesSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
+import { proofViewSchema } from './proof-view.ts'
 
 const chunk = byteString(0, CHUNK_BYTES_MAX)
 const streamSchema = v.picklist(['stdout', 'stderr'])
@@ -46,6 +55,25 @@ export const leaseViewSchema = v.strictObject({
   state: v.string()
 })
 export type LeaseView = v.InferOutput<typeof leaseViewSchema>
+
+export const ticketViewSchema = v.strictObject({
+  ticket: idSchema,
+  /** Whether this peer's agent issued it, or the peer holds it for a slice of its own. */
+  role: v.picklist(['issued', 'held']),
+  node: principalSchema,
+  issuer: principalSchema,
+  holder: principalSchema,
+  /** Absent in a wholesale ticket. */
+  slice: v.exactOptional(sliceNameSchema),
+  notBefore: timeSchema,
+  notAfter: timeSchema,
+  /**
+   * Issued: `out`, `settled` (nothing more can come of it) or `revoked`. Held: `wanted` (not redeemed yet), `leased`,
+   * `renewing` or `dropping`.
+   */
+  state: v.picklist(['out', 'settled', 'revoked', 'wanted', 'leased', 'renewing', 'dropping'])
+})
+export type TicketView = v.InferOutput<typeof ticketViewSchema>
 
 export const statusViewSchema = v.strictObject({
   version: v.string(),
@@ -100,6 +128,12 @@ export const controlProtocol = {
       }),
       result: emptySchema
     },
+    /** Renews every lease of the slice; the result tells of those that were not, and why. */
+    sliceRenew: {
+      params: v.strictObject({ ...sliceParams, durationMs: v.exactOptional(termSchema) }),
+      item: progressSchema,
+      result: renewalSchema
+    },
     /** Ends every lease of the slice; members whose node cannot be reached are kept and named in the result. */
     sliceDelete: {
       params: v.strictObject(sliceParams),
@@ -108,6 +142,23 @@ export const controlProtocol = {
     },
     /** Of a node: the leases on it. Of a researcher's peer: the leases it holds. */
     leaseList: { params: emptySchema, result: v.strictObject({ leases: v.array(leaseViewSchema) }) },
+    /** Of an agent: the tickets that it issued and that count. Of a researcher's peer: those that it holds. */
+    ticketList: { params: emptySchema, result: v.strictObject({ tickets: v.array(ticketViewSchema) }) },
+    /**
+     * Of an agent: takes back a ticket that it issued, at the ticket's node. Of a node: takes no such ticket any more,
+     * whoever issued it. Gives the id of the revocation.
+     */
+    ticketRevoke: {
+      params: v.strictObject({ ticket: idSchema }),
+      result: v.strictObject({ revocation: idSchema, by: v.picklist(['agent', 'node']) })
+    },
+    /** The proofs of fraud that this peer knows. */
+    proofList: { params: emptySchema, result: v.strictObject({ proofs: v.array(proofViewSchema) }) },
+    /** One of them with its evidence, as it travels. Throws `NOT_FOUND`. */
+    proofGet: {
+      params: v.strictObject({ proof: idSchema }),
+      result: v.strictObject({ bundle: byteString(1, LIMITS.proofBytesMax) })
+    },
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

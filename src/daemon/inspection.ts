@@ -2,8 +2,6 @@
  * Reads a file of one signed object or a chain of them, as bytes, base64 or hex, and says what is in it and whether
  * it holds: encoding, fields, signatures, and the links of a chain.
  */
-import { constants } from 'node:fs'
-import { open } from 'node:fs/promises'
 import * as v from 'valibot'
 import { asSlicenetError, SlicenetError, type ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -11,12 +9,13 @@ import { OBJECT_TYPES } from '../ticket/any-object.ts'
 import { chainFault } from '../ticket/chain.ts'
 import type { Delegation } from '../ticket/delegation.ts'
 import { principalOfPublicKey } from '../ticket/principal.ts'
-import type { Signed, SignedFields } from '../ticket/signed-object.ts'
+import { idSchema, type Signed, type SignedFields } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
 import { decodeCbor } from '../wire/cbor.ts'
 import { byteString, parse } from '../wire/codec.ts'
 import { nativeEd25519 } from '../wire/ed25519.ts'
 import { decodeEnvelope, payloadId, verifyEnvelope } from '../wire/envelope.ts'
+import { asText, decodeText, readObjectFile } from './object-file.ts'
 
 export interface InspectedObject {
   /** As the payload says; `unknown` types are shown as far as they can be. */
@@ -43,7 +42,7 @@ const KNOWN = Object.values(OBJECT_TYPES)
 
 /** Throws `NOT_FOUND`, `TOO_LARGE`, and `ENCODING_INVALID` for what holds no signed object at all. */
 export async function inspectFile(path: string, now: number): Promise<Inspection> {
-  return inspectBytes(await readFile(path), now)
+  return inspectBytes(await readObjectFile(path), now)
 }
 
 /** `now` is UTC ms. Throws `TOO_LARGE` and `ENCODING_INVALID`. */
@@ -77,6 +76,16 @@ const payloadSchema = v.object({
   version: v.number(),
   body: v.record(v.string(), v.unknown())
 })
+
+/** Whether a text is the whole id of a signed object. */
+export function isObjectId(text: string): boolean {
+  return v.is(idSchema, text)
+}
+
+/** What one envelope holds, and whether it is worth anything. Throws `TOO_LARGE` and `ENCODING_INVALID`. */
+export function inspectObject(bytes: Uint8Array): InspectedObject {
+  return inspectEnvelope(bytes).shown
+}
 
 function inspectEnvelope(bytes: Uint8Array): Found {
   const envelope = decodeEnvelope(bytes)
@@ -167,41 +176,8 @@ function isWhole(bytes: Uint8Array): boolean {
   }
 }
 
-function asText(bytes: Uint8Array): string | undefined {
-  return bytes.every((byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 0x20 && byte < 0x7f))
-    ? Buffer.from(bytes).toString('latin1')
-    : undefined
-}
-
-function decodeText(text: string): Uint8Array | undefined {
-  const packed = text.replaceAll(/\s/g, '')
-  if (packed !== '' && /^(?:[0-9a-fA-F]{2})+$/.test(packed)) return new Uint8Array(Buffer.from(packed, 'hex'))
-  if (/^[A-Za-z0-9+/_-]+={0,2}$/.test(packed)) return new Uint8Array(Buffer.from(packed, 'base64'))
-  return undefined
-}
-
 function notAnObject(): SlicenetError {
   return new SlicenetError('ENCODING_INVALID', 'the file holds no signed object', {
-    hint: 'expected an envelope or a list of them, as bytes, base64 or hex'
+    hint: 'expected an envelope or a list of them, as bytes, base64 or hex; `slicenet ticket verify-proof` reads proofs'
   })
-}
-
-async function readFile(path: string): Promise<Uint8Array> {
-  try {
-    const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    try {
-      const buffer = new Uint8Array(LIMITS.objectFileBytesMax + 1)
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, 0)
-      if (bytesRead <= LIMITS.objectFileBytesMax) return buffer.subarray(0, bytesRead)
-    } finally {
-      await file.close()
-    }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT') throw new SlicenetError('NOT_FOUND', `there is no file ${path}`, { cause: error })
-    throw new SlicenetError('ENCODING_INVALID', `${path} cannot be read: ${code ?? 'unknown error'}`, {
-      cause: error
-    })
-  }
-  throw new SlicenetError('TOO_LARGE', `${path} has more than ${LIMITS.objectFileBytesMax} bytes`)
 }

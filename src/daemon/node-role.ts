@@ -23,6 +23,7 @@ import type { Store } from '../store/store.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
+import type { FraudFinder } from './fraud-finder.ts'
 import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
 
@@ -31,6 +32,7 @@ export interface RoleComponents {
   readonly store: Store
   readonly host: PeerHost
   readonly directory: Directory
+  readonly frauds: FraudFinder
   readonly clock: Clock
   readonly logger: Logger
 }
@@ -109,24 +111,38 @@ export class NodeRole implements Startable {
 
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
-    const { key, store, host, directory, clock, logger } = this.#components
+    const { key, store, host, directory, frauds, clock, logger } = this.#components
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
     const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
     const manager = new NodeManager(
-      { key, store, enforcer: this.#enforcer, clock, logger: logger.child('node') },
+      {
+        key,
+        store,
+        enforcer: this.#enforcer,
+        clock,
+        logger: logger.child('node'),
+        delegations: {
+          fault: (chain) => delegator.fault(chain),
+          freed: (ticket) => delegator.freed(ticket)
+        },
+        observe: (object) => frauds.observe(object)
+      },
       { capacity, address, epoch }
     )
     const shares = sharesOf(node)
     for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
-    const delegator = new Delegator(
+    const delegator: Delegator = new Delegator(
       {
         key,
         store,
         clock,
         logger: logger.child('delegator'),
-        callAgent: (agent) => host.caller(agentProtocol, agent)
+        callAgent: (agent) => host.caller(agentProtocol, agent),
+        leasedTo: (agent) => manager.table.leasedTo(agent),
+        isOver: (ticket) => manager.isOver(ticket),
+        isProven: (principal) => frauds.isProven(principal)
       },
       { capacity, epoch, shares, termMs: node.delegationTerm, retryMs: DELEGATE_RETRY_MS }
     )
@@ -139,7 +155,7 @@ export class NodeRole implements Startable {
         logger: logger.child('monitor'),
         images: () => this.#imageNames(),
         agents: () => delegator.agents(),
-        delegatedPercent: () => 100,
+        delegatedPercent: () => delegator.delegatedPercent,
         multiaddrs: () => host.multiaddrs(),
         publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
       },

@@ -8,6 +8,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { VserverSpec } from '../enforce/enforcer.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
 import { principalSchema, type Principal } from '../ticket/principal.ts'
+import { portsOverlap, type PortRange } from '../ticket/ports.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { sshKeysSchema } from '../ticket/redeem.ts'
@@ -17,10 +18,11 @@ import { Leased } from './leased.ts'
 import type { SteadyClock } from './steady-clock.ts'
 
 /**
- * `making`: written, not acknowledged; its virtual machine may be there. `active`: acknowledged. `ending`: its end is decided, its virtual machine may
- * still run and its resources still count. `ended`: gone.
+ * `making`: written, not acknowledged; its virtual machine may be there. `active`: acknowledged. `renewed`: another lease
+ * has its virtual machine. `ending`: its end is decided, its virtual machine may still run and its resources still
+ * count. `ended`: gone.
  */
-const STATES = ['making', 'active', 'ending', 'ended'] as const
+const STATES = ['making', 'active', 'renewed', 'ending', 'ended'] as const
 export type LeaseState = (typeof STATES)[number]
 
 export interface LeaseRecord {
@@ -35,19 +37,29 @@ export interface LeaseRecord {
   readonly agent: Principal
   /** Ids of the tickets of its chain, the redeemed one last. */
   readonly tickets: readonly string[]
+  /** Envelopes of its chain, the delegation first. */
+  readonly chain: readonly Uint8Array[]
+  /** The line of the redeemed ticket: no other of it is good for a lease of its own. */
+  readonly line: string
+  /** Envelope by which its holder gave it up before its end. */
+  readonly surrender?: Uint8Array
 }
 
+const objectBytes = byteString(1, LIMITS.objectBytesMax)
 const recordCodec = cborCodec(
   v.strictObject({
-    lease: byteString(1, LIMITS.objectBytesMax),
+    lease: objectBytes,
     state: v.picklist(STATES),
     nonce: v.pipe(v.string(), v.length(32)),
     keys: sshKeysSchema,
     redeemBefore: timeSchema,
     agent: principalSchema,
-    tickets: v.pipe(v.array(idSchema), v.minLength(1), v.maxLength(LIMITS.chainLinksMax))
+    tickets: v.pipe(v.array(idSchema), v.minLength(1), v.maxLength(LIMITS.chainLinksMax)),
+    chain: v.pipe(v.array(objectBytes), v.minLength(2), v.maxLength(LIMITS.chainLinksMax + 1)),
+    line: v.pipe(v.string(), v.maxLength(512)),
+    surrender: v.exactOptional(objectBytes)
   }),
-  { bytesMax: 8 * LIMITS.objectBytesMax, depthMax: 4 }
+  { bytesMax: (LIMITS.chainLinksMax + 8) * LIMITS.objectBytesMax, depthMax: 4 }
 )
 const cancelledCodec = cborCodec(v.strictObject({ redeemBefore: timeSchema }))
 const highWaterCodec = cborCodec(amountSchema)
@@ -57,6 +69,7 @@ const LEASES = 'node-leases'
 const CANCELLED = 'node-cancelled-tickets'
 const STATE = 'node-state'
 const HIGH_WATER = 'high-water'
+const LEASE_SEQ = 'lease-seq'
 
 export class LeaseTable {
   /** What the leases that hold resources take. */
@@ -64,6 +77,10 @@ export class LeaseTable {
   readonly #store: Store
   readonly #byTicket = new Map<string, LeaseRecord>()
   readonly #ticketOfLease = new Map<string, string>()
+  /** Ids of tickets by line. */
+  readonly #byLine = new Map<string, Set<string>>()
+  readonly #surrendered = new Set<LeaseRecord>()
+  #leaseSeq = 0
   /** Ticket ids that may never be redeemed, with the time after which nobody would ask. */
   readonly #cancelled = new Map<string, number>()
   /** Those that are about to be, until that is durable. */
@@ -83,6 +100,8 @@ export class LeaseTable {
     for await (const [ticket, bytes] of store.iterate(CANCELLED)) {
       table.#cancelled.set(ticket, cancelledCodec.decode(bytes).redeemBefore)
     }
+    const seq = await store.get(STATE, LEASE_SEQ)
+    table.#leaseSeq = seq === undefined ? 0 : highWaterCodec.decode(seq)
     const mark = await store.get(STATE, HIGH_WATER)
     return { table, highWater: mark === undefined ? 0 : highWaterCodec.decode(mark) }
   }
@@ -96,6 +115,19 @@ export class LeaseTable {
     return ticket === undefined ? undefined : this.#byTicket.get(ticket)
   }
 
+  /** The lease that has the virtual machine of `lease` now: itself, or the last that renewed it. */
+  current(lease: string): LeaseRecord | undefined {
+    const record = this.ofLease(lease)
+    return record?.state === 'renewed' ? this.ofLine(record.line).at(-1) : record
+  }
+
+  /** Leases of the tickets of one line, the newest last. */
+  ofLine(line: string): LeaseRecord[] {
+    return [...(this.#byLine.get(line) ?? [])]
+      .flatMap((ticket) => this.#byTicket.get(ticket) ?? [])
+      .sort((a, b) => a.lease.body.seq - b.lease.body.seq)
+  }
+
   all(): LeaseRecord[] {
     return [...this.#byTicket.values()]
   }
@@ -103,6 +135,25 @@ export class LeaseTable {
   /** Those that hold resources now. */
   holding(): LeaseRecord[] {
     return this.all().filter(holds)
+  }
+
+  /** Envelopes of the surrenders of leases that would still have some of these ports by what was signed. */
+  surrendered(ports: readonly PortRange[], now: number): Uint8Array[] {
+    return [...this.#surrendered].flatMap(({ lease: { body }, surrender }) =>
+      surrender !== undefined && body.notAfter > now && portsOverlap(body.ports, ports) ? [surrender] : []
+    )
+  }
+
+  /** For the next lease. No two that leave the house have the same: the last is durable with each. */
+  nextSeq(now: number): number {
+    this.#leaseSeq = Math.max(this.#leaseSeq + 1, now)
+    return this.#leaseSeq
+  }
+
+  /** Ids of the tickets of an agent's that hold leases now, each the first of its chain. */
+  leasedTo(agent: Principal): string[] {
+    const ofAgent = this.holding().filter((record) => record.agent === agent)
+    return [...new Set(ofAgent.flatMap(({ tickets }) => tickets.slice(0, 1)))]
   }
 
   /** Leases of a ticket and of those that were cut from it. */
@@ -119,13 +170,28 @@ export class LeaseTable {
     const before = this.#byTicket.get(record.lease.body.ticket)
     this.#keep(record)
     try {
-      await this.#store.commit([this.#entry(record), highWaterEntry(clock)])
+      await this.#store.commit([this.#entry(record), this.#seqEntry(), highWaterEntry(clock)])
     } catch (error) {
       // Unless somebody wrote after it: what is newest stands.
       if (this.#byTicket.get(record.lease.body.ticket) === record) {
         if (before === undefined) this.#drop(record)
         else this.#keep(before)
       }
+      throw error
+    }
+  }
+
+  /** Puts `next` in the place of `old`, whose virtual machine it takes over: both or neither, and at once. */
+  async renew(old: LeaseRecord, next: LeaseRecord, clock: SteadyClock): Promise<void> {
+    const renewed: LeaseRecord = { ...old, state: 'renewed' }
+    this.#keep(renewed)
+    this.#keep(next)
+    const entries = [this.#entry(renewed), this.#entry(next), this.#seqEntry(), highWaterEntry(clock)]
+    try {
+      await this.#store.commit(entries)
+    } catch (error) {
+      if (this.#byTicket.get(next.lease.body.ticket) === next) this.#drop(next)
+      if (this.#byTicket.get(old.lease.body.ticket) === renewed) this.#keep(old)
       throw error
     }
   }
@@ -159,7 +225,7 @@ export class LeaseTable {
     const now = clock.now()
     const old = this.all().filter(
       ({ state, redeemBefore, lease }) =>
-        state === 'ended' && redeemBefore <= now && lease.body.notAfter <= now
+        (state === 'ended' || state === 'renewed') && redeemBefore <= now && lease.body.notAfter <= now
     )
     const lapsed = [...this.#cancelled].filter(([, redeemBefore]) => redeemBefore <= now)
     await this.#store.commit([
@@ -172,33 +238,56 @@ export class LeaseTable {
   }
 
   #entry({ lease, ...rest }: LeaseRecord): Entry {
-    const { keys, tickets } = rest
-    const value = recordCodec.encode({ lease: lease.bytes, ...rest, keys: [...keys], tickets: [...tickets] })
+    const { keys, tickets, chain } = rest
+    const lists = { keys: [...keys], tickets: [...tickets], chain: [...chain] }
+    const value = recordCodec.encode({ lease: lease.bytes, ...rest, ...lists })
     return { table: LEASES, key: lease.body.ticket, value }
   }
 
+  #seqEntry(): Entry {
+    return { table: STATE, key: LEASE_SEQ, value: highWaterCodec.encode(this.#leaseSeq) }
+  }
+
   #keep(record: LeaseRecord): void {
-    const { lease, agent, tickets } = record
-    const { ticket, notBefore, resources, ports, vserver } = lease.body
+    const { lease, agent, tickets, line } = record
+    const { ticket, notBefore, notAfter, resources, ports, vserver } = lease.body
     const before = this.#byTicket.get(ticket)
+    if (before !== undefined) this.#surrendered.delete(before)
     this.#byTicket.set(ticket, record)
     this.#ticketOfLease.set(lease.id, ticket)
+    const ofLine = this.#byLine.get(line) ?? new Set<string>()
+    this.#byLine.set(line, ofLine.add(ticket))
+    if (record.surrender !== undefined && ports.length > 0) this.#surrendered.add(record)
     if (!holds(record)) this.leased.delete(ticket)
     else if (before?.lease !== lease || !holds(before)) {
       this.leased.set(ticket, { notBefore, resources, ports, vserver, agent, tickets })
     }
+    if (lingers(record)) this.leased.linger(ticket, { notBefore, notAfter, ports })
   }
 
-  #drop({ lease }: LeaseRecord): void {
+  #drop(record: LeaseRecord): void {
+    const { lease, line } = record
+    this.#surrendered.delete(record)
     this.#byTicket.delete(lease.body.ticket)
     this.#ticketOfLease.delete(lease.id)
     this.leased.delete(lease.body.ticket)
+    const ofLine = this.#byLine.get(line)
+    ofLine?.delete(lease.body.ticket)
+    if (ofLine?.size === 0) this.#byLine.delete(line)
   }
 }
 
 /** Whether a lease takes resources: it does until its virtual machine is gone, also when its term is over. */
 function holds({ state }: LeaseRecord): boolean {
-  return state !== 'ended'
+  return state !== 'ended' && state !== 'renewed'
+}
+
+/**
+ * Whether a lease keeps its ports alone: it ended early, but not by its holder's word, and what was signed says that
+ * they are its own.
+ */
+function lingers({ state, lease, surrender }: LeaseRecord): boolean {
+  return state === 'ended' && surrender === undefined && lease.body.ports.length > 0
 }
 
 function highWaterEntry(clock: SteadyClock): Entry {

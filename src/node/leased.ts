@@ -36,6 +36,8 @@ export class Leased {
   readonly #byTicket = new Map<string, Taken>()
   readonly #all = new ClaimProfile()
   readonly #ports = new PortProfile()
+  /** What leases that have ended keep of ports, by redeemed ticket. */
+  readonly #lingering = new Map<string, PortClaim>()
   readonly #ofAgent = new Map<Principal, Group>()
   readonly #under = new Map<string, Group>()
   /** How many leases have a name; more than one where one lease takes the place of another. */
@@ -57,8 +59,30 @@ export class Leased {
     this.#vservers.set(vserver, (this.#vservers.get(vserver) ?? 0) + 1)
   }
 
+  /** The lease of this ticket has ended, but keeps its ports to the end of its term. */
+  linger(ticket: string, claim: PortClaim): void {
+    this.delete(ticket)
+    this.#lingering.set(ticket, claim)
+    this.#ports.add(claim)
+  }
+
+  /** Gives what `judge` finds where the lease of this ticket is not counted. */
+  without<T>(ticket: string | undefined, judge: () => T): T {
+    const taken = ticket === undefined ? undefined : this.#byTicket.get(ticket)
+    if (ticket === undefined || taken === undefined) return judge()
+    this.delete(ticket)
+    try {
+      return judge()
+    } finally {
+      this.set(ticket, taken.demand)
+    }
+  }
+
   /** The lease of this ticket takes nothing any more, if it did. */
   delete(ticket: string): void {
+    const lingering = this.#lingering.get(ticket)
+    if (lingering !== undefined) this.#ports.remove(lingering)
+    this.#lingering.delete(ticket)
     const taken = this.#byTicket.get(ticket)
     if (taken === undefined) return
     const { claim, demand } = taken

@@ -5,13 +5,28 @@
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
+import type { TicketState } from '../protocol/node-protocol.ts'
 import type { Store } from '../store/store.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { subtractResources, type Resources } from '../ticket/resources.ts'
+import { revocationObject, type Revocation } from '../ticket/revocation.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { surrenderObject, type Surrender } from '../ticket/surrender.ts'
+import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import { LeaseTable, specOf, type LeaseRecord } from './lease-table.ts'
-import { Redemption, type RedemptionInit } from './redemption.ts'
+import { openLinks, type ChainBytes } from './demand.ts'
+import {
+  Redemption,
+  type DelegationRules,
+  type RedemptionComponents,
+  type RedemptionInit
+} from './redemption.ts'
+import { Refuser } from './refuser.ts'
+import { RevocationList } from './revocation-list.ts'
+import { settleTicket } from './settlement.ts'
 import { SteadyClock } from './steady-clock.ts'
 
 export interface NodeManagerComponents {
@@ -20,6 +35,16 @@ export interface NodeManagerComponents {
   readonly enforcer: Enforcer
   readonly clock: Clock
   readonly logger: Logger
+  readonly delegations: DelegationRules
+  readonly observe: RedemptionComponents['observe']
+}
+
+/** What there is while the manager runs. */
+interface Open {
+  readonly table: LeaseTable
+  readonly clock: SteadyClock
+  readonly revocations: RevocationList
+  readonly redemption: Redemption
 }
 
 const EXPIRY_INTERVAL_MS = 500
@@ -34,7 +59,7 @@ export class NodeManager implements Startable {
   readonly #endings = new Map<string, Promise<void>>()
   /** Virtual machines without a lease that could not be destroyed yet. */
   readonly #strays = new Set<string>()
-  #open: { table: LeaseTable; clock: SteadyClock; redemption: Redemption } | undefined
+  #open: Open | undefined
 
   constructor(components: NodeManagerComponents, init: RedemptionInit) {
     this.#components = components
@@ -44,17 +69,20 @@ export class NodeManager implements Startable {
   /** Reads the leases, sweeps what is not leased and makes again what is leased and gone. */
   async start(): Promise<void> {
     if (this.#open !== undefined) return
-    const { store, clock, logger, enforcer, key } = this.#components
+    const { store, clock, logger, key } = this.#components
     const { table, highWater } = await LeaseTable.open(store)
     const steady = new SteadyClock(clock, highWater)
-    const redemption = new Redemption({ key, table, clock: steady, enforcer, logger }, this.#init)
-    this.#open = { table, clock: steady, redemption }
+    const revocations = await RevocationList.open(store, key.principal)
+    const refuser = new Refuser({ key, clock: steady, logger })
+    const parts = { ...this.#components, table, clock: steady, revocations }
+    this.#open = { ...parts, redemption: new Redemption({ ...parts, refuser }, this.#init) }
+    this.#rememberPresented()
     await this.#reconcile()
     const onError = (error: unknown): void => logger.error('lease keeping failed', { error })
     this.#loops.push(
       repeat(() => this.#expire(), { clock, onError }, { intervalMs: EXPIRY_INTERVAL_MS }),
       repeat(
-        () => table.tidy(steady),
+        () => this.#tidy(),
         { clock, onError },
         { intervalMs: TIDY_INTERVAL_MS, initialDelayMs: TIDY_INTERVAL_MS }
       )
@@ -68,7 +96,7 @@ export class NodeManager implements Startable {
     this.#open = undefined
   }
 
-  get #state(): { table: LeaseTable; clock: SteadyClock; redemption: Redemption } {
+  get #state(): Open {
     if (this.#open === undefined) throw new SlicenetError('BUSY', 'the node manager is not running')
     return this.#open
   }
@@ -108,7 +136,7 @@ export class NodeManager implements Startable {
    * ones alike, and `LEASE_EXPIRED`.
    */
   held(lease: string, principal: Principal | undefined): LeaseRecord {
-    const record = this.table.ofLease(lease)
+    const record = this.table.current(lease)
     if (record === undefined || record.lease.body.holder !== principal || record.state === 'making') {
       throw new SlicenetError('LEASE_NOT_HELD', `no lease ${lease} of yours is on this node`)
     }
@@ -124,9 +152,64 @@ export class NodeManager implements Startable {
   }
 
   /** Ends a lease: durable first, then the virtual machine goes, then its resources are free. Idempotent. */
-  async end(record: LeaseRecord, why: string): Promise<void> {
+  async end(record: LeaseRecord, why: string, surrender?: Signed<Surrender>): Promise<void> {
     const { id } = record.lease
-    await this.#once(id, () => this.#end(id, why))
+    await this.#once(id, () => this.#end(id, why, surrender))
+  }
+
+  /**
+   * Ends a lease by the word of its holder. Throws `LEASE_NOT_HELD` for anybody else's, `DENIED` when the surrender is of
+   * something else.
+   */
+  async surrender(lease: string, bytes: Uint8Array, principal: Principal): Promise<void> {
+    const record = this.table.current(lease)
+    if (record === undefined || record.lease.body.holder !== principal) {
+      throw new SlicenetError('LEASE_NOT_HELD', `no lease ${lease} of yours is on this node`)
+    }
+    const surrender = surrenderObject.open(bytes)
+    const { issuer, node, vserver } = surrender.body
+    const { body } = record.lease
+    if (issuer !== principal || node !== body.issuer || vserver !== body.vserver) {
+      throw new SlicenetError('DENIED', 'this surrender is not of the lease that is to be deleted')
+    }
+    await this.end(record, 'its holder gave it up', surrender)
+  }
+
+  /** What became of a ticket; see `settleTicket`. */
+  async settle(bytes: Uint8Array, caller: Principal, cancel: boolean): Promise<TicketState> {
+    const { table, clock } = this.#state
+    const onFreed = (ticket: Signed<Ticket>): void => this.#components.delegations.freed(ticket)
+    return settleTicket({ table, clock, onFreed }, bytes, { caller, cancel })
+  }
+
+  /** Whether no lease can come of a ticket any more, and none of it is in force. */
+  isOver({ id, body }: Signed<Ticket>): boolean {
+    const leases = this.table.under(id)
+    if (leases.some(({ state }) => state !== 'ended' && state !== 'renewed')) return false
+    return (
+      this.table.ofTicket(id) !== undefined || this.table.isCancelled(id) || body.redeemBefore <= this.now()
+    )
+  }
+
+  /** Takes a revocation with the chain that its signer has a say in. Throws as `RevocationList.add`. */
+  async revoke(revocation: Uint8Array, chain: ChainBytes): Promise<void> {
+    const { revocations, clock } = this.#state
+    await revocations.add(revocationObject.open(revocation), openLinks(chain), clock.now())
+  }
+
+  /**
+   * Takes a ticket no more, nor anything cut from it, whoever issued it: a node stands at the top of every chain. Throws
+   * `QUOTA_EXCEEDED`.
+   */
+  async revokeTicket(id: string): Promise<Signed<Revocation>> {
+    const { revocations, clock } = this.#state
+    const { key } = this.#components
+    const now = clock.now()
+    const interval = { notBefore: now, notAfter: now + LIMITS.leaseMsMax }
+    const body = { issuer: key.principal, ...interval, seq: now, node: key.principal, target: { id } }
+    const revocation = revocationObject.sign(body, key)
+    await revocations.add(revocation, undefined, now)
+    return revocation
   }
 
   async #once(key: string, work: () => Promise<void>): Promise<void> {
@@ -135,16 +218,44 @@ export class NodeManager implements Startable {
     await running
   }
 
-  async #end(lease: string, why: string): Promise<void> {
+  async #end(lease: string, why: string, surrender?: Signed<Surrender>): Promise<void> {
     const { table, clock } = this.#state
     const { enforcer, logger } = this.#components
     const current = table.ofLease(lease)
-    if (current === undefined || current.state === 'ended') return
-    if (current.state !== 'ending') await table.put({ ...current, state: 'ending' }, clock)
+    if (current === undefined || current.state === 'ended' || current.state === 'renewed') return
+    const ending = surrender === undefined ? current : { ...current, surrender: surrender.bytes }
+    if (current.state !== 'ending') await table.put({ ...ending, state: 'ending' }, clock)
     await enforcer.destroy(current.lease.body.vserver)
-    await table.put({ ...current, state: 'ended' }, clock)
+    await table.put({ ...ending, state: 'ended' }, clock)
     logger.info('lease ended', { lease: current.lease.id, why })
+    this.#freed(current)
     this.changed()
+  }
+
+  /** Tells the delegations of an end before its time: the agent may issue again what the ticket had. */
+  #freed({ lease, chain }: LeaseRecord): void {
+    const [, first] = chain
+    if (first === undefined || lease.body.notAfter <= this.now()) return
+    this.#components.delegations.freed(ticketObject.open(first))
+  }
+
+  /** What was presented before a restart counts together with what is presented after it. */
+  #rememberPresented(): void {
+    const { observe } = this.#components
+    for (const { chain } of this.table.all()) {
+      const { delegation, tickets } = openLinks({
+        delegation: chain[0] ?? new Uint8Array(),
+        tickets: chain.slice(1)
+      })
+      observe({ type: 'delegation', object: delegation })
+      for (const ticket of tickets) observe({ type: 'ticket', object: ticket })
+    }
+  }
+
+  async #tidy(): Promise<void> {
+    const { table, clock, revocations } = this.#state
+    await table.tidy(clock)
+    await revocations.tidy(clock.now())
   }
 
   /** Begins to end what is over, and what could not be ended or taken back before. */
@@ -157,7 +268,7 @@ export class NodeManager implements Startable {
         this.end(record, 'its term is over').catch((error: unknown) =>
           this.#components.logger.error('a lease could not be ended', { lease: lease.id, error })
         )
-      } else if (state === 'making' && !redemption.isUnderWay(lease.body.ticket)) {
+      } else if (state === 'making' && !redemption.isUnderWay(record.line)) {
         void this.#once(lease.id, async () => void (await redemption.takeBack(record)))
       }
     }

@@ -17,12 +17,11 @@ export function nodeHandlers(components: {
   return { ...leaseHandlers(components), ...programHandlers(components), ...keyHandlers(components) }
 }
 
+type LeaseMethod = 'newLease' | 'renewLease' | 'settleTickets' | 'revoke' | 'deleteLease' | 'status'
+
 type Components = { readonly manager: NodeManager; readonly enforcer: Enforcer }
 
-function leaseHandlers({
-  manager,
-  enforcer
-}: Components): Pick<NodeHandlers, 'newLease' | 'settleTickets' | 'deleteLease' | 'status'> {
+function leaseHandlers({ manager, enforcer }: Components): Pick<NodeHandlers, LeaseMethod> {
   return {
     async newLease(params, { principal }) {
       const outcome = await manager.redemption.redeem(params, caller(principal))
@@ -30,19 +29,21 @@ function leaseHandlers({
       manager.changed()
       return { lease: outcome.lease.bytes }
     },
+    async renewLease(params, { principal }) {
+      const outcome = await manager.redemption.renew(params, caller(principal))
+      return 'refusal' in outcome ? { refusal: outcome.refusal.bytes } : { lease: outcome.lease.bytes }
+    },
+    async revoke({ revocation, ...chain }) {
+      await manager.revoke(revocation, chain)
+      return {}
+    },
     async settleTickets({ tickets, cancel }, { principal }) {
       const issuer = caller(principal)
-      const states = await Promise.all(
-        tickets.map((bytes) => manager.redemption.settle(bytes, issuer, cancel))
-      )
+      const states = await Promise.all(tickets.map((bytes) => manager.settle(bytes, issuer, cancel)))
       return { states }
     },
-    async deleteLease({ lease }, { principal }) {
-      const record = manager.table.ofLease(lease)
-      if (record === undefined || record.lease.body.holder !== principal) {
-        throw new SlicenetError('LEASE_NOT_HELD', `no lease ${lease} of yours is on this node`)
-      }
-      await manager.end(record, 'its holder deleted it')
+    async deleteLease({ lease, surrender }, { principal }) {
+      await manager.surrender(lease, surrender, caller(principal))
       return {}
     },
     async status({ lease, usage: isWanted = true }, { principal }) {

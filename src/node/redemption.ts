@@ -1,32 +1,49 @@
 /**
- * Redeeming (design §3): the demand is checked; admitted or refused with a signed refusal; written
- * down; and only then is the virtual machine made and the lease given out. The same demand again gets the same lease.
+ * Redeeming and renewing (design §3): the demand is checked; admitted or refused with a signed refusal; written down;
+ * and only then is the virtual machine made and the lease given out. The same demand again gets the same lease.
  */
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
-import type { TicketState } from '../protocol/node-protocol.ts'
-import { chainFault, type Chain } from '../ticket/chain.ts'
-import { delegationObject } from '../ticket/delegation.ts'
-import { contains } from '../ticket/interval.ts'
-import { leaseObject, type Lease } from '../ticket/lease.ts'
+import type { AnyObject } from '../ticket/any-object.ts'
+import type { Chain } from '../ticket/chain.ts'
+import type { Finding } from '../ticket/fraud.ts'
+import type { Lease } from '../ticket/lease.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { redeemObject, type Redeem } from '../ticket/redeem.ts'
-import { refusalObject, type Reason, type Refusal } from '../ticket/refusal.ts'
-import type { Signed } from '../ticket/signed-object.ts'
-import { ticketObject, type Ticket } from '../ticket/ticket.ts'
-import { admissionFault, overdrawnFault } from './admission.ts'
-import { specOf, type LeaseRecord, type LeaseTable } from './lease-table.ts'
+import type { Reason, Refusal } from '../ticket/refusal.ts'
 import type { Resources } from '../ticket/resources.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { lineOf, ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { admissionFault, overdrawnFault } from './admission.ts'
+import { openChain, type ChainBytes } from './demand.ts'
+import { signLease } from './lease-signing.ts'
+import { specOf, type LeaseRecord, type LeaseTable } from './lease-table.ts'
+import type { Refuser } from './refuser.ts'
+import { renewalFault } from './renewal.ts'
+import type { RevocationList } from './revocation-list.ts'
 import type { SteadyClock } from './steady-clock.ts'
+
+/** What a node's delegations say of a chain, beyond what its links say. */
+export interface DelegationRules {
+  /** The reason to refuse a chain whose delegation was replaced since by one that does not count its ticket. */
+  fault(chain: Chain): Reason | undefined
+  /** Told of each ticket that is over before its term, so that its agent may issue that again. */
+  freed(ticket: Signed<Ticket>): void
+}
 
 export interface RedemptionComponents {
   readonly key: SigningKey
   readonly table: LeaseTable
   readonly clock: SteadyClock
   readonly enforcer: Enforcer
+  readonly revocations: RevocationList
+  readonly delegations: DelegationRules
+  readonly refuser: Refuser
   readonly logger: Logger
+  /** Told of every checked object; gives what it proves together with others. */
+  readonly observe: (object: AnyObject) => readonly Finding[]
 }
 
 export interface RedemptionInit {
@@ -38,20 +55,25 @@ export interface RedemptionInit {
 }
 
 /** Envelopes as they came in. */
-export interface RedemptionRequest {
+export interface RedemptionRequest extends ChainBytes {
   readonly redeem: Uint8Array
-  readonly delegation: Uint8Array
-  readonly tickets: readonly Uint8Array[]
 }
 
 export type RedemptionOutcome = { readonly lease: Signed<Lease> } | { readonly refusal: Signed<Refusal> }
 
+/** A demand that may be met, and with what. */
+interface Admitted {
+  readonly chain: Chain
+  readonly leaf: Signed<Ticket>
+  /** The lease that is to go on; absent when a new one is to begin. */
+  readonly renewed?: LeaseRecord
+}
+
 export class Redemption {
   readonly #components: RedemptionComponents
   readonly #init: RedemptionInit
-  /** Redemptions under way by ticket, so that a retry waits for the first instead of racing it. */
+  /** Demands under way by line, so that a retry waits for the first instead of racing it. */
   readonly #underWay = new Map<string, Promise<RedemptionOutcome>>()
-  #seq = 0
 
   constructor(components: RedemptionComponents, init: RedemptionInit) {
     this.#components = components
@@ -60,59 +82,57 @@ export class Redemption {
 
   /** Throws only for what is malformed or signed by nobody; everything else is a lease or a signed refusal. */
   async redeem(request: RedemptionRequest, caller: Principal): Promise<RedemptionOutcome> {
+    return this.#take(request, caller, false)
+  }
+
+  /** As `redeem`, for a demand that names a lease to go on with. A refusal leaves that one as it was. */
+  async renew(request: RedemptionRequest, caller: Principal): Promise<RedemptionOutcome> {
+    return this.#take(request, caller, true)
+  }
+
+  /** Whether somebody waits for a lease of this line now. */
+  isUnderWay(line: string): boolean {
+    return this.#underWay.has(line)
+  }
+
+  async #take(request: RedemptionRequest, caller: Principal, renews: boolean): Promise<RedemptionOutcome> {
+    const { refuser } = this.#components
     const redeem = redeemObject.open(request.redeem)
     if (redeem.body.issuer !== caller) {
-      return this.#refuse(redeem, {
-        code: 'TICKET_WRONG_HOLDER',
-        message: 'a demand is taken from the one who signed it, and nobody else'
-      })
+      const message = 'a demand is taken from the one who signed it, and nobody else'
+      return refuser.refuse(redeem, { code: 'TICKET_WRONG_HOLDER', message })
     }
-    const chain = {
-      delegation: delegationObject.open(request.delegation),
-      tickets: request.tickets.map((bytes) => ticketObject.open(bytes))
+    if ((redeem.body.renews !== undefined) !== renews) {
+      const message = renews ? 'this demand is for a new lease' : 'this demand is for the renewal of a lease'
+      return refuser.refuse(redeem, { code: 'CHAIN_INVALID', message })
     }
-    const { ticket } = redeem.body
-    for (let before; (before = this.#underWay.get(ticket)) !== undefined;) await before.catch(() => {})
+    const last = request.tickets.at(-1)
+    const leaf = last && ticketObject.decode(last)
+    if (leaf?.id !== redeem.body.ticket) {
+      const message = 'the demand names another ticket than the one presented'
+      return refuser.refuse(redeem, { code: 'CHAIN_INVALID', message })
+    }
+    const line = lineOf(leaf)
+    for (let before; (before = this.#underWay.get(line)) !== undefined;) await before.catch(() => {})
     // No await from here until the record is in the table: what is decided on must still hold when it is taken.
-    const running = this.#decide(redeem, chain)
-    this.#underWay.set(ticket, running)
+    const running = this.#decide(redeem, request)
+    this.#underWay.set(line, running)
     try {
       return await running
     } finally {
-      this.#underWay.delete(ticket)
+      this.#underWay.delete(line)
     }
   }
 
-  /**
-   * What became of a ticket and of those cut from it, told to its issuer or holder; with `cancel`, what is not
-   * redeemed yet never will be.
-   */
-  async settle(bytes: Uint8Array, caller: Principal, cancel: boolean): Promise<TicketState> {
-    const { table, clock } = this.#components
-    const { id, body } = ticketObject.open(bytes)
-    if (body.issuer !== caller && body.holder !== caller) {
-      throw new SlicenetError('DENIED', 'only the issuer and the holder of a ticket may settle it')
-    }
-    const mayComeYet = table.ofTicket(id) === undefined && clock.now() < body.redeemBefore
-    if (mayComeYet && (cancel || table.isCancelled(id))) await table.cancel(id, body.redeemBefore)
-    const leases = table.under(id)
-    if (leases.some(({ state }) => state !== 'ended')) return 'redeemed'
-    if (mayComeYet && !table.isCancelled(id)) return 'open'
-    return leases.length > 0 ? 'ended' : 'lapsed'
-  }
-
-  /** Whether somebody waits for a lease of this ticket now. */
-  isUnderWay(ticket: string): boolean {
-    return this.#underWay.has(ticket)
-  }
-
-  async #decide(redeem: Signed<Redeem>, chain: Chain): Promise<RedemptionOutcome> {
-    const { table } = this.#components
+  async #decide(redeem: Signed<Redeem>, request: RedemptionRequest): Promise<RedemptionOutcome> {
+    const { table, refuser } = this.#components
     const known = table.ofTicket(redeem.body.ticket)
     if (known !== undefined) return this.#again(redeem, known)
-    const reason = this.#fault(redeem, chain)
-    if (reason !== undefined) return this.#refuse(redeem, reason)
-    return this.#make(redeem, chain)
+    const admitted = this.#admit(redeem, request)
+    if ('code' in admitted) return refuser.refuse(redeem, admitted)
+    return admitted.renewed === undefined
+      ? this.#make(redeem, admitted)
+      : this.#goOn(redeem, admitted, admitted.renewed)
   }
 
   /** A ticket that was redeemed before: the same demand gets the same lease, another one a refusal. */
@@ -123,58 +143,94 @@ export class Redemption {
     if (sameDemand && known.state === 'active') return { lease: known.lease }
     // Not signed: the ticket will be good again.
     if (known.state === 'making') throw new SlicenetError('BUSY', 'what an earlier try left is being removed')
-    return this.#refuse(redeem, {
+    const state = known.state === 'renewed' ? 'was renewed' : 'has ended'
+    return this.#components.refuser.refuse(redeem, {
       code: 'TICKET_REDEEMED',
-      message: sameDemand ? 'the lease of this ticket has ended' : 'this ticket was redeemed before',
+      message: sameDemand ? `the lease of this ticket ${state}` : 'this ticket was redeemed before',
       evidence: [known.lease.id]
     })
   }
 
-  #fault(redeem: Signed<Redeem>, chain: Chain): Reason | undefined {
+  #admit(redeem: Signed<Redeem>, request: RedemptionRequest): Admitted | Reason {
     const { key, table, clock } = this.#components
     const now = clock.now()
-    if (redeem.body.node !== key.principal) {
-      return { code: 'TICKET_WRONG_NODE', message: `this demand is for node ${redeem.body.node}` }
-    }
-    if (!contains(redeem.body, now)) {
-      return { code: 'TICKET_EXPIRED', message: 'this demand was to be presented in another interval' }
-    }
-    const found = chainFault(chain, { node: key.principal, holder: redeem.body.issuer, now })
-    if (found !== undefined) return found
+    const opened = openChain(redeem, request, { node: key.principal, now })
+    if ('code' in opened) return opened
+    const chain = opened
     const leaf = chain.tickets.at(-1)
-    if (leaf?.id !== redeem.body.ticket) {
-      return { code: 'CHAIN_INVALID', message: 'the demand names another ticket than the one presented' }
-    }
+    if (leaf === undefined) throw new TypeError('a checked chain has a ticket')
+    const spent = this.#spentFault(redeem, chain, leaf)
+    if (spent !== undefined) return spent
+    const renewed = redeem.body.renews === undefined ? undefined : table.current(redeem.body.renews)
+    const fault =
+      (redeem.body.renews === undefined ? undefined : renewalFault(redeem, leaf, renewed, now)) ??
+      this.#roomFault(chain, leaf, renewed)
+    return fault ?? { chain, leaf, ...(renewed === undefined ? {} : { renewed }) }
+  }
+
+  /** Whether the ticket, or one that it was cut from, is good for nothing any more. */
+  #spentFault(redeem: Signed<Redeem>, chain: Chain, leaf: Signed<Ticket>): Reason | undefined {
+    const { table, clock, revocations, delegations } = this.#components
     const cancelled = chain.tickets.find(({ id }) => table.isCancelled(id))
     if (cancelled !== undefined) {
       return { code: 'TICKET_EXPIRED', message: 'this ticket was given back', evidence: [cancelled.id] }
     }
+    const revoked = revocations.fault(chain, clock.now()) ?? delegations.fault(chain)
+    if (revoked !== undefined) return revoked
     const spent = chain.tickets.find(({ id }) => table.ofTicket(id) !== undefined)
     if (spent !== undefined) {
       const message = 'this ticket was cut from one that was redeemed itself'
       return { code: 'TICKET_REDEEMED', message, evidence: [spent.id] }
     }
-    const { leased } = table
-    const wanted = { ...leaf.body, notBefore: now }
-    return (
-      overdrawnFault(chain, wanted, leased) ??
-      admissionFault(wanted, leased, this.#init.capacity) ??
-      this.#nameFault(leaf)
-    )
+    const [rival] = redeem.body.renews === undefined ? table.ofLine(lineOf(leaf)) : []
+    if (rival === undefined) return undefined
+    const message = 'another ticket of its line was redeemed'
+    return { code: 'TICKET_REDEEMED', message, evidence: [rival.lease.id] }
   }
 
-  /** Names are short: somebody with an agent at hand could make a ticket whose vserver has another lease's name. */
-  #nameFault(leaf: Signed<Ticket>): Reason | undefined {
+  /** Whether there is no room, and if so, whether somebody is to blame for it. */
+  #roomFault(chain: Chain, leaf: Signed<Ticket>, renewed: LeaseRecord | undefined): Reason | undefined {
+    const { table, clock, observe } = this.#components
+    const now = clock.now()
+    const findings = [
+      ...observe({ type: 'delegation', object: chain.delegation }),
+      ...chain.tickets.flatMap((ticket) => observe({ type: 'ticket', object: ticket }))
+    ]
+    const { leased } = table
+    const wanted = { ...leaf.body, notBefore: now }
+    // What is to be renewed makes room for itself.
+    const fault = leased.without(
+      renewed?.lease.body.ticket,
+      () => overdrawnFault(chain, wanted, leased) ?? admissionFault(wanted, leased, this.#init.capacity)
+    )
+    if (fault === undefined) return this.#ownFault(leaf, renewed)
+    const ids = new Set(chain.tickets.map(({ id }) => id))
+    const finding = findings.find(({ evidence }) => evidence.some(({ id }) => ids.has(id)))
+    if (finding === undefined) return fault
+    return {
+      code: 'ISSUER_CHEATED',
+      message: `${finding.accused} issued what it may not: ${finding.message}`,
+      evidence: finding.evidence.map(({ id }) => id)
+    }
+  }
+
+  /** What nobody is to blame for, but the node cannot sign or make. */
+  #ownFault(leaf: Signed<Ticket>, renewed: LeaseRecord | undefined): Reason | undefined {
+    const { table, clock } = this.#components
+    if (table.surrendered(leaf.body.ports, clock.now()).length > LIMITS.surrendersPerLeaseMax) {
+      return { code: 'PORT_TAKEN', message: 'these ports were given up and leased again too often of late' }
+    }
+    // Names are short: with an agent at hand one could make a ticket whose vserver has another lease's name.
     const name = vserverName(leaf)
-    const isTaken = this.#components.table.leased.isNamed(name)
+    const isTaken = renewed === undefined && table.leased.isNamed(name)
     return isTaken
       ? { code: 'VSERVER_FAILED', message: `the name ${name} is in use on this node` }
       : undefined
   }
 
-  async #make(redeem: Signed<Redeem>, chain: Chain): Promise<RedemptionOutcome> {
-    const { table, clock, enforcer, logger } = this.#components
-    const record = this.#sign(redeem, chain)
+  async #make(redeem: Signed<Redeem>, { chain, leaf }: Admitted): Promise<RedemptionOutcome> {
+    const { table, clock, enforcer, logger, refuser } = this.#components
+    const record = this.#record(redeem, chain, leaf)
     await table.put(record, clock)
     try {
       await enforcer.create(specOf(record))
@@ -192,16 +248,28 @@ export class Redemption {
           'a virtual machine could not be made, nor what there is of it removed'
         )
       }
-      return this.#refuse(redeem, {
-        code: code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED' ? 'VSERVER_FAILED' : code,
-        message: message.slice(0, 500)
-      })
+      const isOurs = code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED'
+      return refuser.refuse(redeem, { code: isOurs ? 'VSERVER_FAILED' : code, message })
     }
-    logger.info('lease made', {
-      lease: record.lease.id,
-      holder: redeem.body.issuer,
-      slice: record.lease.body.slice
-    })
+    const { id, body } = record.lease
+    logger.info('lease made', { lease: id, holder: body.holder, slice: body.slice })
+    return { lease: record.lease }
+  }
+
+  /** The virtual machine stays as it is; only whose lease it is changes, and until when. */
+  async #goOn(
+    redeem: Signed<Redeem>,
+    { chain, leaf }: Admitted,
+    renewed: LeaseRecord
+  ): Promise<RedemptionOutcome> {
+    const { table, clock, logger } = this.#components
+    const record: LeaseRecord = {
+      ...this.#record(redeem, chain, leaf, renewed),
+      state: 'active',
+      keys: renewed.keys
+    }
+    await table.renew(renewed, record, clock)
+    logger.info('lease renewed', { lease: record.lease.id, prev: renewed.lease.id })
     return { lease: record.lease }
   }
 
@@ -222,72 +290,34 @@ export class Redemption {
     }
   }
 
-  #sign(redeem: Signed<Redeem>, { delegation, tickets }: Chain): LeaseRecord {
-    const { key, clock } = this.#components
-    const leaf = tickets.at(-1)
-    const slice = leaf?.body.slice
-    if (leaf === undefined || slice === undefined)
-      throw new TypeError('a checked chain ends in a ticket of a slice')
-    const { resources, ports, rights, notAfter, redeemBefore } = leaf.body
-    const lease = leaseObject.sign(
+  #record(redeem: Signed<Redeem>, chain: Chain, leaf: Signed<Ticket>, renewed?: LeaseRecord): LeaseRecord {
+    const { key, table, clock } = this.#components
+    const now = clock.now()
+    const { address, epoch } = this.#init
+    const lease = signLease(
+      { redeem: redeem.body, leaf, ...(renewed === undefined ? {} : { renewed: renewed.lease }) },
       {
-        issuer: key.principal,
-        notBefore: clock.now(),
-        notAfter,
-        seq: this.#nextSeq(),
-        ticket: leaf.id,
-        holder: redeem.body.issuer,
-        slice,
-        image: redeem.body.image,
-        resources,
-        ports,
-        rights,
-        address: this.#init.address,
-        vserver: vserverName(leaf),
-        epoch: this.#init.epoch
+        now,
+        seq: table.nextSeq(now),
+        address,
+        epoch,
+        vserver: renewed?.lease.body.vserver ?? vserverName(leaf),
+        released: table.surrendered(leaf.body.ports, now)
       },
       key
     )
-    const nonce = Buffer.from(redeem.body.nonce).toString('hex')
+    const { delegation, tickets } = chain
     return {
       lease,
       state: 'making',
-      nonce,
+      nonce: Buffer.from(redeem.body.nonce).toString('hex'),
       keys: redeem.body.keys,
-      redeemBefore,
+      redeemBefore: leaf.body.redeemBefore,
       agent: delegation.body.holder,
-      tickets: tickets.map(({ id }) => id)
+      tickets: tickets.map(({ id }) => id),
+      chain: [delegation.bytes, ...tickets.map(({ bytes }) => bytes)],
+      line: lineOf(leaf)
     }
-  }
-
-  #refuse(redeem: Signed<Redeem>, reason: Reason): { readonly refusal: Signed<Refusal> } {
-    const { key, clock, logger } = this.#components
-    const now = clock.now()
-    logger.info('redemption refused', {
-      code: reason.code,
-      message: reason.message,
-      holder: redeem.body.issuer
-    })
-    const refusal = refusalObject.sign(
-      {
-        issuer: key.principal,
-        notBefore: now,
-        notAfter: now + LIMITS.holdMsMax,
-        seq: this.#nextSeq(),
-        code: reason.code,
-        message: reason.message,
-        request: redeem.id,
-        evidence: [...(reason.evidence ?? [])]
-      },
-      key
-    )
-    return { refusal }
-  }
-
-  /** Grows over restarts too, because the node's time does. */
-  #nextSeq(): number {
-    this.#seq = Math.max(this.#seq + 1, this.#components.clock.now())
-    return this.#seq
   }
 }
 

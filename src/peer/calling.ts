@@ -27,7 +27,8 @@ export interface CallingComponents {
 }
 
 /**
- * A caller of `principal`. Besides the callee's errors a call throws `PEER_UNREACHABLE` when it cannot be reached or
+ * A caller of `principal`. The details of an error that the callee signed have the refusal, as `refusalDetails` gives
+ * it. Besides the callee's errors a call throws `PEER_UNREACHABLE` when it cannot be reached or
  * is lost midway, `BUSY` when too many calls to it are under way, and `PROTOCOL_ERROR` when it does not serve the
  * protocol.
  */
@@ -41,7 +42,7 @@ export function createCaller<M extends Methods>(
     const stream = await openStream(components, protocol.id, principal, options.signal)
     const duplex = streamDuplex(stream, `${protocol.id} with ${principal}`)
     try {
-      return await callMethod(protocol, method, params, duplex, options)
+      return await callMethod(protocol, method, params, duplex, options, { principal })
     } finally {
       if (stream.writeStatus !== 'closed') {
         // The result came before the input was at its end: nobody wants the rest.
@@ -60,7 +61,7 @@ function localCaller<M extends Methods>(components: CallingComponents, protocol:
     // Not waited for: a caller who gives up is not kept by a handler that goes on.
     void served.answer(far, components.principal)
     try {
-      return await callMethod(protocol, method, params, near, options)
+      return await callMethod(protocol, method, params, near, options, components)
     } finally {
       near.abort(new Error('the call is over'))
     }

@@ -10,15 +10,25 @@ import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { advertKey, AdvertTable, keyOfAdvert, type AdvertRole, type DirectoryEntry } from './advert-table.ts'
+import {
+  advertKey,
+  AdvertTable,
+  keyOfAdvert,
+  type AdvertRole,
+  type DirectoryEntry,
+  type Verdict
+} from './advert-table.ts'
 import { advertRecordRule, lookupAdvert, RECORD_NAMESPACE } from './dht-records.ts'
 import { DhtUpkeep } from './dht-upkeep.ts'
 import { Exchanges } from './exchanges.ts'
-import { AdvertGossip } from './gossip.ts'
+import { Gossip } from './gossip.ts'
 import type { PeerHost } from './host.ts'
-import { directoryHandlers } from './pull.ts'
+import { proofHandlers } from './proof-exchange.ts'
+import { ProofTable } from './proof-table.ts'
+import { createProofs, type Proofs } from './proofs.ts'
+import { advertHandlers } from './pull.ts'
 import { findProviders } from './rendezvous.ts'
-import { AGENTS_TOPIC } from './topics.ts'
+import { AGENTS_TOPIC, PROOFS_TOPIC } from './topics.ts'
 
 const SWEEP_INTERVAL_MS = 5000
 const LOOKUP_MS = 10_000
@@ -43,6 +53,8 @@ export interface DirectoryInit {
 }
 
 export interface Directory extends Startable {
+  /** The proofs of fraud that this peer knows; they travel as the adverts do, to everybody. */
+  readonly proofs: Proofs
   /**
    * Publishes an own advert: to the topics by gossip, to the agents directly, and to the DHT when it is due there.
    * Resolves when the agents have it or could not be reached; that nobody listens is no error.
@@ -90,10 +102,12 @@ interface Own {
 }
 
 class PeerDirectory implements Directory {
+  readonly proofs: Proofs
   readonly #components: DirectoryComponents
   readonly #without: ReadonlySet<string>
   readonly #table: AdvertTable
-  readonly #gossip: AdvertGossip
+  readonly #proofTable: ProofTable
+  readonly #gossip: Gossip
   readonly #exchanges: Exchanges
   readonly #upkeep: DhtUpkeep
   readonly #own = new Map<string, Own>()
@@ -105,14 +119,30 @@ class PeerDirectory implements Directory {
     this.#without = new Set(init.without)
     const table = new AdvertTable({ clock })
     this.#table = table
-    this.#gossip = new AdvertGossip(
-      { clock, logger, table },
-      { onSubscriber: (topic) => this.#onSubscriber(topic) }
-    )
+    this.#proofTable = new ProofTable({ clock, isKnown: (principal) => this.#isKnown(principal) })
+    const proofTable = this.#proofTable
+    this.#gossip = new Gossip({ clock, logger }, { onSubscriber: (topic) => this.#onSubscriber(topic) })
     this.#exchanges = new Exchanges(
-      { clock, logger, host, table },
-      { intervalMs: init.pullIntervalMs ?? 60_000, eager: init.collects && !this.#without.has('pull') }
+      { clock, logger, host, table, proofs: proofTable },
+      {
+        intervalMs: init.pullIntervalMs ?? 60_000,
+        eager: this.#without.has('pull')
+          ? { adverts: false, proofs: false }
+          : { adverts: init.collects, proofs: true }
+      }
     )
+    this.proofs = createProofs({
+      clock,
+      logger,
+      host,
+      gossip: this.#gossip,
+      table: proofTable,
+      partners: () => this.#exchanges.partners()
+    })
+    this.#gossip.subscribe(PROOFS_TOPIC, {
+      bytesMax: LIMITS.gossipedProofBytesMax,
+      offer: (data, from) => proofTable.offer(data, from)
+    })
     this.#upkeep = new DhtUpkeep(
       { clock, logger, dht: () => host.libp2p.services.dht },
       { putIntervalMs: init.dhtPutIntervalMs ?? LIMITS.advertLifetimeMsMax / 2 }
@@ -124,7 +154,8 @@ class PeerDirectory implements Directory {
       addressesOf: (principal) => this.get(principal)?.advert.body.multiaddrs ?? []
     })
     if (!this.#without.has('pull')) {
-      void host.serve(directoryProtocol, directoryHandlers({ table }, { collects: init.collects }))
+      const handlers = advertHandlers({ table }, { collects: init.collects })
+      void host.serve(directoryProtocol, { ...handlers, ...proofHandlers(proofTable) })
     }
   }
 
@@ -133,7 +164,10 @@ class PeerDirectory implements Directory {
     const { host, clock, logger } = this.#components
     this.#sweeping = repeat(
       // oxlint-disable-next-line typescript/require-await -- a task is asynchronous.
-      async () => this.#table.sweep(),
+      async () => {
+        this.#table.sweep()
+        this.#proofTable.sweep()
+      },
       { clock, onError: (error) => logger.error('the directory could not be swept', { error }) },
       { intervalMs: SWEEP_INTERVAL_MS, initialDelayMs: SWEEP_INTERVAL_MS }
     )
@@ -171,7 +205,8 @@ class PeerDirectory implements Directory {
   }
 
   subscribe(topic: string): void {
-    this.#gossip.subscribe(topic)
+    const offer = (data: Uint8Array): Verdict => this.#table.offer(data, 'gossip').verdict
+    this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
   }
 
   entries(): DirectoryEntry[] {
@@ -238,6 +273,10 @@ class PeerDirectory implements Directory {
 
   on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void {
     return this.#table.on(event, listener)
+  }
+
+  #isKnown(principal: Principal): boolean {
+    return principal === this.#components.host.principal || this.get(principal) !== undefined
   }
 
   get #dht() {

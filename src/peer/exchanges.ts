@@ -1,5 +1,5 @@
 /**
- * With whom adverts are exchanged and when: with each peer that speaks the directory protocol as it connects, with a
+ * With whom adverts and proofs are exchanged and when: with each peer that speaks the directory protocol as it connects, with a
  * few of them now and then, with all of them on request; a bounded number at a time, each peer once at a time.
  */
 import type { Clock } from '../base/clock.ts'
@@ -10,7 +10,9 @@ import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { AdvertTable } from './advert-table.ts'
 import type { PeerHost } from './host.ts'
-import { pullFrom } from './pull.ts'
+import { pullProofs } from './proof-exchange.ts'
+import type { ProofTable } from './proof-table.ts'
+import { pullFrom, type DirectoryCaller } from './pull.ts'
 
 /** Peers asked at each interval. */
 const PEERS_PER_ROUND = 6
@@ -21,18 +23,19 @@ export interface ExchangesComponents {
   readonly logger: Logger
   readonly host: PeerHost
   readonly table: AdvertTable
+  readonly proofs: ProofTable
 }
 
 export interface ExchangesInit {
   readonly intervalMs: number
-  /** Whether to ask by itself, not only on request. */
-  readonly eager: boolean
+  /** What to ask for by itself, not only on request: proofs are everybody's business, adverts are not. */
+  readonly eager: { readonly adverts: boolean; readonly proofs: boolean }
 }
 
 export class Exchanges {
   readonly #components: ExchangesComponents
   readonly #intervalMs: number
-  readonly #eager: boolean
+  readonly #eager: ExchangesInit['eager']
   /** Connected peers that speak the protocol, in the order they were asked last. */
   readonly #partners = new Set<Principal>()
   readonly #running = new Map<Principal, Promise<number>>()
@@ -106,12 +109,18 @@ export class Exchanges {
   }
 
   async #begin(from: Principal, signal: AbortSignal | undefined): Promise<number> {
-    const exchange = this.#exchange(from, signal).finally(() => this.#running.delete(from))
+    const exchange = this.#exchange(from, signal, async (call, options) =>
+      pullFrom(this.#components, call, from, options)
+    ).finally(() => this.#running.delete(from))
     this.#running.set(from, exchange)
     return exchange
   }
 
-  async #exchange(from: Principal, signal: AbortSignal | undefined): Promise<number> {
+  async #exchange(
+    from: Principal,
+    signal: AbortSignal | undefined,
+    pull: (call: DirectoryCaller, options: { readonly signal: AbortSignal }) => Promise<number>
+  ): Promise<number> {
     while (this.#active >= LIMITS.pullsAtOnceMax && !this.#stopping.signal.aborted) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve))
     }
@@ -121,7 +130,7 @@ export class Exchanges {
       const signals = [this.#stopping.signal, AbortSignal.timeout(EXCHANGE_MS_MAX)]
       if (signal !== undefined) signals.push(signal)
       const call = this.#components.host.caller(directoryProtocol, from)
-      return await pullFrom(this.#components, call, from, { signal: AbortSignal.any(signals) })
+      return await pull(call, { signal: AbortSignal.any(signals) })
     } finally {
       this.#active -= 1
       this.#waiting.shift()?.()
@@ -136,11 +145,10 @@ export class Exchanges {
     if (this.#partners.has(peer)) return
     this.#partners.add(peer)
     for (const resolve of this.#met.splice(0)) resolve()
-    if (this.#eager) void this.#try(peer)
+    void this.#try(peer)
   }
 
   async #round(signal: AbortSignal): Promise<void> {
-    if (!this.#eager) return
     const round = this.partners().slice(0, PEERS_PER_ROUND)
     for (const peer of round) {
       this.#partners.delete(peer)
@@ -152,9 +160,14 @@ export class Exchanges {
 
   async #try(peer: Principal): Promise<void> {
     try {
-      await this.pull(peer)
+      if (this.#eager.adverts) await this.pull(peer)
+      if (this.#eager.proofs) {
+        await this.#exchange(peer, undefined, async (call, options) =>
+          pullProofs(this.#components.proofs, call, peer, options)
+        )
+      }
     } catch (error) {
-      this.#components.logger.debug('an exchange of adverts failed', { peer, error })
+      this.#components.logger.debug('an exchange failed', { peer, error })
     }
   }
 }

@@ -1,13 +1,13 @@
 /**
- * Adverts by gossip: fresh, but lost on whoever is away. Each message is checked before it is forwarded; a peer that
- * sends what no honest one would loses its standing.
+ * Adverts and proofs by gossip: fresh, but lost on whoever is away. Each message is checked before it is forwarded; a
+ * peer that sends what no honest one would loses its standing.
  */
 import { TopicValidatorResult } from '@libp2p/gossipsub'
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Principal } from '../ticket/principal.ts'
-import type { AdvertTable, Verdict } from './advert-table.ts'
+import type { Verdict } from './advert-table.ts'
 import type { PeerServices } from './libp2p-options.ts'
 
 type PubSub = PeerServices['pubsub']
@@ -19,15 +19,21 @@ interface OutboundStreams {
   readonly streamsOutbound: ReadonlyMap<string, unknown>
 }
 
-export interface AdvertGossipComponents {
+export interface GossipComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly table: AdvertTable
 }
 
-export class AdvertGossip {
-  readonly #components: AdvertGossipComponents
-  readonly #topics = new Set<string>()
+/** What becomes of the messages of a topic. */
+export interface TopicRule {
+  readonly bytesMax: number
+  /** Checks a message and keeps it if it is news; what is not new is not forwarded. */
+  readonly offer: (data: Uint8Array, from: Principal) => Verdict
+}
+
+export class Gossip {
+  readonly #components: GossipComponents
+  readonly #topics = new Map<string, TopicRule>()
   readonly #offences: Offences
   readonly #onSubscriber: (topic: string) => void
   /** Own topics whose listeners told of themselves before the stream to them was open. */
@@ -35,7 +41,7 @@ export class AdvertGossip {
   #pubsub: PubSub | undefined
 
   /** `onSubscriber` hears of each topic that another peer begins to listen to. */
-  constructor(components: AdvertGossipComponents, init: { onSubscriber: (topic: string) => void }) {
+  constructor(components: GossipComponents, init: { onSubscriber: (topic: string) => void }) {
     this.#components = components
     this.#onSubscriber = init.onSubscriber
     this.#offences = new Offences(components.clock)
@@ -51,21 +57,21 @@ export class AdvertGossip {
       this.#unheard.clear()
       for (const topic of topics) this.#onSubscriber(topic)
     })
-    for (const topic of this.#topics) this.#join(pubsub, topic)
+    for (const [topic, rule] of this.#topics) this.#join(pubsub, topic, rule)
   }
 
   stop(): void {
     this.#pubsub = undefined
   }
 
-  subscribe(topic: string): void {
+  subscribe(topic: string, rule: TopicRule): void {
     if (topic.length > TOPIC_CHARS_MAX) throw new TypeError(`a topic of ${topic.length} characters`)
     if (this.#topics.has(topic)) return
     if (this.#topics.size >= LIMITS.topicsPerPeerMax) {
       throw new TypeError(`more than ${LIMITS.topicsPerPeerMax} topics`)
     }
-    this.#topics.add(topic)
-    if (this.#pubsub !== undefined) this.#join(this.#pubsub, topic)
+    this.#topics.set(topic, rule)
+    if (this.#pubsub !== undefined) this.#join(this.#pubsub, topic, rule)
   }
 
   /** How many peers it was handed to; none is no error. Subscribing is not needed. */
@@ -82,22 +88,22 @@ export class AdvertGossip {
       const { recipients } = await this.#pubsub.publish(topic, bytes)
       return recipients.length
     } catch (error) {
-      this.#components.logger.debug('an advert was not published', { topic, error })
+      this.#components.logger.debug('a message was not published', { topic, error })
       return 0
     }
   }
 
   acceptsMessage(topic: string, data: Uint8Array): boolean {
-    return data.length <= LIMITS.objectBytesMax && this.#topics.has(topic)
+    return data.length <= (this.#topics.get(topic)?.bytesMax ?? -1)
   }
 
   scoreOf(peer: Principal): number {
     return this.#offences.scoreOf(peer)
   }
 
-  #join(pubsub: PubSub, topic: string): void {
+  #join(pubsub: PubSub, topic: string, rule: TopicRule): void {
     pubsub.topicValidators.set(topic, (from, { data }) => {
-      const { verdict } = this.#components.table.offer(data, 'gossip')
+      const verdict = rule.offer(data, from.toString())
       if (verdict === 'invalid') this.#offences.add(from.toString())
       return VALIDATION[verdict]
     })

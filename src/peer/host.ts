@@ -15,6 +15,7 @@ import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
 import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
+import { createRefuse } from './refusing.ts'
 import { Serving } from './serving.ts'
 
 export interface PeerHostComponents {
@@ -74,7 +75,10 @@ class Libp2pPeerHost implements PeerHost {
     this.#init = init
     this.principal = init.key.principal
     this.#bootstrap = init.bootstrap.map(parseBootstrap)
-    this.#serving = new Serving({ logger: components.logger })
+    this.#serving = new Serving({
+      logger: components.logger,
+      refuse: createRefuse(components.clock, init.key)
+    })
   }
 
   get libp2p(): PeerLibp2p {

@@ -21,10 +21,10 @@ export interface PullComponents {
 }
 
 /** What other peers may ask of this one's table. */
-export function directoryHandlers(
+export function advertHandlers(
   { table }: PullComponents,
   init: { readonly collects: boolean }
-): DirectoryHandlers {
+): Pick<DirectoryHandlers, 'about' | 'pull' | 'publish'> {
   return {
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     about: async () => ({ collects: init.collects, adverts: table.entries().length }),

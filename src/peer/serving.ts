@@ -9,6 +9,7 @@ import type { Logger } from '../base/log.ts'
 import { answerCall } from '../protocol/exchange.ts'
 import type { Handlers, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal } from '../ticket/principal.ts'
+import type { Refuse } from '../ticket/refusal.ts'
 import type { ByteDuplex } from '../wire/duplex.ts'
 import { streamDuplex } from './stream-duplex.ts'
 
@@ -23,22 +24,29 @@ export const STREAM_LIMITS = {
   maxOutboundStreams: LIMITS.streamsPerPeerMax * 2
 } as const
 
+export interface ServingComponents {
+  readonly logger: Logger
+  /** Signs refusals of the protocols that have them signed. */
+  readonly refuse: Refuse
+}
+
 export class Serving {
-  readonly #logger: Logger
+  readonly #components: ServingComponents
   readonly #served = new Map<string, ServedProtocol>()
   #libp2p: Libp2p | undefined
 
-  constructor(components: { readonly logger: Logger }) {
-    this.#logger = components.logger
+  constructor(components: ServingComponents) {
+    this.#components = components
   }
 
   /** Serves a protocol from now on, or from the start of the peer. Throws `TypeError` when it is served already. */
   async serve<M extends Methods>(protocol: Protocol<M>, handlers: Handlers<M>): Promise<void> {
     if (this.#served.has(protocol.id)) throw new TypeError(`${protocol.id} is served already`)
+    const { logger, refuse } = this.#components
     const served = new ServedProtocol(
+      { logger: logger.child(protocol.id), refuse },
       protocol,
-      handlers as Handlers<Methods>,
-      this.#logger.child(protocol.id)
+      handlers as Handlers<Methods>
     )
     this.#served.set(protocol.id, served)
     if (this.#libp2p !== undefined) await register(this.#libp2p, served)
@@ -82,17 +90,17 @@ async function register(libp2p: Libp2p, served: ServedProtocol): Promise<void> {
 class ServedProtocol {
   readonly protocol: Protocol<Methods>
   readonly #handlers: Handlers<Methods>
-  readonly #logger: Logger
+  readonly #components: ServingComponents
   #stopping = new AbortController()
   readonly #answering = new Set<Promise<void>>()
   readonly #streamsOf = new Map<Principal, number>()
   /** Under way now: calls that stream may last for hours, and must not keep the short ones out. */
   readonly #underWay = { streaming: 0, short: 0 }
 
-  constructor(protocol: Protocol<Methods>, handlers: Handlers<Methods>, logger: Logger) {
+  constructor(components: ServingComponents, protocol: Protocol<Methods>, handlers: Handlers<Methods>) {
+    this.#components = components
     this.protocol = protocol
     this.#handlers = handlers
-    this.#logger = logger
   }
 
   open(): void {
@@ -117,10 +125,12 @@ class ServedProtocol {
       clearTimeout(silent)
       return this.#admit(streams, method, work)
     }
+    const { logger, refuse } = this.#components
     const answering = answerCall(this.protocol, admitted(this.#handlers, admit), duplex, {
       principal,
+      ...(this.protocol.signsRefusals === true ? { refuse } : {}),
       signal: this.#stopping.signal,
-      onInternalError: (method, error) => this.#logger.error('a handler failed', { method, principal, error })
+      onInternalError: (method, error) => logger.error('a handler failed', { method, principal, error })
     })
     this.#answering.add(answering)
     try {

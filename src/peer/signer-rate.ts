@@ -1,16 +1,34 @@
-/** How often one signer may change its advert: a token bucket, so that nobody can keep the overlay busy. */
+/**
+ * How often one signer may change its advert, or one peer bring a proof: a token bucket, so that nobody can keep the
+ * overlay busy.
+ */
 import { LIMITS } from '../base/limits.ts'
 
-const MS_PER_TOKEN = 60_000 / LIMITS.advertsPerSignerPerMinute
+export interface SignerRateInit {
+  readonly burst: number
+  readonly perMinute: number
+}
+
+const ADVERTS: SignerRateInit = {
+  burst: LIMITS.advertsPerSignerBurst,
+  perMinute: LIMITS.advertsPerSignerPerMinute
+}
 
 export class SignerRate {
-  #tokens: number = LIMITS.advertsPerSignerBurst
+  readonly #init: SignerRateInit
+  #tokens: number
   #filledAt = 0
+
+  constructor(init: SignerRateInit = ADVERTS) {
+    this.#init = init
+    this.#tokens = init.burst
+  }
 
   /** Takes one, `monotonicMs` being the time on the monotonic clock; false when none is left. */
   take(monotonicMs: number): boolean {
-    const gained = Math.max(0, monotonicMs - this.#filledAt) / MS_PER_TOKEN
-    this.#tokens = Math.min(LIMITS.advertsPerSignerBurst, this.#tokens + gained)
+    const { burst, perMinute } = this.#init
+    const gained = (Math.max(0, monotonicMs - this.#filledAt) * perMinute) / 60_000
+    this.#tokens = Math.min(burst, this.#tokens + gained)
     this.#filledAt = monotonicMs
     if (this.#tokens < 1) return false
     this.#tokens -= 1

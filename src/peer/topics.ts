@@ -1,7 +1,10 @@
-/** The topics that adverts are published under, which are also the keys that agents are found by in the DHT. */
+/** The topics of gossip. Those of adverts are also the keys that agents are found by in the DHT. */
 
 /** Adverts of agents. Whoever brokers or serves as an agent subscribes to it. */
 export const AGENTS_TOPIC = '/slicenet/ads/1/agents'
+
+/** Proofs of fraud, which everybody listens to: they are rare. */
+export const PROOFS_TOPIC = '/slicenet/proofs/1'
 
 export function regionTopic(region: string): string {
   return `/slicenet/ads/1/region/${encodeURIComponent(region)}`

@@ -22,9 +22,26 @@ const ticketRequestSchema = v.strictObject({
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,
-  durationMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax))
+  durationMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax)),
+  /** Id of the first ticket of the line that this one is to go on with, to renew its lease: ports stay as they are. */
+  supersedes: v.exactOptional(idSchema),
+  /** Whether the holder, another agent, wants to cut tickets from it. */
+  canDelegate: v.exactOptional(v.boolean())
 })
 export type TicketRequest = v.InferOutput<typeof ticketRequestSchema>
+
+const permilleSchema = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(1000))
+
+const ratingSchema = v.strictObject({ agent: principalSchema, reliability: permilleSchema })
+export type Rating = v.InferOutput<typeof ratingSchema>
+
+/** What became of a ticket: the holder's demand, and the node's lease or signed refusal. */
+const receiptSchema = v.strictObject({
+  redeem: objectBytes,
+  lease: v.exactOptional(objectBytes),
+  refusal: v.exactOptional(objectBytes)
+})
+export type Receipt = v.InferOutput<typeof receiptSchema>
 
 const offerSchema = v.strictObject({
   /** The node's advertisement, an envelope. */
@@ -32,7 +49,9 @@ const offerSchema = v.strictObject({
   /** What this agent may still grant of the node. */
   available: resourcesSchema,
   /** UTC ms at which its delegation ends. */
-  until: timeSchema
+  until: timeSchema,
+  /** How often, by the receipts that this agent has seen, the node kept to tickets of late: 0 to 1000 of 1000. */
+  reliability: permilleSchema
 })
 export type Offer = v.InferOutput<typeof offerSchema>
 
@@ -47,15 +66,33 @@ export type Grant = v.InferOutput<typeof grantSchema>
 
 export const agentProtocol = {
   id: '/slicenet/agent/1.0.0',
+  signsRefusals: true,
   methods: {
-    /** A node hands the agent a delegation; a later one replaces the earlier. */
-    delegate: { params: v.strictObject({ delegation: objectBytes }), result: emptySchema },
-    /** Streams what the agent holds: one offer a node. */
-    getAds: { params: emptySchema, item: offerSchema, result: emptySchema },
+    /**
+     * A node hands the agent a delegation; a later one replaces the earlier. The agent takes it only if it counts every
+     * ticket that still counts, and none that the agent does not know; else it says which, and the node makes another.
+     */
+    delegate: {
+      params: v.strictObject({ delegation: objectBytes }),
+      result: v.strictObject({
+        taken: v.boolean(),
+        /** Envelopes of tickets that it must count as well. */
+        lacking: v.pipe(v.array(objectBytes), v.maxLength(LIMITS.ticketsPerMessageMax)),
+        /** Ids that it must not count. */
+        unknown: v.pipe(v.array(idSchema), v.maxLength(LIMITS.countedTicketsMax))
+      })
+    },
+    /** Streams what the agent holds: one offer a node. Then what it thinks of other agents whose tickets it had. */
+    getAds: {
+      params: emptySchema,
+      item: offerSchema,
+      result: v.strictObject({ ratings: v.pipe(v.array(ratingSchema), v.maxLength(LIMITS.ratingsMax)) })
+    },
     /** Grants or refuses each request by itself; one grant a request, in order. */
     getTickets: {
       params: v.strictObject({
-        slice: sliceNameSchema,
+        /** Absent where every request is for a ticket to cut others from. */
+        slice: v.exactOptional(sliceNameSchema),
         requests: v.pipe(
           v.array(ticketRequestSchema),
           v.minLength(1),
@@ -65,6 +102,13 @@ export const agentProtocol = {
       result: v.strictObject({
         grants: v.pipe(v.array(grantSchema), v.maxLength(LIMITS.ticketsPerMessageMax))
       })
+    },
+    /** A holder tells what became of tickets of this agent, so that it knows how far its nodes can be relied on. */
+    report: {
+      params: v.strictObject({
+        receipts: v.pipe(v.array(receiptSchema), v.minLength(1), v.maxLength(LIMITS.receiptsPerMessageMax))
+      }),
+      result: emptySchema
     },
     /** The holder gives holds back that it will not redeem; the agent cancels them at their nodes. */
     releaseTickets: {

@@ -1,9 +1,10 @@
 /**
- * How peers exchange adverts directly (design §4): one names what it knows, the other sends what is newer and says
- * what it lacks itself. Gossip alone loses peers that were away.
+ * How peers exchange adverts and proofs of fraud directly (design §4): one names what it knows, the other sends what is
+ * newer and says what it lacks itself. Gossip alone loses peers that were away.
  */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
+import { FRAUD_KINDS } from '../ticket/fraud-proof.ts'
 import { amountSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { emptySchema } from './agent-protocol.ts'
@@ -18,6 +19,16 @@ const advertKeySchema = v.pipe(
   v.string(),
   v.regex(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}\/(node|agent)$/, 'expected <peer id>/<role>')
 )
+
+/** A fraud that there is a proof of: `<kind>/<peer id of the accused>`. */
+const proofKeySchema = v.pipe(
+  v.string(),
+  v.regex(
+    new RegExp(`^(?:${FRAUD_KINDS.join('|')})/12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$`),
+    'expected <kind>/<peer id>'
+  )
+)
+const bundleBytes = byteString(1, LIMITS.proofBytesMax)
 
 const pullParamsSchema = v.strictObject({
   /** Only keys after this one; empty for the beginning. */
@@ -63,6 +74,25 @@ export const directoryProtocol = {
       }),
       /** How many were news to the callee. */
       result: v.strictObject({ accepted: amountSchema })
+    },
+    /** The frauds that the callee has a proof of. */
+    proofs: {
+      params: emptySchema,
+      result: v.strictObject({ keys: v.pipe(v.array(proofKeySchema), v.maxLength(LIMITS.proofsKeptMax)) })
+    },
+    /** Streams the proofs (bundles) of these, as far as the callee has them. */
+    getProofs: {
+      params: v.strictObject({
+        keys: v.pipe(v.array(proofKeySchema), v.minLength(1), v.maxLength(LIMITS.proofsPerMessageMax))
+      }),
+      item: v.strictObject({ bundle: bundleBytes }),
+      result: emptySchema
+    },
+    /** Hands a proof over that is too large for gossip. Throws `PROOF_INVALID`. */
+    giveProof: {
+      params: v.strictObject({ bundle: bundleBytes }),
+      /** Whether it was news to the callee. */
+      result: v.strictObject({ accepted: v.boolean() })
     }
   }
 } as const

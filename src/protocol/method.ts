@@ -22,6 +22,8 @@ export interface Protocol<M extends Methods> {
   /** `/slicenet/<name>/<version>`. */
   readonly id: string
   readonly methods: M
+  /** Whether callees sign what they decide against a call, so that the caller can show it. */
+  readonly signsRefusals?: true
 }
 
 export type ParamsOf<M> = M extends { readonly params: Schema<infer T> } ? T : never

@@ -8,6 +8,15 @@ import { emptySchema } from './agent-protocol.ts'
 
 const objectBytes = byteString(1, LIMITS.objectBytesMax)
 const leaseParams = { lease: idSchema }
+/** The node's delegation, and the tickets below it from the top. At a revocation there may be none. */
+const chainParams = {
+  delegation: objectBytes,
+  tickets: v.pipe(v.array(objectBytes), v.maxLength(LIMITS.chainLinksMax))
+}
+const leaseResult = v.strictObject({
+  lease: v.exactOptional(objectBytes),
+  refusal: v.exactOptional(objectBytes)
+})
 export const CHUNK_BYTES_MAX = 64 * 1024
 const chunk = byteString(0, CHUNK_BYTES_MAX)
 const streamSchema = v.picklist(['stdout', 'stderr'])
@@ -58,16 +67,14 @@ export type TicketState = v.InferOutput<typeof ticketStateSchema>
 
 export const nodeProtocol = {
   id: '/slicenet/node/1.0.0',
+  signsRefusals: true,
   methods: {
     /** Redeems a ticket. Gives the envelope of a lease or of a signed refusal. */
-    newLease: {
-      params: v.strictObject({
-        redeem: objectBytes,
-        delegation: objectBytes,
-        tickets: v.pipe(v.array(objectBytes), v.minLength(1), v.maxLength(LIMITS.chainLinksMax))
-      }),
-      result: v.strictObject({ lease: v.exactOptional(objectBytes), refusal: v.exactOptional(objectBytes) })
-    },
+    newLease: { params: v.strictObject({ redeem: objectBytes, ...chainParams }), result: leaseResult },
+    /** Goes on with the lease that the demand names, to the end of the term of another ticket. Otherwise as `newLease`. */
+    renewLease: { params: v.strictObject({ redeem: objectBytes, ...chainParams }), result: leaseResult },
+    /** Takes a revocation from anybody, with a chain that shows its signer's place in it. */
+    revoke: { params: v.strictObject({ revocation: objectBytes, ...chainParams }), result: emptySchema },
     /**
      * The issuer of tickets asks what became of them, and with `cancel` that nothing more be redeemed of them; so may
      * their holder. A ticket counts as issued until the node itself says that it can no longer be redeemed.
@@ -81,8 +88,11 @@ export const nodeProtocol = {
         states: v.pipe(v.array(ticketStateSchema), v.maxLength(LIMITS.ticketsPerMessageMax))
       })
     },
-    /** Ends a lease and its virtual machine. Succeeds for a lease of the caller's that has ended already. */
-    deleteLease: { params: v.strictObject(leaseParams), result: emptySchema },
+    /**
+     * Ends a lease and its virtual machine: the holder gives it up in a signed surrender. Succeeds for a lease of the
+     * caller's that has ended already.
+     */
+    deleteLease: { params: v.strictObject({ ...leaseParams, surrender: objectBytes }), result: emptySchema },
     upload: {
       params: v.strictObject({
         ...leaseParams,

@@ -2,7 +2,7 @@
 import { connectControl, createControlClient, type ControlCaller } from '../daemon/control-client.ts'
 import type { LeaseView, NodeView, StatusView } from '../daemon/control-protocol.ts'
 import { readEnvironment } from '../daemon/environment.ts'
-import type { Progress, SliceDescription, SliceView } from '../service/slice.ts'
+import type { Progress, RenewalView, SliceDescription, SliceView } from '../service/slice.ts'
 
 export interface ClientInit {
   /** Default: the socket of this account's daemon, by `SLICENET_HOME` or the XDG directories. */
@@ -30,6 +30,14 @@ export interface Client {
   listSlices(settings?: CallSettings): Promise<SliceView[]>
   /** Throws `NOT_FOUND`. */
   showSlice(name: string, settings?: CallSettings): Promise<SliceView>
+  /**
+   * Renews its leases to end `durationMs` from now, by default as long as it was made for. Resolves also when some could
+   * not be renewed: each member's `reason` says why. Throws `NOT_FOUND`, `BUSY`.
+   */
+  renewSlice(
+    name: string,
+    settings?: ProgressSettings & { readonly durationMs?: number }
+  ): Promise<RenewalView>
   /** Gives how many members are gone, and the principals of nodes that will be tried again. */
   deleteSlice(
     name: string,
@@ -58,6 +66,8 @@ function createClient(call: ControlCaller): Client {
     createSlice: (description, settings) => call('sliceCreate', description, items(settings)),
     listSlices: async (settings) => (await call('sliceList', {}, settings)).slices,
     showSlice: (slice, settings) => call('sliceShow', { slice }, settings),
+    renewSlice: (slice, { durationMs, ...settings } = {}) =>
+      call('sliceRenew', { slice, ...(durationMs === undefined ? {} : { durationMs }) }, items(settings)),
     deleteSlice: (slice, settings) => call('sliceDelete', { slice }, items(settings)),
     listLeases: async (settings) => (await call('leaseList', {}, settings)).leases
   }

@@ -4,27 +4,25 @@
  */
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
-import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
-import type { Random } from '../base/random.ts'
 import { together } from '../base/together.ts'
 import type { Broker, FoundNode, Mismatch } from '../broker/broker.ts'
 import { FailedPairs } from '../broker/failed-pairs.ts'
 import type { Holding } from '../broker/grant.ts'
-import type { SigningKey } from '../ticket/principal.ts'
-import { redeemObject } from '../ticket/redeem.ts'
+import type { Demands } from './demands.ts'
 import type { MemberCalls } from './member-calls.ts'
+import { Receipts } from './receipts.ts'
 import type { MemberRecord, SliceBook, SliceRecord } from './slice-book.ts'
 import type { ProgressOptions } from './service-manager.ts'
 import type { Progress, SliceDescription } from './slice.ts'
 
 export interface AcquisitionComponents {
-  readonly key: SigningKey
+  readonly demands: Demands
   readonly broker: Broker
   readonly book: SliceBook
   readonly calls: MemberCalls
+  readonly observe: (envelopes: readonly Uint8Array[]) => void
   readonly clock: Clock
-  readonly random: Random
   readonly logger: Logger
 }
 
@@ -33,8 +31,6 @@ const ROUNDS_MAX = 4
 
 export class Acquisition {
   readonly #components: AcquisitionComponents
-  #seq = 0
-
   constructor(components: AcquisitionComponents) {
     this.#components = components
   }
@@ -132,6 +128,7 @@ export class Acquisition {
       },
       options.signal === undefined ? {} : { signal: options.signal }
     )
+    for (const { chain } of holdings) this.#components.observe(chain)
     const agentNames = new Map(broker.agents().map((advert) => [advert.issuer, advert.name]))
     const nodeNames = new Map(nodes.map((advert) => [advert.issuer, advert.name]))
     await book.putMembers(
@@ -148,23 +145,6 @@ export class Acquisition {
     nodeNames: ReadonlyMap<string, string>,
     agentNames: ReadonlyMap<string, string>
   ): MemberRecord {
-    const { key, clock, random } = this.#components
-    const now = clock.now()
-    const redeem = redeemObject.sign(
-      {
-        issuer: key.principal,
-        // The node's clock may be behind or ahead of this one.
-        notBefore: now - LIMITS.holdMsMax,
-        notAfter: now + 2 * LIMITS.holdMsMax,
-        seq: this.#nextSeq(),
-        ticket: ticket.id,
-        node,
-        nonce: random.bytes(16),
-        image,
-        keys: []
-      },
-      key
-    )
     return {
       node,
       nodeName: nodeNames.get(node) ?? node,
@@ -172,7 +152,7 @@ export class Acquisition {
       agentName: agentNames.get(agent) ?? agent,
       chain,
       ticket,
-      redeem: redeem.bytes,
+      redeem: this.#components.demands.redeem(ticket, image).bytes,
       state: 'wanted'
     }
   }
@@ -182,6 +162,7 @@ export class Acquisition {
     const { book, broker, calls, logger } = this.#components
     const wanted = this.#current(name).filter(({ state }) => state === 'wanted')
     const refused: MemberRecord[] = []
+    const receipts = new Receipts(this.#components)
     const refuse = (member: MemberRecord, error: SlicenetError): void => {
       logger.info('a ticket was not redeemed', { slice: name, node: member.node, error })
       failed.addNode(member.node, error)
@@ -189,12 +170,15 @@ export class Acquisition {
     const redeem = async (member: MemberRecord): Promise<void> => {
       try {
         const outcome = await calls.redeem(member, options.signal)
+        receipts.add(member.agent, member, outcome)
         if ('lease' in outcome) {
+          this.#components.observe([outcome.lease.bytes])
           return await book.putMembers(name, [{ ...member, lease: outcome.lease, state: 'leased' }])
         }
         refuse(member, outcome.refused)
       } catch (error) {
         options.signal?.throwIfAborted()
+        receipts.add(member.agent, member)
         refuse(member, asSlicenetError(error))
         return book.putMembers(name, [{ ...member, state: 'dropping' }])
       }
@@ -202,6 +186,7 @@ export class Acquisition {
       refused.push(member)
     }
     await together(wanted.map(redeem))
+    receipts.tell()
     await broker.release(refused)
     await this.#report('redeem', `${this.#current(name).length} leases`, began, options)
   }
@@ -264,11 +249,6 @@ export class Acquisition {
       throw failed.last
     await this.#components.book.putMembers(description.name, failing)
     return able
-  }
-
-  #nextSeq(): number {
-    this.#seq = Math.max(this.#seq + 1, this.#components.clock.now())
-    return this.#seq
   }
 
   /** Members that are held or about to be. */

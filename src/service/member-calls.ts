@@ -1,4 +1,4 @@
-/** What a service manager says to the nodes of its slices: redeem, give up, upload, launch, status. */
+/** What a service manager says to the nodes of its slices: redeem, renew, give up, upload, launch, status. */
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import { within } from '../base/time-limit.ts'
@@ -7,10 +7,12 @@ import type { nodeProtocol } from '../protocol/node-protocol.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
 import { portsWithin } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
+import { redeemObject } from '../ticket/redeem.ts'
 import { refusalError, refusalObject } from '../ticket/refusal.ts'
 import { resourcesExceeding } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import type { MemberRecord } from './slice-book.ts'
+import type { Demands } from './demands.ts'
+import type { Claim, MemberRecord } from './slice-book.ts'
 import type { MemberView, SliceDescription } from './slice.ts'
 
 export type CallNode = (node: Principal) => Caller<typeof nodeProtocol.methods>
@@ -22,34 +24,57 @@ const STATUS_MS = 5_000
 const REDEEM_TRIES = 2
 
 /** A refusal is signed by its node, and says that nothing is held there for the ticket. */
-export type RedeemOutcome = { readonly lease: Signed<Lease> } | { readonly refused: SlicenetError }
+export type RedeemOutcome =
+  | { readonly lease: Signed<Lease> }
+  | { readonly refused: SlicenetError; readonly refusal: Uint8Array }
 
 export interface MemberCallsComponents {
   readonly callNode: CallNode
   readonly clock: Clock
+  readonly demands: Demands
 }
 
 export class MemberCalls {
   readonly #callNode: CallNode
   readonly #clock: Clock
+  readonly #demands: Demands
 
-  constructor({ callNode, clock }: MemberCallsComponents) {
+  constructor({ callNode, clock, demands }: MemberCallsComponents) {
     this.#callNode = callNode
     this.#clock = clock
+    this.#demands = demands
   }
 
   /** Throws when it is not known whether the node did what it was asked, whatever the reason. */
   async redeem(member: MemberRecord, signal?: AbortSignal): Promise<RedeemOutcome> {
-    const [delegation, ...tickets] = member.chain
+    return this.#claim('newLease', member, signal)
+  }
+
+  /** Asks that the member's lease go on with another ticket. Throws as `redeem` does. */
+  async renew(member: MemberRecord, renewal: Claim, signal?: AbortSignal): Promise<RedeemOutcome> {
+    const outcome = await this.#claim('renewLease', renewal, signal)
+    if (!('lease' in outcome) || outcome.lease.body.vserver === member.lease?.body.vserver) return outcome
+    throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease of another virtual machine')
+  }
+
+  async #claim(
+    method: 'newLease' | 'renewLease',
+    claim: Claim,
+    signal: AbortSignal | undefined
+  ): Promise<RedeemOutcome> {
+    const { node } = claim.ticket.body
+    const [delegation, ...tickets] = claim.chain
     if (delegation === undefined) throw new TypeError('a chain begins with a delegation')
     for (let tries = 1; ; tries++) {
       try {
-        const params = { redeem: member.redeem, delegation, tickets }
-        const reply = await this.#callNode(member.node)('newLease', params, {
+        const params = { redeem: claim.redeem, delegation, tickets }
+        const reply = await this.#callNode(node)(method, params, {
           signal: within(this.#clock, REDEEM_MS, signal)
         })
-        if (reply.refusal !== undefined) return { refused: openRefusal(reply.refusal, member) }
-        return { lease: openLease(reply.lease, member) }
+        if (reply.refusal !== undefined) {
+          return { refused: openRefusal(reply.refusal, claim), refusal: reply.refusal }
+        }
+        return { lease: openLease(reply.lease, claim) }
       } catch (error) {
         signal?.throwIfAborted()
         if (tries === REDEEM_TRIES) throw error
@@ -65,7 +90,7 @@ export class MemberCalls {
     const lease = member.lease ?? (await this.#leaseToDrop(member, signal))
     if (lease === undefined) return
     try {
-      const params = { lease: lease.id }
+      const params = { lease: lease.id, surrender: this.#demands.surrender(lease) }
       await this.#callNode(member.node)('deleteLease', params, {
         signal: within(this.#clock, CALL_MS, signal)
       })
@@ -145,20 +170,21 @@ function isGone(thrown: unknown): boolean {
   return ['LEASE_NOT_HELD', 'LEASE_EXPIRED'].includes(asSlicenetError(thrown).code)
 }
 
-function openRefusal(bytes: Uint8Array, member: MemberRecord): SlicenetError {
+function openRefusal(bytes: Uint8Array, { ticket, redeem }: Claim): SlicenetError {
   const refusal = refusalObject.open(bytes)
-  if (refusal.body.issuer === member.node) return refusalError(refusal)
-  throw new SlicenetError('PROTOCOL_ERROR', 'the node handed on a refusal of somebody else')
+  const { issuer, request } = refusal.body
+  if (issuer === ticket.body.node && request === redeemObject.decode(redeem).id) return refusalError(refusal)
+  throw new SlicenetError('PROTOCOL_ERROR', 'the node handed on a refusal of something else')
 }
 
 /** Whether a lease is what was asked for is checked here: the node signs it, but it is the holder who relies on it. */
-function openLease(bytes: Uint8Array | undefined, member: MemberRecord): Signed<Lease> {
+function openLease(bytes: Uint8Array | undefined, claim: Claim): Signed<Lease> {
   if (bytes === undefined)
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave neither a lease nor a refusal')
   const lease = leaseObject.open(bytes)
-  const { id, body: ticket } = member.ticket
+  const { id, body: ticket } = claim.ticket
   const { issuer, ticket: redeemed, holder, resources, ports, notAfter } = lease.body
-  if (issuer !== member.node || redeemed !== id || holder !== ticket.holder) {
+  if (issuer !== ticket.node || redeemed !== id || holder !== ticket.holder) {
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease for something else')
   }
   const isLess =

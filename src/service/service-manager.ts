@@ -1,6 +1,6 @@
 /**
  * The service manager (paper §2.2, §4.2.4): acquires a slice in two steps, tickets on every node and then leases,
- * launches its program, shows it, and gives it up; what it has begun survives a crash.
+ * launches its program, shows it, renews it, and gives it up; what it has begun survives a crash.
  */
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
@@ -12,22 +12,26 @@ import type { Broker } from '../broker/broker.ts'
 import type { Store } from '../store/store.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { Acquisition } from './acquisition.ts'
+import { Demands } from './demands.ts'
 import { MemberCalls, type CallNode } from './member-calls.ts'
+import { endOf, Renewal } from './renewal.ts'
 import { SliceBook, type MemberRecord, type SliceRecord } from './slice-book.ts'
-import type { MemberView, Progress, SliceDescription, SliceView } from './slice.ts'
+import type { MemberView, Progress, RenewalView, SliceDescription, SliceView } from './slice.ts'
 
 export interface ServiceManagerComponents {
   readonly key: SigningKey
   readonly store: Store
   readonly broker: Broker
   readonly callNode: CallNode
+  /** Shown the chains and leases that come in, as envelopes: they may contradict what others saw. */
+  readonly observe: (envelopes: readonly Uint8Array[]) => void
   readonly clock: Clock
   readonly random: Random
   readonly logger: Logger
 }
 
 export interface ServiceManagerInit {
-  /** How often what could not be given up yet is tried again. */
+  /** How often what could not be given up or renewed yet is tried again, at most. */
   readonly retryMs: number
 }
 
@@ -36,19 +40,27 @@ export interface ProgressOptions {
   readonly signal?: AbortSignal
 }
 
+interface Open {
+  readonly book: SliceBook
+  readonly acquisition: Acquisition
+  readonly renewal: Renewal
+}
+
 export class ServiceManager implements Startable {
   readonly #components: ServiceManagerComponents
   readonly #init: ServiceManagerInit
+  readonly #demands: Demands
   readonly #calls: MemberCalls
   /** Slices that a call works on now. */
   readonly #busy = new Set<string>()
-  #open: { readonly book: SliceBook; readonly acquisition: Acquisition } | undefined
+  #open: Open | undefined
   #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: ServiceManagerComponents, init: ServiceManagerInit) {
     this.#components = components
     this.#init = init
-    this.#calls = new MemberCalls(components)
+    this.#demands = new Demands(components)
+    this.#calls = new MemberCalls({ ...components, demands: this.#demands })
   }
 
   /** Reads what was begun and goes on with it in the background. */
@@ -56,7 +68,8 @@ export class ServiceManager implements Startable {
     if (this.#loop !== undefined) return
     const { store, clock, logger } = this.#components
     const book = await SliceBook.open(store)
-    this.#open = { book, acquisition: new Acquisition({ ...this.#components, book, calls: this.#calls }) }
+    const parts = { ...this.#components, book, calls: this.#calls, demands: this.#demands }
+    this.#open = { book, acquisition: new Acquisition(parts), renewal: new Renewal(parts, this.#init) }
     this.#loop = repeat(
       (signal) => this.#resume(signal),
       { clock, onError: (error) => logger.warn('resuming slices failed', { error }) },
@@ -70,7 +83,7 @@ export class ServiceManager implements Startable {
     await loop?.stop()
   }
 
-  get #state(): { readonly book: SliceBook; readonly acquisition: Acquisition } {
+  get #state(): Open {
     if (this.#open === undefined) throw new SlicenetError('BUSY', 'the service manager is not running')
     return this.#open
   }
@@ -108,6 +121,11 @@ export class ServiceManager implements Startable {
     return views.sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
+  /** What is known of each slice, as it is in the book. */
+  records(): readonly SliceRecord[] {
+    return this.#slices.all()
+  }
+
   /** Throws `NOT_FOUND`. */
   async show(name: string, options: { readonly signal?: AbortSignal } = {}): Promise<SliceView> {
     return this.#view(this.#require(name), options.signal)
@@ -136,6 +154,36 @@ export class ServiceManager implements Startable {
       throw new SlicenetError('AMBIGUOUS_ID', `${prefix} names ${matching.length} members of ${name}`)
     }
     return matching
+  }
+
+  /**
+   * Renews the lease of each member to end `durationMs` from now, by default as long as the slice was made for. Gives
+   * the actual end of each, renewed or not, and the earliest. Throws `NOT_FOUND`, and `BUSY` while the slice is being
+   * made, renewed or deleted.
+   */
+  async renew(
+    name: string,
+    options: ProgressOptions & { readonly durationMs?: number } = {}
+  ): Promise<RenewalView> {
+    const { description, state } = this.#require(name)
+    if (state === 'acquiring' || state === 'deleting') {
+      throw new SlicenetError(
+        'BUSY',
+        `slice ${name} is ${state === 'deleting' ? 'being deleted' : 'not made yet'}`
+      )
+    }
+    return this.#exclusively(name, async () => {
+      const began = this.#components.clock.monotonic()
+      const durationMs = options.durationMs ?? description.leaseMs
+      const leased = this.members(name)
+      const members = await this.#state.renewal.renew(this.#require(name), leased, durationMs, options.signal)
+      if (members.length === 0) throw new SlicenetError('NOT_FOUND', `slice ${name} has no members to renew`)
+      members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
+      const ms = Math.round(this.#components.clock.monotonic() - began)
+      const count = members.filter(({ renewed }) => renewed).length
+      await options.onProgress?.({ step: 'renew', message: `${count} leases renewed`, ms })
+      return { slice: name, notAfter: Math.min(...members.map(({ notAfter }) => notAfter)), members }
+    })
   }
 
   /** Ends every lease of the slice. Members whose node cannot be reached are tried again in the background. */
@@ -189,9 +237,14 @@ export class ServiceManager implements Startable {
       dropping.map(async (member) => {
         try {
           // After its term a lease is over whatever its node says.
-          if (member.ticket.body.notAfter > clock.now()) await this.#calls.drop(member, signal)
+          if (endOf(member) > clock.now()) await this.#calls.drop(member, signal)
           await this.#slices.removeMember(name, member)
-          released.push(member)
+          released.push(
+            member,
+            ...(member.renewal === undefined
+              ? []
+              : [{ ...member, ...member.renewal, agent: member.renewal.ticket.body.issuer }])
+          )
         } catch (error) {
           logger.warn('a member could not be given up yet', { slice: name, node: member.node, error })
           unreachable.push(member.node)
@@ -203,11 +256,11 @@ export class ServiceManager implements Startable {
   }
 
   async #resume(signal: AbortSignal): Promise<void> {
-    const open = this.#slices.all().filter(({ description, state, members }) => {
+    const open = this.#slices.all().filter((record) => {
+      const { description, state, members } = record
       const isDropping = [...members.values()].some((member) => member.state === 'dropping')
-      return (
-        !this.#busy.has(description.name) && (state === 'acquiring' || state === 'deleting' || isDropping)
-      )
+      const isOpen = state === 'acquiring' || state === 'deleting' || isDropping
+      return !this.#busy.has(description.name) && (isOpen || this.#state.renewal.due(record).length > 0)
     })
     await together(
       open.map(({ description: { name }, state }) =>
@@ -218,8 +271,12 @@ export class ServiceManager implements Startable {
 
   async #resumeOne(name: string, state: SliceRecord['state'], signal: AbortSignal): Promise<void> {
     if (state === 'deleting') await this.#giveUp(name, signal)
-    else if (state !== 'acquiring') await this.#dropAll(name, signal)
-    else {
+    else if (state !== 'acquiring') {
+      await this.#dropAll(name, signal)
+      const record = this.#require(name)
+      const due = this.#state.renewal.due(record)
+      if (due.length > 0) await this.#state.renewal.renew(record, due, record.description.leaseMs, signal)
+    } else {
       try {
         await this.#state.acquisition.complete(name, { signal })
       } catch (error) {
@@ -267,6 +324,7 @@ export class ServiceManager implements Startable {
       count: description.count,
       createdAt,
       ...(ends.length === 0 ? {} : { notAfter: Math.min(...ends) }),
+      renew: description.renew ?? false,
       members
     }
   }

@@ -21,6 +21,8 @@ const VALUE_LIMITS = { bytesMax: 512 * 1024, depthMax: 12 }
 /** `wanted`: a ticket is in hand. `leased`: a lease is. `dropping`: whatever is held is to be given up. */
 const memberStateSchema = v.picklist(['wanted', 'leased', 'dropping'])
 
+const storedRenewalSchema = v.strictObject({ chain: v.array(objectBytes), redeem: objectBytes })
+
 const storedMemberSchema = v.strictObject({
   node: principalSchema,
   nodeName: v.string(),
@@ -29,6 +31,7 @@ const storedMemberSchema = v.strictObject({
   chain: v.array(objectBytes),
   redeem: objectBytes,
   lease: v.exactOptional(objectBytes),
+  renewal: v.exactOptional(storedRenewalSchema),
   state: memberStateSchema
 })
 const memberCodec = cborCodec(storedMemberSchema, VALUE_LIMITS)
@@ -42,17 +45,23 @@ const storedSliceSchema = v.strictObject({
 const sliceCodec = cborCodec(storedSliceSchema, VALUE_LIMITS)
 const fileCodec = cborCodec(uploadedFileSchema, VALUE_LIMITS)
 
-export interface MemberRecord {
-  readonly node: string
-  readonly nodeName: string
-  readonly agent: string
-  readonly agentName: string
+/** A ticket in hand and the demand that makes use of it. */
+export interface Claim {
   /** Envelopes: the node's delegation, then the tickets. */
   readonly chain: readonly Uint8Array[]
   readonly ticket: Signed<Ticket>
   /** Envelope of the demand; sent again as it is, so that a retry gets the same lease. */
   readonly redeem: Uint8Array
+}
+
+export interface MemberRecord extends Claim {
+  readonly node: string
+  readonly nodeName: string
+  readonly agent: string
+  readonly agentName: string
   readonly lease?: Signed<Lease>
+  /** For the next term of the lease; whether its node took it is not known yet. */
+  readonly renewal?: Claim
   readonly state: v.InferOutput<typeof memberStateSchema>
 }
 
@@ -146,6 +155,17 @@ export class SliceBook {
     }
   }
 
+  /** Puts a member in the place of another, all at once. */
+  async replaceMember(name: string, before: MemberRecord, after: MemberRecord): Promise<void> {
+    await this.#store.commit([
+      { table: MEMBERS, key: `${name}/${before.ticket.id}`, value: null },
+      { table: MEMBERS, key: `${name}/${after.ticket.id}`, value: encodeMember(after) }
+    ])
+    const members = new Map(this.#slice(name).members)
+    members.delete(before.ticket.id)
+    this.#slices.set(name, { ...this.#slice(name), members: members.set(after.ticket.id, after) })
+  }
+
   async removeMember(name: string, member: MemberRecord): Promise<void> {
     await this.#store.commit([{ table: MEMBERS, key: `${name}/${member.ticket.id}`, value: null }])
     const members = new Map(this.#slice(name).members)
@@ -180,18 +200,27 @@ function encodeSlice({ description, state, image, createdAt }: SliceRecord): Uin
   return sliceCodec.encode({ description: rest, state, image, createdAt })
 }
 
-function encodeMember({ ticket: _inChain, chain, lease, ...rest }: MemberRecord): Uint8Array {
+function encodeMember({ ticket: _inChain, chain, lease, renewal, ...rest }: MemberRecord): Uint8Array {
   return memberCodec.encode({
     ...rest,
     chain: [...chain],
-    ...(lease === undefined ? {} : { lease: lease.bytes })
+    ...(lease === undefined ? {} : { lease: lease.bytes }),
+    ...(renewal === undefined ? {} : { renewal: { chain: [...renewal.chain], redeem: renewal.redeem } })
   })
 }
 
 function openMember(bytes: Uint8Array): MemberRecord {
-  const { lease, chain, ...rest } = memberCodec.decode(bytes)
+  const { lease, renewal, ...rest } = memberCodec.decode(bytes)
+  return {
+    ...rest,
+    ...openClaim(rest),
+    ...(lease === undefined ? {} : { lease: leaseObject.open(lease) }),
+    ...(renewal === undefined ? {} : { renewal: openClaim(renewal) })
+  }
+}
+
+function openClaim({ chain, redeem }: v.InferOutput<typeof storedRenewalSchema>): Claim {
   const last = chain.at(-1)
-  if (last === undefined) throw new TypeError('a member has a ticket')
-  const member = { ...rest, chain, ticket: ticketObject.open(last) }
-  return lease === undefined ? member : { ...member, lease: leaseObject.open(lease) }
+  if (last === undefined) throw new TypeError('a chain ends in a ticket')
+  return { chain, redeem, ticket: ticketObject.open(last) }
 }

@@ -38,6 +38,7 @@ const FIELDS = [
   'ports',
   'rights',
   'lease',
+  'renew',
   'image',
   'program',
   'files'
@@ -62,6 +63,7 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
   if (minimum > count) top.get('minimum')?.problem(`must not exceed count, which is ${count}`)
   const query = top.get('query')?.text(querySchema)
   const program = readProgram(top.get('program'))
+  const renew = top.get('renew')?.boolean()
   const description = {
     name: top.need('name', 'a name for the slice')?.text(sliceNameSchema) ?? '',
     count,
@@ -71,6 +73,7 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
     ports: readPorts(top.get('ports')),
     rights: readRights(top.get('rights')),
     leaseMs: readLease(top.get('lease')),
+    ...(renew === undefined ? {} : { renew }),
     image: top.need('image', 'the image to boot, such as debian')?.text(imageSchema) ?? '',
     ...(program === undefined ? {} : { program })
   }

@@ -3,6 +3,7 @@
  * control socket, the SDK and `--json` share.
  */
 import * as v from 'valibot'
+import { isErrorCode, type ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { portWishSchema } from '../protocol/agent-protocol.ts'
 import { programSchema, uploadedFileSchema, vserverStateSchema } from '../protocol/node-protocol.ts'
@@ -10,6 +11,8 @@ import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 
+/** Milliseconds that a lease is asked for, from now. */
+export const termSchema = v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax))
 export const querySchema = v.pipe(v.string(), v.maxLength(LIMITS.queryCharsMax))
 
 /** A slice as its YAML file describes it, with units resolved and files read. */
@@ -23,7 +26,9 @@ export const sliceDescriptionSchema = v.strictObject({
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,
-  leaseMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax)),
+  leaseMs: termSchema,
+  /** Whether its leases are renewed, for `leaseMs` each time, when a third of their term is left; default not. */
+  renew: v.exactOptional(v.boolean()),
   /** A name that nodes know, or `sha256:<hex>`. */
   image: v.pipe(v.string(), v.minLength(1), v.maxLength(128)),
   program: v.exactOptional(programSchema),
@@ -59,13 +64,36 @@ export const sliceSchema = v.strictObject({
   createdAt: timeSchema,
   /** The earliest end among its leases. */
   notAfter: v.exactOptional(timeSchema),
+  /** Whether its leases are renewed without being asked. */
+  renew: v.boolean(),
   members: v.array(memberSchema)
 })
 export type SliceView = v.InferOutput<typeof sliceSchema>
 
+const renewedMemberSchema = v.strictObject({
+  node: principalSchema,
+  nodeName: v.string(),
+  /** The lease in force, and its actual end in UTC ms. */
+  lease: idSchema,
+  notAfter: timeSchema,
+  renewed: v.boolean(),
+  /** Why it was not renewed. */
+  reason: v.exactOptional(v.strictObject({ code: v.custom<ErrorCode>(isErrorCode), message: v.string() }))
+})
+export type RenewedMember = v.InferOutput<typeof renewedMemberSchema>
+
+/** What became of renewing a slice. */
+export const renewalSchema = v.strictObject({
+  slice: sliceNameSchema,
+  /** The earliest end among its leases, renewed or not. */
+  notAfter: timeSchema,
+  members: v.pipe(v.array(renewedMemberSchema), v.minLength(1))
+})
+export type RenewalView = v.InferOutput<typeof renewalSchema>
+
 /** One step of making or deleting a slice, as it ends; or a remark on the way. */
 export const progressSchema = v.strictObject({
-  step: v.picklist(['find', 'tickets', 'redeem', 'upload', 'launch', 'delete']),
+  step: v.picklist(['find', 'tickets', 'redeem', 'upload', 'launch', 'renew', 'delete']),
   message: v.string(),
   /** Whole milliseconds that the step took; absent on remarks. */
   ms: v.exactOptional(amountSchema)

@@ -260,6 +260,12 @@ export class YamlValue {
     return this.#checked(schema, this.#node.value)
   }
 
+  boolean(): boolean | undefined {
+    if (isScalar(this.#node) && typeof this.#node.value === 'boolean') return this.#node.value
+    this.problem(`expected true or false${this.#got()}`)
+    return undefined
+  }
+
   amount(unit: Unit): number | undefined {
     const text = this.#source()
     const amount = text === undefined ? undefined : unit.parse(text)

@@ -1,5 +1,6 @@
 /** An agent with a store, a clock and nodes that the test speaks for. */
 import { Agent, type AgentComponents, type AgentInit } from '../../src/agent/agent.ts'
+import { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { agentProtocol, type Grant, type TicketRequest } from '../../src/protocol/agent-protocol.ts'
 import type { Caller } from '../../src/protocol/method.ts'
@@ -7,6 +8,7 @@ import type { nodeProtocol, TicketState } from '../../src/protocol/node-protocol
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import { refusalObject, type Refusal } from '../../src/ticket/refusal.ts'
+import { revocationObject, type Revocation } from '../../src/ticket/revocation.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../../src/ticket/ticket.ts'
 import { FaultyStore } from '../base/faulty-store.ts'
@@ -25,6 +27,9 @@ export interface AgentLab {
   readonly settled: { tickets: Signed<Ticket>[]; cancel: boolean }[]
   answer: (ticket: Signed<Ticket>, cancel: boolean) => TicketState | Promise<TicketState>
   as(principal: Principal): Caller<typeof agentProtocol.methods>
+  /** Revocations that the node was told, and whether it takes them. */
+  readonly revoked: Signed<Revocation>[]
+  takesRevocations: boolean
   /** Another agent process over the same key, disk and clock. */
   restart(): Promise<AgentLab>
 }
@@ -43,15 +48,29 @@ export async function agentLab(
   const key = from.key ?? makeKey()
   const clock = from.clock ?? new ManualClock()
   const store = await FaultyStore.open(from.store?.disk)
-  const lab = { key, clock, store, settled: [], answer: () => 'open' } as unknown as {
+  const lab = {
+    key,
+    clock,
+    store,
+    settled: [],
+    revoked: [],
+    takesRevocations: true,
+    answer: () => 'open'
+  } as unknown as {
     -readonly [K in keyof AgentLab]: AgentLab[K]
+  }
+  const revoke = (revocation: Uint8Array): Record<string, never> => {
+    if (!lab.takesRevocations) throw new SlicenetError('PEER_UNREACHABLE', 'the node is away')
+    lab.revoked.push(revocationObject.open(revocation))
+    return {}
   }
   const callNode = (): NodeCaller =>
     (async (
-      _method: string,
-      params: { tickets: Uint8Array[]; cancel: boolean },
+      method: string,
+      params: { tickets: Uint8Array[]; cancel: boolean; revocation: Uint8Array },
       options: { signal?: AbortSignal } = {}
     ) => {
+      if (method === 'revoke') return revoke(params.revocation)
       const tickets = params.tickets.map((bytes) => ticketObject.open(bytes))
       lab.settled.push({ tickets, cancel: params.cancel })
       const states = Promise.all(tickets.map(async (ticket) => lab.answer(ticket, params.cancel)))
@@ -86,6 +105,20 @@ export async function handOver(
   const delegation = delegate(node, lab.key, changes)
   await lab.as(node.principal)('delegate', { delegation: delegation.bytes })
   return delegation.id
+}
+
+/** Hands over what an honest node would: a later delegation that counts what is out. Gives what the agent says. */
+export async function delegateAnew(
+  lab: AgentLab,
+  node: SigningKey,
+  changes: Parameters<typeof delegate>[2] = {}
+): Promise<{ taken: boolean; lacking: Uint8Array[]; unknown: string[] }> {
+  const out = lab.agent
+    .tickets()
+    .filter(({ node: of, state }) => of === node.principal && state !== 'settled')
+  const counts = out.map(({ id }) => id).sort()
+  const { bytes } = delegate(node, lab.key, { seq: 2, counts, ...changes })
+  return lab.as(node.principal)('delegate', { delegation: bytes })
 }
 
 export function request(node: SigningKey, changes: Partial<TicketRequest> = {}): TicketRequest {

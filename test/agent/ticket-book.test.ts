@@ -1,171 +1,210 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { TicketBook } from '../../src/agent/ticket-book.ts'
-import type { Delegation } from '../../src/ticket/delegation.ts'
-import { contains } from '../../src/ticket/interval.ts'
-import type { PortProtocol } from '../../src/ticket/ports.ts'
-import {
-  NO_RESOURCES,
-  addResources,
-  resourcesExceeding,
-  scaleResources,
-  type Resources
-} from '../../src/ticket/resources.ts'
-import type { Signed } from '../../src/ticket/signed-object.ts'
-import type { Ticket } from '../../src/ticket/ticket.ts'
-import { HOUR, NOW, amounts, delegate, makeKey } from '../ticket/fixtures.ts'
+import { History, MINUTE, sized, steps } from './book-histories.ts'
+import type { Issued } from '../../src/agent/node-account.ts'
+import type { TicketRequest } from '../../src/protocol/agent-protocol.ts'
 
-const node = makeKey()
-const agent = makeKey()
-const MINUTE = 60_000
+const HISTORIES = 10_000
+/** Of each way to cheat. */
+const CHEATED_HISTORIES = 2000
 
-type Step =
-  | { readonly kind: 'ask'; readonly size: Resources; readonly minutes: number; readonly ports: Wish[] }
-  | { readonly kind: 'wait'; readonly minutes: number }
-  /** The node confirms that the `index`-th ticket is over. */
-  | { readonly kind: 'settle'; readonly index: number }
-type Wish = { readonly protocol: PortProtocol; readonly port?: number }
-
-const wish = fc.oneof(
-  fc.constant<Wish>({ protocol: 'tcp' }),
-  fc.integer({ min: 19_998, max: 20_006 }).map((port): Wish => ({ protocol: 'tcp', port }))
-)
-const size = fc
-  .record({ memoryBytes: fc.integer({ min: 0, max: 6 }), pids: fc.integer({ min: 0, max: 6 }) })
-  .map((some): Resources => ({ ...NO_RESOURCES, ...some }))
-const step: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 4,
-    arbitrary: fc.record({
-      kind: fc.constant('ask' as const),
-      size,
-      minutes: fc.integer({ min: 1, max: 90 }),
-      ports: fc.array(wish, { maxLength: 3 })
-    })
-  },
-  {
-    weight: 2,
-    arbitrary: fc.record({ kind: fc.constant('wait' as const), minutes: fc.integer({ min: 0, max: 50 }) })
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('settle' as const), index: fc.nat({ max: 20 }) }) }
-)
-
-/** Plays the steps and gives the tickets that no node has confirmed to be over. Unsigned: a book looks at bodies only. */
-function play(delegation: Signed<Delegation>, steps: readonly Step[]): Signed<Ticket>[] {
-  const book = new TicketBook()
-  book.addDelegation(delegation)
-  const issued: Signed<Ticket>[] = []
-  let now = NOW
-  for (const one of steps) {
-    if (one.kind === 'wait') {
-      now += one.minutes * MINUTE
-      for (const ticket of book.over(now)) book.forget(ticket)
-    } else if (one.kind === 'settle') {
-      const [ticket] = issued.splice(one.index, 1)
-      if (ticket !== undefined) book.forget(ticket)
-    } else {
-      const request = {
-        node: node.principal,
-        resources: one.size,
-        ports: one.ports,
-        rights: [],
-        durationMs: one.minutes * MINUTE
-      }
-      const decision = book.decide(request, now)
-      if ('refused' in decision) continue
-      const { ports, notBefore, notAfter } = decision.granted
-      const body = {
-        node: node.principal,
-        resources: one.size,
-        ports,
-        notBefore,
-        notAfter
-      } as unknown as Ticket
-      const ticket = { id: `${issued.length} ${now} ${Math.random()}`, bytes: new Uint8Array(), body }
-      book.record(ticket)
-      issued.push(ticket)
-    }
-  }
-  return issued
-}
-
-function sumAt(tickets: readonly Signed<Ticket>[], instant: number): Resources {
-  return tickets
-    .filter(({ body }) => contains(body, instant))
-    .reduce((sum, { body }) => addResources(sum, body.resources), NO_RESOURCES)
-}
-
-test('at every instant what is issued is within the delegation times what it may be overbooked by', (t) => {
+test('whatever nodes, holders, other agents, disk and clock do, nothing can be proven of an honest book', (t) => {
+  let issued = 0
   fc.assert(
-    fc.property(
-      fc.array(step, { maxLength: 40 }),
-      fc.constantFrom(50, 100, 133, 200),
-      (steps, overbookPercent) => {
-        const resources = { ...NO_RESOURCES, memoryBytes: 10, pids: 10 }
-        const delegation = delegation10(overbookPercent, resources)
-        const issued = play(delegation, steps)
-        for (const { body } of issued) {
-          const sum = sumAt(issued, body.notBefore)
-          t.deepEqual(resourcesExceeding(sum, scaleResources(resources, overbookPercent)), [])
-        }
-      }
-    ),
-    { numRuns: 500 }
+    fc.property(steps({ renewals: true }), fc.func(fc.boolean()), (all, isKept) => {
+      const history = new History().play(all)
+      issued += history.out.length
+      t.deepEqual(history.findings(), [])
+      t.deepEqual(history.findings(history.out.filter(({ id }) => isKept(id))), [])
+    }),
+    { numRuns: HISTORIES }
   )
+  t.true(issued > 2 * HISTORIES, `${issued} tickets`)
 })
 
-test('an exclusive port is in one ticket at a time', (t) => {
-  fc.assert(
-    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-      const issued = play(delegation10(200, amounts(10)), steps)
-      for (const { body } of issued) {
-        const at = issued.filter((other) => contains(other.body, body.notBefore))
-        const ports = at.flatMap((ticket) =>
-          ticket.body.ports.map(({ protocol, first }) => `${protocol}/${first}`)
-        )
-        t.is(new Set(ports).size, ports.length)
-      }
-    }),
-    { numRuns: 500 }
-  )
+const request = (size: number, changes: Partial<TicketRequest> = {}): TicketRequest => ({
+  node: 'node-a',
+  resources: sized(size),
+  ports: [],
+  rights: [],
+  durationMs: 10 * MINUTE,
+  ...changes
+})
+
+/** What each does after a history in which it behaved; gives false when there was nothing to gain by it. */
+const CHEATS: Readonly<Record<string, (history: History) => boolean>> = {
+  'issues past its limit'(history) {
+    const source = history.usable()
+    while (history.issue(request(1), 'holder') !== undefined);
+    const { notBefore, notAfter } = termOf(history)
+    history.sign(source, { holder: 'friend', resources: sized(1), ports: [], notBefore, notAfter })
+    return true
+  },
+  'gives one port to two'(history) {
+    history.usable()
+    const wish = { protocol: 'tcp' } as const
+    const first = history.issue(request(0, { ports: [wish] }), 'holder')
+    const source = first && history.book.sourceOf(first.ticket)
+    if (source === undefined || first === undefined) return false
+    const { ports, notAfter } = first.ticket.body
+    const term = { notBefore: notAfter - 1, notAfter }
+    history.sign(source, { holder: 'friend', resources: sized(0), ports, ...term })
+    return true
+  },
+  'uses a sequence number twice'(history) {
+    const source = history.usable()
+    const term = termOf(history)
+    const { ticket } = history.sign(source, { holder: 'holder', resources: sized(0), ports: [], ...term })
+    const { seq } = ticket.body
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], ...term, seq })
+    return true
+  },
+  'widens what it has'(history) {
+    const source = history.usable()
+    const { notBefore } = termOf(history)
+    const notAfter = source.parent.body.notAfter + 1
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], notBefore, notAfter })
+    return true
+  },
+  'counts a lapsed hold as free'(history) {
+    history.usable()
+    while (history.issue(request(1), 'holder') !== undefined);
+    const lapsed = history.book.issued().findLast(isOfHolder)
+    if (lapsed === undefined) return false
+    history.book.settle([lapsed])
+    if (history.issue(request(1), 'friend') !== undefined) throw new TypeError('an honest book gave it away')
+    history.book.unrecord(lapsed)
+    // The book may hold more against itself than anybody else can: then there was nothing to gain.
+    return history.issue(request(1), 'friend') !== undefined && history.isTooMuchOut()
+  }
+}
+
+function isOfHolder({ ticket }: Issued): boolean {
+  return ticket.body.holder === 'holder'
+}
+
+function termOf({ now }: History): { notBefore: number; notAfter: number } {
+  return { notBefore: now - MINUTE, notAfter: now + 10 * MINUTE }
+}
+
+for (const [name, cheat] of Object.entries(CHEATS)) {
+  test(`an agent that ${name} is always found`, (t) => {
+    let tried = 0
+    fc.assert(
+      fc.property(steps({ renewals: false }), (all) => {
+        const history = new History().play(all)
+        t.deepEqual(history.findings(), [])
+        if (!cheat(history)) return
+        tried += 1
+        t.true(history.findings().length > 0)
+      }),
+      { numRuns: CHEATED_HISTORIES }
+    )
+    t.true(tried > CHEATED_HISTORIES / 4, `${tried} times`)
+  })
+}
+
+const LONG = { memory: 10, percent: 100, from: -1, minutes: 300 }
+const SHORT = { ...LONG, minutes: 60 }
+const full = (minutes: number): TicketRequest => request(10, { durationMs: minutes * MINUTE })
+
+/** The first node says that the last ticket came to nothing, and takes it out of the count or not. */
+function lapse(history: History, counts: number[] | 'due' = 'due'): void {
+  history.play([{ kind: 'settle', index: 0 }])
+  history.delegate(0, SHORT, counts)
+}
+
+test('what came to nothing counts until the node delegates anew without it', (t) => {
+  const history = new History()
+  t.truthy(history.issue(full(50), 'holder'))
+  history.play([{ kind: 'settle', index: 0 }])
+  t.is(history.issue(request(1), 'holder'), undefined)
+  history.delegate(0, SHORT, [0])
+  t.is(history.issue(request(1), 'holder'), undefined, 'the node counts it still')
+  history.delegate(0, SHORT, 'due')
+  t.truthy(history.issue(full(50), 'holder'))
+  t.deepEqual(history.findings(), [])
+})
+
+test('a delegation that names a ticket which the book has forgotten is not taken', (t) => {
+  const history = new History()
+  history.issue(full(50), 'holder')
+  lapse(history)
+  t.truthy(history.issue(request(4), 'holder'))
+  const before = history.book.delegation('node-a', history.now)
+  history.delegate(0, SHORT, [1])
+  t.is(history.book.delegation('node-a', history.now), before)
+})
+
+test('an older delegation that is handed over again after the newer one ended is not issued from anew', (t) => {
+  const history = new History()
+  const [first] = history.parents
+  history.issue(full(280), 'holder')
+  lapse(history)
+  history.play([
+    { kind: 'wait', minutes: 70 },
+    { kind: 'drop' },
+    { kind: 'restart' },
+    { kind: 'hand again', index: 0 }
+  ])
+  t.not(history.book.delegation('node-a', history.now)?.id, first?.id)
+  t.is(history.issue(full(100), 'holder'), undefined)
+  t.deepEqual(history.findings(), [])
+})
+
+test('a clock set back does not bring back the time of tickets that were forgotten', (t) => {
+  const history = new History()
+  t.truthy(history.issue(full(50), 'holder'))
+  history.play([{ kind: 'wait', minutes: 52 }, { kind: 'drop' }, { kind: 'wait', minutes: -40 }])
+  t.truthy(history.issue(full(50), 'holder'))
+  t.deepEqual(history.findings(), [])
+})
+
+test('a line keeps its ports and counts once, for its holder only and never for more', (t) => {
+  const history = new History()
+  const first = history.issue(request(6, { ports: [{ protocol: 'tcp' }] }), 'holder')
+  const supersedes = first?.ticket.id ?? ''
+  const next = { supersedes, durationMs: 20 * MINUTE }
+  t.is(history.issue(request(6, next), 'thief'), undefined)
+  t.is(history.issue(request(7, next), 'holder'), undefined)
+  t.is(history.issue({ ...request(6, next), node: 'node-b' }, 'holder'), undefined)
+  const second = history.issue(request(6, next), 'holder')
+  t.deepEqual(second?.ticket.body.ports, first?.ticket.body.ports)
+  t.truthy(history.issue(request(4), 'holder'), 'the line is counted once')
+  t.is(history.issue(request(1), 'holder'), undefined)
+  t.is(history.issue(request(1, { supersedes: second?.ticket.id ?? '' }), 'holder'), undefined)
+  t.deepEqual(history.findings(), [])
 })
 
 test('what is said to be available is granted', (t) => {
   fc.assert(
-    fc.property(fc.array(step, { maxLength: 10 }), (steps) => {
-      const book = new TicketBook()
-      book.addDelegation(delegation10(100, amounts(10)))
-      for (const one of steps) {
-        if (one.kind !== 'ask') continue
-        const durationMs = one.minutes * MINUTE
-        const request = { node: node.principal, resources: one.size, ports: [], rights: [], durationMs }
-        const decision = book.decide(request, NOW)
-        if ('refused' in decision) continue
-        const body = {
-          node: node.principal,
-          resources: one.size,
-          ...decision.granted
-        } as unknown as Ticket
-        book.record({ id: String(Math.random()), bytes: new Uint8Array(), body })
+    fc.property(steps({ renewals: true }), (all) => {
+      const history = new History().play(all)
+      for (const node of history.book.nodes(history.now)) {
+        const available = history.book.available(node, history.now)
+        if (available === undefined) return t.fail()
+        const { memoryBytes } = available.resources
+        const asked = request(memoryBytes, { node, durationMs: 1 })
+        const limit = history.book.sources().map(({ parent }) => parent.body.resources.memoryBytes)
+        // A ticket for nothing is refused where too much is out already.
+        if (memoryBytes > 0 && memoryBytes <= Math.min(...limit)) t.truthy(history.issue(asked, 'holder'))
       }
-      const resources = book.available(node.principal, NOW)
-      if (resources === undefined) throw new TypeError('a delegation is held')
-      const all = { node: node.principal, resources, ports: [], rights: [], durationMs: HOUR }
-      t.true('granted' in book.decide(all, NOW))
+      return undefined
     }),
-    { numRuns: 200 }
+    { numRuns: 300 }
   )
 })
 
-const made = new Map<string, Signed<Delegation>>()
-
-/** Signed once for all runs of a property: signing is the dear part. */
-function delegation10(overbookPercent: number, resources: Resources): Signed<Delegation> {
-  const key = JSON.stringify([overbookPercent, resources])
-  const known = made.get(key)
-  if (known !== undefined) return known
-  const ports = [{ protocol: 'tcp' as const, first: 20_000, last: 20_004 }]
-  const signed = delegate(node, agent, { overbookPercent, resources, ports })
-  made.set(key, signed)
-  return signed
-}
+test('where there is no room for more nodes, one that is known takes the place of an unknown one without tickets', (t) => {
+  const history = new History()
+  const { book } = history
+  const isKnown = (node: string): boolean => node !== 'node-b' && node !== 'made-up'
+  t.false(book.makeRoom('made-up', isKnown, history.now).hasRoom)
+  history.issue({ ...request(1), node: 'node-b' }, 'holder')
+  t.false(book.makeRoom('node-c', isKnown, history.now).hasRoom, 'a ticket of node-b is out')
+  history.play([{ kind: 'wait', minutes: 12 }, { kind: 'drop' }])
+  const { hasRoom, dropped } = book.makeRoom('node-c', isKnown, history.now)
+  t.true(hasRoom)
+  t.is(dropped.length, 1)
+  t.deepEqual(book.nodes(history.now), ['node-a'])
+})

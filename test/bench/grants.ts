@@ -25,7 +25,8 @@ import { figure, type BenchContext, type Figure } from './figure.ts'
 import { askAgain, type Asked, type AskedInit } from './grant-asking.ts'
 
 const CLIENTS = 32
-const NODES = 100
+/** An agent has at most 128 tickets of one node out that were not settled. */
+const NODES = 250
 const RUNS = 5
 const RUN_MS = 2000
 
@@ -42,6 +43,7 @@ export async function grants({ signal, progress }: BenchContext): Promise<Figure
     delegate: (...call) => handlers!.delegate(...call),
     getAds: (...call) => handlers!.getAds(...call),
     getTickets: (...call) => handlers!.getTickets(...call),
+    report: (...call) => handlers!.report(...call),
     releaseTickets: (...call) => handlers!.releaseTickets(...call)
   })
   const clients = fork(fileURLToPath(new URL('grant-clients.ts', import.meta.url)))
@@ -114,7 +116,13 @@ async function withAgent<T>(
       }
     },
     {
-      policy: { holders: 'anyone', durationMsMax: HOUR, rights: [] },
+      policy: {
+        holders: 'anyone',
+        durationMsMax: HOUR,
+        rights: [],
+        ticketsPerHolderMax: 1_000_000,
+        partners: []
+      },
       holdMs: HOUR,
       settleIntervalMs: HOUR
     }

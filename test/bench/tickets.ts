@@ -9,7 +9,10 @@ import type { Enforcer } from '../../src/enforce/enforcer.ts'
 import { admissionFault, overdrawnFault } from '../../src/node/admission.ts'
 import { LeaseTable } from '../../src/node/lease-table.ts'
 import { Redemption, type RedemptionRequest } from '../../src/node/redemption.ts'
+import { Refuser } from '../../src/node/refuser.ts'
+import { RevocationList } from '../../src/node/revocation-list.ts'
 import { SteadyClock } from '../../src/node/steady-clock.ts'
+import { FraudWatch } from '../../src/ticket/fraud-watch.ts'
 import { MemoryStore } from '../../src/store/memory-store.ts'
 import { chainFault, type Chain } from '../../src/ticket/chain.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
@@ -123,9 +126,20 @@ async function leasingNode(leases: number): Promise<LeasingNode> {
   await store.start()
   const { table } = await LeaseTable.open(store)
   const clock = new SteadyClock(systemClock, 0)
+  const watch = new FraudWatch()
   const enforcer = { create: async () => {}, destroy: async () => {} } as unknown as Enforcer
   const redemption = new Redemption(
-    { key, table, clock, enforcer, logger: silentLogger },
+    {
+      key,
+      table,
+      clock,
+      enforcer,
+      revocations: await RevocationList.open(store, key.principal),
+      delegations: { fault: () => undefined, freed: () => {} },
+      refuser: new Refuser({ key, clock, logger: silentLogger }),
+      observe: (object) => watch.observe(object),
+      logger: silentLogger
+    },
     { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
   )
   const agents = Array.from({ length: AGENTS }, () => makeKey())

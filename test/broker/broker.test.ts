@@ -1,105 +1,9 @@
 import test from 'ava'
-import { Agent } from '../../src/agent/agent.ts'
-import { silentLogger } from '../../src/base/log.ts'
-import { Broker, type TicketSearch } from '../../src/broker/broker.ts'
-import { FailedPairs } from '../../src/broker/failed-pairs.ts'
 import type { Holding } from '../../src/broker/grant.ts'
-import { agentProtocol, type TicketRequest } from '../../src/protocol/agent-protocol.ts'
-import type { Caller, Handlers } from '../../src/protocol/method.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
-import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
-import type { Signed } from '../../src/ticket/signed-object.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
-import { FaultyStore } from '../base/faulty-store.ts'
-import { ManualClock } from '../base/manual-clock.ts'
-import { localCaller } from '../protocol/local-caller.ts'
 import { HOUR, NOW, amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
-import { nodeAdvert } from './adverts.ts'
-
-type AgentHandlers = Handlers<typeof agentProtocol.methods>
-
-interface Lab {
-  readonly broker: Broker
-  readonly clock: ManualClock
-  readonly holder: SigningKey
-  readonly agents: readonly SigningKey[]
-  readonly nodes: readonly SigningKey[]
-  readonly adverts: Signed<NodeAdvertisement>[]
-  /** What agents answer; a test may put its own in. */
-  readonly handlers: Map<Principal, AgentHandlers>
-  readonly calls: string[]
-  search(count: number, changes?: Partial<TicketRequest>): TicketSearch
-}
-
-/** Nodes that delegate to every agent, which may keep the broker waiting for so long. */
-async function lab(nodeCount: number, agentCount: number, callMs = 60_000): Promise<Lab> {
-  const clock = new ManualClock()
-  const holder = makeKey()
-  const agents = Array.from({ length: agentCount }, makeKey)
-  const nodes = Array.from({ length: nodeCount }, makeKey)
-  const names = agents.map(({ principal }) => principal)
-  const adverts = nodes.map((node, index) =>
-    nodeAdvert(node, { name: `n${index}`, agents: names, seq: index })
-  )
-  const handlers = new Map<Principal, AgentHandlers>()
-  for (const key of agents) {
-    const agent = new Agent(
-      {
-        key,
-        store: await FaultyStore.open(),
-        clock,
-        logger: silentLogger,
-        advertOf: (node) => adverts.find(({ body }) => body.issuer === node),
-        callNode: () => async () => {
-          throw new Error('no node here')
-        }
-      },
-      {
-        policy: { holders: 'anyone', durationMsMax: HOUR, rights: [] },
-        holdMs: 300_000,
-        settleIntervalMs: 15_000
-      }
-    )
-    await agent.start()
-    handlers.set(key.principal, agent.handlers())
-    for (const node of nodes) {
-      const { bytes } = delegate(node, key)
-      await localCaller(agentProtocol, agent.handlers(), node.principal)('delegate', { delegation: bytes })
-    }
-  }
-  const calls: string[] = []
-  const callAgent = (agent: Principal): Caller<typeof agentProtocol.methods> => {
-    const handler = handlers.get(agent)
-    return async (method, params, options) => {
-      calls.push(method)
-      if (handler === undefined) throw new Error('unreachable')
-      return localCaller(agentProtocol, handler, holder.principal)(method, params, options)
-    }
-  }
-  const directory = {
-    refresh: async () => 0,
-    entries: () => adverts.map((advert) => ({ advert, via: 'gossip' as const, receivedAt: NOW }))
-  }
-  const broker = new Broker(
-    { principal: holder.principal, directory, clock, logger: silentLogger, callAgent },
-    { callMs }
-  )
-  const search: Lab['search'] = (count, changes = {}) => ({
-    slice: 'mesh',
-    count,
-    request: { resources: amounts(1), ports: [], rights: [], durationMs: HOUR, ...changes },
-    nodes: adverts.map(({ body }) => body),
-    failed: new FailedPairs(),
-    granted: new Map()
-  })
-  return { broker, clock, holder, agents, nodes, adverts, handlers, calls, search }
-}
-
-function replace(one: Lab, index: number, changes: Partial<AgentHandlers>): void {
-  const { principal } = one.agents[index] ?? one.holder
-  const before = one.handlers.get(principal)
-  if (before !== undefined) one.handlers.set(principal, { ...before, ...changes })
-}
+import { lab, replace } from './broker-lab.ts'
 
 const never = async (): Promise<never> => new Promise(() => {})
 
@@ -201,7 +105,7 @@ test('an agent that repeats itself is heard once', async (t) => {
   replace(one, 0, {
     getAds: async (params, call) => {
       for (let times = 0; times < 50; times++) await agent?.getAds(params, call)
-      return {}
+      return { ratings: [] }
     }
   })
   t.is((await one.broker.getTickets(one.search(1))).length, 1)

@@ -9,14 +9,16 @@ const wish = (count: number, granted: [string, number][] = []): Parameters<typeo
   notAfter: NOW + HOUR,
   granted: new Map(granted)
 })
-const offer = (agent: string, factor = 10, until = NOW + HOUR): Candidate['offers'][number] => ({
-  agent,
-  available: amounts(factor),
-  until
-})
+const offer = (
+  agent: string,
+  factor = 10,
+  until = NOW + HOUR,
+  reliability = 500
+): Candidate['offers'][number] => ({ agent, available: amounts(factor), until, reliability })
 const candidate = (node: string, free: number, ...offers: Candidate['offers'][number][]): Candidate => ({
   node,
   free: amounts(free),
+  reliability: 500,
   offers
 })
 
@@ -58,11 +60,13 @@ test('a node is chosen once at most, never more than asked for, and the same adv
     fc.record({
       node: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
       free: fc.nat({ max: 4 }).map(amounts),
+      reliability: fc.nat({ max: 1000 }),
       offers: fc.array(
         fc.record({
           agent: fc.constantFrom('x', 'y', 'z'),
           available: fc.nat({ max: 4 }).map(amounts),
-          until: fc.constant(NOW + HOUR)
+          until: fc.constant(NOW + HOUR),
+          reliability: fc.nat({ max: 1000 })
         }),
         { maxLength: 4 }
       )
@@ -76,5 +80,33 @@ test('a node is chosen once at most, never more than asked for, and the same adv
       t.true(chosen.length <= count)
       t.deepEqual(chooseMembers(candidates.toReversed(), wish(count)), chosen)
     })
+  )
+})
+
+test('among nodes with room those that can be relied on come first, and those that are alike by what is free', (t) => {
+  const of = (node: string, free: number, reliability: number): Candidate => ({
+    ...candidate(node, free, offer('x')),
+    reliability
+  })
+  const candidates = [
+    of('new', 9, 500),
+    of('good', 3, 900),
+    of('fine', 4, 760),
+    of('bad', 9, 100),
+    of('full', 1, 999)
+  ]
+  t.deepEqual(
+    chooseMembers(candidates, wish(5)).map(({ node }) => node),
+    ['fine', 'good', 'new', 'bad', 'full']
+  )
+})
+
+test('of the agents of a node one that can be relied on is asked, however much it granted already', (t) => {
+  const candidates = ['a', 'b', 'c'].map((node) =>
+    candidate(node, 5, offer('bad', 10, NOW + HOUR, 300), offer('good', 10, NOW + HOUR, 800))
+  )
+  t.deepEqual(
+    chooseMembers(candidates, wish(3)).map(({ agent }) => agent),
+    ['good', 'good', 'good']
   )
 })

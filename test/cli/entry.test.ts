@@ -179,7 +179,7 @@ test('a reader that has seen enough ends the program quietly', async (t) => {
 function echoForEver(): Parameters<typeof serveControl>[0] {
   return {
     sliceList: async () => ({
-      slices: [{ name: 'mesh', state: 'active', count: 1, createdAt: 0, members: [] }]
+      slices: [{ name: 'mesh', state: 'active', count: 1, createdAt: 0, renew: false, members: [] }]
     }),
     async sliceLogs(_, call) {
       const item = {

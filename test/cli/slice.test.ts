@@ -206,3 +206,41 @@ test('deleting tells what remains on nodes that cannot be reached', async (t) =>
   t.is(partial.exitCode, 1)
   t.like(partial.json(), { slice: 'mesh', deleted: 1, unreachable, error: { code: 'PEER_UNREACHABLE' } })
 })
+
+test('renewing tells the actual end of each lease, and why one was not renewed', async (t) => {
+  const asked: unknown[] = []
+  const member = { node: nodeKey.principal, nodeName: 'node1', lease: mesh.members[0]?.lease ?? '' }
+  const renewed = { ...member, notAfter: NOW + 7_200_000, renewed: true }
+  const failed = {
+    ...member,
+    nodeName: 'node2',
+    notAfter: NOW + 1_800_000,
+    renewed: false,
+    reason: { code: 'QUOTA_EXCEEDED' as const, message: 'too long a term' }
+  }
+  let members = [renewed]
+  await using control = await serveControl({
+    ...slices,
+    async sliceRenew(params, { emit }) {
+      asked.push(params)
+      await emit({ step: 'renew', message: '1 leases renewed', ms: 1 })
+      return { slice: 'mesh', notAfter: Math.min(...members.map(({ notAfter }) => notAfter)), members }
+    }
+  })
+  const home = control.directory
+  const clean = await cli(['slice', 'renew', 'me'], { home })
+  t.is(clean.exitCode, 0)
+  t.regex(clean.stdout, /^slice: {2}mesh\nends: {3}2027-01-15T10:00:00Z\n\nMEMBER /)
+  members = [renewed, failed]
+  const partly = await cli(['slice', 'renew', 'mesh', '--for', '2h', '--json'], { home })
+  t.is(partly.exitCode, 5)
+  t.like(partly.json(), {
+    slice: 'mesh',
+    notAfter: '2027-01-15T08:30:00.000Z',
+    members: [{ renewed: true }, { renewed: false, reason: { code: 'QUOTA_EXCEEDED' } }],
+    error: { code: 'QUOTA_EXCEEDED', message: '1 of 2 leases of mesh were not renewed: too long a term' }
+  })
+  t.deepEqual(asked, [{ slice: 'mesh' }, { slice: 'mesh', durationMs: 7_200_000 }])
+  t.is((await cli(['slice', 'renew', 'mesh', '--for', '100d'], { home })).exitCode, 2)
+  t.is((await cli(['slice', 'renew', 'mesh', '--for', 'ever'], { home })).exitCode, 2)
+})

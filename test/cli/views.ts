@@ -55,6 +55,7 @@ export function sliceView(name: string, members: readonly MemberView[]): SliceVi
     count: members.length,
     createdAt: NOW,
     notAfter: NOW + 1_800_000,
+    renew: false,
     members: [...members]
   }
 }

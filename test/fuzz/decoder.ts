@@ -10,7 +10,12 @@ import { delegationObject } from '../../src/ticket/delegation.ts'
 import { leaseObject } from '../../src/ticket/lease.ts'
 import { principalOfPublicKey } from '../../src/ticket/principal.ts'
 import { redeemObject } from '../../src/ticket/redeem.ts'
+import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
+import { openBundle } from '../../src/ticket/fraud-bundle.ts'
 import { refusalObject } from '../../src/ticket/refusal.ts'
+import { revocationObject } from '../../src/ticket/revocation.ts'
+import { surrenderObject } from '../../src/ticket/surrender.ts'
+import { fraud } from '../ticket/frauds.ts'
 import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'
 import { decodeCbor, encodeCbor } from '../../src/wire/cbor.ts'
@@ -51,7 +56,10 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...objectDecoders(ticketObject, seed),
     ...objectDecoders(redeemObject, seed),
     ...objectDecoders(leaseObject, seed),
-    ...objectDecoders(refusalObject, seed)
+    ...objectDecoders(refusalObject, seed),
+    ...objectDecoders(revocationObject, seed),
+    ...objectDecoders(surrenderObject, seed),
+    ...objectDecoders(fraudProofObject, seed)
   ]
   const messages = [
     ...methodDecoders(agentProtocol.methods, goodAgentMessages),
@@ -69,6 +77,7 @@ export function everyDecoder(number: Numbers): Decoder[] {
       corpus: goodEnvelopes('ticket'),
       roundTrip: (bytes) => encodeCbor({ ...decodeEnvelope(bytes) })
     },
+    { name: 'bundle', corpus: [fraud().bytes], roundTrip: (bytes) => openBundle(bytes).bytes },
     ...objects,
     ...messages
   ]

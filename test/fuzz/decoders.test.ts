@@ -15,7 +15,12 @@ const INPUTS = process.env.SLICENET_NIGHTLY === undefined ? 100_000 : 1_000_000
 /** `SLICENET_FUZZ_SEED` plays a run again. */
 const SEED = Number(process.env.SLICENET_FUZZ_SEED ?? 1)
 const EXCHANGES = INPUTS / 10
-const CODES: ReadonlySet<string> = new Set(['ENCODING_INVALID', 'TOO_LARGE', 'SIGNATURE_INVALID'])
+const CODES: ReadonlySet<string> = new Set([
+  'ENCODING_INVALID',
+  'TOO_LARGE',
+  'SIGNATURE_INVALID',
+  'PROOF_INVALID'
+])
 
 /** What is wrong with how a decoder took an input, if anything. */
 function faultOf({ roundTrip }: Decoder, bytes: Uint8Array): string | undefined {
@@ -120,7 +125,10 @@ test('whatever a caller sends, the callee answers with a code or ends the stream
       {
         about: async () => ({ collects: true, adverts: 0 }),
         pull: async () => ({ through: null, wants: [] }),
-        publish: async () => ({ accepted: 0 })
+        publish: async () => ({ accepted: 0 }),
+        proofs: async () => ({ keys: [] }),
+        getProofs: async () => ({}),
+        giveProof: async () => ({ accepted: false })
       },
       duplex,
       {

@@ -5,6 +5,7 @@ const PEER = '12D3KooWQ128gHPkbGjfwFkGnwnJYrkz4hNWMN5oNobchojZbhKt'
 const ID = `bafyrei${'a'.repeat(52)}`
 const OBJECT = new Uint8Array(40).fill(7)
 const KEY = `${PEER}/node`
+const FRAUD = `over-issued/${PEER}`
 const PROGRAM = { argv: ['/bin/sh', '-c', 'true'], env: { HOME: '/root' }, cwd: '/', user: 'root:root' }
 
 export interface GoodMethod {
@@ -17,8 +18,15 @@ export interface GoodMethod {
 const lease = { lease: ID }
 
 export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
-  delegate: { params: { delegation: OBJECT }, result: {} },
-  getAds: { params: {}, item: { advert: OBJECT, available: NO_RESOURCES, until: 1 }, result: {} },
+  delegate: {
+    params: { delegation: OBJECT },
+    result: { taken: false, lacking: [OBJECT], unknown: [ID] }
+  },
+  getAds: {
+    params: {},
+    item: { advert: OBJECT, available: NO_RESOURCES, until: 1, reliability: 1000 },
+    result: { ratings: [{ agent: PEER, reliability: 500 }] }
+  },
   getTickets: {
     params: {
       slice: 'mesh',
@@ -28,7 +36,9 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
           resources: NO_RESOURCES,
           ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }],
           rights: ['raw-socket'],
-          durationMs: 60_000
+          durationMs: 60_000,
+          supersedes: ID,
+          canDelegate: true
         }
       ]
     },
@@ -39,13 +49,19 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
       ]
     }
   },
+  report: { params: { receipts: [{ redeem: OBJECT, lease: OBJECT, refusal: OBJECT }] }, result: {} },
   releaseTickets: { params: { tickets: [ID] }, result: {} }
 }
 
 export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
   newLease: { params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT] }, result: { lease: OBJECT } },
+  renewLease: {
+    params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT] },
+    result: { refusal: OBJECT }
+  },
+  revoke: { params: { revocation: OBJECT, delegation: OBJECT, tickets: [] }, result: {} },
   settleTickets: { params: { tickets: [OBJECT], cancel: true }, result: { states: ['open', 'ended'] } },
-  deleteLease: { params: lease, result: {} },
+  deleteLease: { params: { ...lease, surrender: OBJECT }, result: {} },
   upload: {
     params: { ...lease, files: [{ path: '/etc/motd', content: OBJECT, mode: 0o644 }] },
     result: {}
@@ -84,5 +100,8 @@ export const goodDirectoryMessages: Readonly<Record<string, GoodMethod>> = {
     item: { advert: OBJECT },
     result: { through: null, wants: [KEY] }
   },
-  publish: { params: { adverts: [OBJECT] }, result: { accepted: 1 } }
+  publish: { params: { adverts: [OBJECT] }, result: { accepted: 1 } },
+  proofs: { params: {}, result: { keys: [FRAUD] } },
+  getProofs: { params: { keys: [FRAUD] }, item: { bundle: OBJECT }, result: {} },
+  giveProof: { params: { bundle: OBJECT }, result: { accepted: true } }
 }

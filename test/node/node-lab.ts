@@ -1,6 +1,7 @@
 /** A node manager with a fake monitor, a store and a clock that the test owns, called as peers call it. */
 import { silentLogger } from '../../src/base/log.ts'
 import { NodeManager } from '../../src/node/node-manager.ts'
+import type { DelegationRules } from '../../src/node/redemption.ts'
 import { nodeHandlers } from '../../src/node/node-service.ts'
 import type { Caller } from '../../src/protocol/method.ts'
 import { nodeProtocol, type TicketState } from '../../src/protocol/node-protocol.ts'
@@ -9,14 +10,16 @@ import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import type { Redeem } from '../../src/ticket/redeem.ts'
 import { refusalObject, type Refusal } from '../../src/ticket/refusal.ts'
+import { FraudWatch } from '../../src/ticket/fraud-watch.ts'
 import { NO_RESOURCES, addResources, type Resources } from '../../src/ticket/resources.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
+import { surrenderObject, type Surrender } from '../../src/ticket/surrender.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
 import { FaultyStore } from '../base/faulty-store.ts'
 import { ManualClock } from '../base/manual-clock.ts'
 import { FaultyEnforcer } from '../enforce/faulty-enforcer.ts'
 import { localCaller } from '../protocol/local-caller.ts'
-import { amounts, demand, makeKey } from '../ticket/fixtures.ts'
+import { HOUR, NOW, amounts, demand, makeKey } from '../ticket/fixtures.ts'
 
 export const CAPACITY = amounts(10)
 
@@ -33,15 +36,26 @@ export interface NodeLab {
   leased(): Resources
 }
 
-type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>>
+type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
+  readonly delegations?: DelegationRules
+}
 
 export async function nodeLab(from: From = {}): Promise<NodeLab> {
   const key = from.key ?? makeKey()
   const clock = from.clock ?? new ManualClock()
   const enforcer = from.enforcer ?? new FaultyEnforcer({ clock })
+  const watch = new FraudWatch()
   const store = await FaultyStore.open(from.store?.disk)
   const manager = new NodeManager(
-    { key, store, enforcer: asLongAs(store, enforcer), clock, logger: silentLogger },
+    {
+      key,
+      store,
+      enforcer: asLongAs(store, enforcer),
+      clock,
+      logger: silentLogger,
+      delegations: from.delegations ?? { fault: () => undefined, freed: () => {} },
+      observe: (object) => watch.observe(object)
+    },
     { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
   )
   await manager.start()
@@ -106,6 +120,31 @@ export async function redeem(
   if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
   if (reply.lease === undefined) throw new TypeError('neither lease nor refusal')
   return { lease: leaseObject.open(reply.lease) }
+}
+
+/** As `redeem`, for a demand whose changes name the lease that is to go on. */
+export async function renew(
+  lab: NodeLab,
+  presented: Presented,
+  demand = demandOf(presented)
+): Promise<Outcome> {
+  const { delegation, tickets, holder } = presented
+  const params = { redeem: demand, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
+  const reply = await lab.as(holder.principal)('renewLease', params)
+  if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
+  return { lease: leaseObject.open(reply.lease ?? new Uint8Array()) }
+}
+
+/** The holder's word that it gives a lease up. */
+export function surrenderOf({ id, body }: Signed<Lease>, holder: SigningKey): Signed<Surrender> {
+  const { issuer: node, vserver, notAfter } = body
+  const term = { notBefore: NOW, notAfter: notAfter + HOUR }
+  return surrenderObject.sign({ issuer: holder.principal, ...term, seq: 1, node, lease: id, vserver }, holder)
+}
+
+export async function deleteLease(lab: NodeLab, lease: Signed<Lease>, holder: SigningKey): Promise<void> {
+  const params = { lease: lease.id, surrender: surrenderOf(lease, holder).bytes }
+  await lab.as(holder.principal)('deleteLease', params)
 }
 
 /** The code of a refusal, or `leased`. */

@@ -6,7 +6,16 @@ import type { Ticket } from '../../src/ticket/ticket.ts'
 import type { Fault } from '../base/faulty-store.ts'
 import { ManualClock, settle } from '../base/manual-clock.ts'
 import { HOUR, NOW, amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
-import { codeOf, leaseOf, nodeLab, redeem, settleOne, type NodeLab, type Presented } from './node-lab.ts'
+import {
+  codeOf,
+  deleteLease,
+  leaseOf,
+  nodeLab,
+  redeem,
+  settleOne,
+  type NodeLab,
+  type Presented
+} from './node-lab.ts'
 
 const agent = makeKey()
 const holder = makeKey()
@@ -54,7 +63,7 @@ test('a lease acknowledged before a crash is there after it, and its virtual mac
   const lab = await nodeLab()
   const lease = await leased(lab)
   lab.store.plan(1, 'die-before')
-  await t.throwsAsync(lab.as(holder.principal)('deleteLease', { lease: lease.id }))
+  await t.throwsAsync(deleteLease(lab, lease, holder))
   const again = await lab.restart()
   t.like(await again.as(holder.principal)('status', { lease: lease.id }), { state: 'created' })
   t.is(lab.enforcer.created.length, 1)
@@ -70,11 +79,11 @@ test('an end that was decided before a crash is carried out after it', async (t)
     const lab = await nodeLab()
     const lease = await leased(lab)
     lab.store.plan(commit, fault)
-    await t.throwsAsync(lab.as(holder.principal)('deleteLease', { lease: lease.id }))
+    await t.throwsAsync(deleteLease(lab, lease, holder))
     const again = await lab.restart()
     t.deepEqual(await lab.enforcer.running(), [])
     t.is(again.manager.table.ofLease(lease.id)?.state, 'ended')
-    await again.as(holder.principal)('deleteLease', { lease: lease.id })
+    await deleteLease(again, lease, holder)
   }
 })
 
@@ -187,12 +196,12 @@ test('the node’s time never goes back, follows the wall clock forward and a ma
 
 test('deleting a lease is for its holder, and succeeds again', async (t) => {
   const lab = await nodeLab()
-  const { id } = await leased(lab)
-  await t.throwsAsync(lab.as(stranger.principal)('deleteLease', { lease: id }), { code: 'LEASE_NOT_HELD' })
+  const lease = await leased(lab)
+  await t.throwsAsync(deleteLease(lab, lease, stranger), { code: 'LEASE_NOT_HELD' })
   t.is((await lab.enforcer.running()).length, 1)
-  const twice = [1, 2].map(() => lab.as(holder.principal)('deleteLease', { lease: id }))
+  const twice = [1, 2].map(() => deleteLease(lab, lease, holder))
   await Promise.all(twice)
-  await lab.as(holder.principal)('deleteLease', { lease: id })
+  await deleteLease(lab, lease, holder)
   t.is(lab.enforcer.destroyed.length, 1)
   t.deepEqual(lab.manager.free(), amounts(10))
   t.is(codeOf(await redeem(lab, present(lab))), 'TICKET_REDEEMED', 'its ticket is spent')
@@ -208,8 +217,7 @@ const METHODS = {
   logs: { follow: false },
   addKey: { key: 'ssh-ed25519 AAAA me' },
   delKey: { key: 'ssh-ed25519 AAAA me' },
-  getKeys: {},
-  deleteLease: {}
+  getKeys: {}
 } as const
 for (const [method, params] of Object.entries(METHODS)) {
   test(`${method} is refused as LEASE_NOT_HELD to anybody but the holder, and for leases that are not there`, async (t) => {
@@ -241,7 +249,8 @@ test('keys are kept with the lease, each once, up to the maximum', async (t) => 
 
 test('a key that fails to be written does not bring back a lease that is being ended', async (t) => {
   const lab = await nodeLab()
-  const { id } = await leased(lab)
+  const lease = await leased(lab)
+  const { id } = lease
   const disk = Promise.withResolvers<void>()
   const machine = Promise.withResolvers<void>()
   lab.store.gate = disk.promise
@@ -249,7 +258,7 @@ test('a key that fails to be written does not bring back a lease that is being e
   lab.store.plan(1, 'fail')
   const adding = lab.as(holder.principal)('addKey', { lease: id, key: 'ssh-ed25519 AAAA me' })
   await settle()
-  const deleting = lab.as(holder.principal)('deleteLease', { lease: id })
+  const deleting = deleteLease(lab, lease, holder)
   await settle()
   disk.resolve()
   await t.throwsAsync(adding)
@@ -267,7 +276,7 @@ test('what became of a ticket: open, redeemed, ended; or lapsed, by time or by b
   const lease = leaseOf(await redeem(lab, presented))
   t.is(await settleOne(lab, agent, ticket), 'redeemed')
   t.is(await settleOne(lab, agent, ticket, true), 'redeemed', 'too late to cancel')
-  await lab.as(holder.principal)('deleteLease', { lease: lease.id })
+  await deleteLease(lab, lease, holder)
   t.is(await settleOne(lab, agent, ticket), 'ended')
   const [other] = present(lab, { seq: 2 }).tickets as [Signed<Ticket>]
   await lab.clock.advance(300_000)
@@ -328,7 +337,7 @@ test('a ticket that was passed on counts as redeemed while a lease runs under it
   await lab.clock.advance(300_000)
   t.is(await settleOne(lab, agent, middle), 'redeemed', 'its own hold is over')
   t.is(await settleOne(lab, stranger, child), 'redeemed')
-  await lab.as(holder.principal)('deleteLease', { lease: lease.id })
+  await deleteLease(lab, lease, holder)
   t.is(await settleOne(await lab.restart(), agent, middle), 'ended')
 })
 

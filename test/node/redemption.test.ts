@@ -1,11 +1,22 @@
 import test from 'ava'
 import { SteadyClock } from '../../src/node/steady-clock.ts'
+import { portLeasedTwice } from '../../src/ticket/fraud.ts'
+import { leaseObject } from '../../src/ticket/lease.ts'
 import type { Redeem } from '../../src/ticket/redeem.ts'
 import { ticketObject, type Ticket } from '../../src/ticket/ticket.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
 import { settle } from '../base/manual-clock.ts'
 import { HOUR, NOW, amounts, delegate, demand, issue, makeKey } from '../ticket/fixtures.ts'
-import { codeOf, demandOf, leaseOf, nodeLab, redeem, type NodeLab, type Presented } from './node-lab.ts'
+import {
+  codeOf,
+  deleteLease,
+  demandOf,
+  leaseOf,
+  nodeLab,
+  redeem,
+  type NodeLab,
+  type Presented
+} from './node-lab.ts'
 
 const agent = makeKey()
 const reseller = makeKey()
@@ -195,7 +206,7 @@ test('what does not fit beside the leases is refused as OVERBOOKED, and fits whe
   const first = leaseOf(await redeem(lab, present(lab, { ticket: big, delegation: overbooked })))
   const second = present(lab, { ticket: { ...big, seq: 2 }, delegation: overbooked })
   t.is(codeOf(await redeem(lab, second)), 'OVERBOOKED')
-  await lab.as(holder.principal)('deleteLease', { lease: first.id })
+  await deleteLease(lab, first, holder)
   t.is(codeOf(await redeem(lab, second)), 'leased')
 })
 
@@ -219,8 +230,37 @@ test('demands at the same time never get more than there is', async (t) => {
 test('a port that is leased is refused as PORT_TAKEN', async (t) => {
   const lab = await nodeLab()
   leaseOf(await redeem(lab, present(lab)))
-  t.is(codeOf(await redeem(lab, present(lab, { ticket: { seq: 2 } }))), 'PORT_TAKEN')
+  const delegation = delegate(lab.key, stranger)
+  const same = { delegation, tickets: [issue(delegation, stranger, holder)], holder }
+  t.is(codeOf(await redeem(lab, same)), 'PORT_TAKEN', 'by two agents of one node: its own mistake')
   t.is(codeOf(await redeem(lab, present(lab, { ticket: { seq: 3, ports: port(20_001) } }))), 'leased')
+  t.is(codeOf(await redeem(lab, present(lab, { ticket: { seq: 4 } }))), 'ISSUER_CHEATED', 'by one agent')
+})
+
+test('a port is leased again when its holder gave it up, and the next lease shows that it did', async (t) => {
+  const lab = await nodeLab()
+  const first = leaseOf(await redeem(lab, present(lab)))
+  await deleteLease(lab, first, holder)
+  const delegation = delegate(lab.key, stranger)
+  const next = leaseOf(
+    await redeem(lab, { delegation, tickets: [issue(delegation, stranger, holder)], holder })
+  )
+  t.is(next.body.released?.length, 1)
+  t.is(portLeasedTwice(first, next), undefined)
+  const { released: _kept, ...silent } = next.body
+  t.is(portLeasedTwice(first, leaseObject.sign(silent, lab.key))?.accused, lab.key.principal)
+})
+
+test('the port of a lease that the node itself ended stays taken until its term is over', async (t) => {
+  const lab = await nodeLab()
+  leaseOf(await redeem(lab, present(lab)))
+  const [record] = lab.manager.table.holding()
+  if (record === undefined) return t.fail()
+  await lab.manager.end(record, 'the node is given up')
+  const delegation = delegate(lab.key, stranger)
+  const next = { delegation, tickets: [issue(delegation, stranger, holder)], holder }
+  t.is(codeOf(await redeem(lab, next)), 'PORT_TAKEN')
+  return t.is(codeOf(await redeem(await lab.restart(), next)), 'PORT_TAKEN')
 })
 
 test('tickets cut from one ticket get no more together than it has', async (t) => {
@@ -232,14 +272,14 @@ test('tickets cut from one ticket get no more together than it has', async (t) =
   const cut = (ticket: Signed<Ticket>): Presented => ({ delegation, tickets: [middle, ticket], holder })
   const first = leaseOf(await redeem(lab, cut(child(1, 2))))
   const second = cut(child(2, 2))
-  t.is(codeOf(await redeem(lab, second)), 'TICKET_EXCEEDS_PARENT')
+  t.is(codeOf(await redeem(lab, second)), 'ISSUER_CHEATED')
   t.is(
     codeOf(await redeem(lab, { delegation, tickets: [middle], holder: reseller })),
-    'TICKET_EXCEEDS_PARENT',
+    'ISSUER_CHEATED',
     'nor with it'
   )
   t.is(codeOf(await redeem(lab, cut(child(3, 1)))), 'leased', 'but as much as it has')
-  await lab.as(holder.principal)('deleteLease', { lease: first.id })
+  await deleteLease(lab, first, holder)
   t.is(codeOf(await redeem(await lab.restart(), second)), 'leased')
 })
 
@@ -248,7 +288,7 @@ test('nothing is cut from a ticket that was redeemed itself', async (t) => {
   const delegation = delegate(lab.key, agent)
   const middle = issue(delegation, agent, reseller, { ports: [] })
   const own = leaseOf(await redeem(lab, { delegation, tickets: [middle], holder: reseller }))
-  await lab.as(reseller.principal)('deleteLease', { lease: own.id })
+  await deleteLease(lab, own, reseller)
   const child = { delegation, tickets: [middle, issue(middle, reseller, holder, { ports: [] })], holder }
   t.is(codeOf(await redeem(lab, child)), 'TICKET_REDEEMED')
 })
@@ -260,8 +300,8 @@ test('an agent that issues twice gets leases for what it may issue, and another 
     present(lab, { delegation: half, ticket: { seq, resources: amounts(3), ports: [] } })
   t.is(codeOf(await redeem(lab, greedy(1))), 'leased')
   const second = await redeem(lab, greedy(2))
-  t.is(codeOf(second), 'OVERBOOKED')
-  if ('refusal' in second) t.is(second.refusal.body.evidence.length, 2)
+  t.is(codeOf(second), 'ISSUER_CHEATED')
+  if ('refusal' in second) t.is(second.refusal.body.evidence.length, 3)
   const delegation = delegate(lab.key, stranger, half)
   const fair = {
     delegation,
@@ -269,6 +309,8 @@ test('an agent that issues twice gets leases for what it may issue, and another 
     holder
   }
   t.is(codeOf(await redeem(lab, fair)), 'leased')
+  const again = await lab.restart()
+  t.is(codeOf(await redeem(again, greedy(3))), 'ISSUER_CHEATED', 'what was presented is remembered')
 })
 
 test('a ticket whose vserver would have the name of another lease’s is refused and the other runs on', async (t) => {

@@ -4,7 +4,7 @@ import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { settle } from '../base/manual-clock.ts'
 import { amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
-import { CAPACITY, leaseOf, nodeLab, redeem } from './node-lab.ts'
+import { deleteLease, CAPACITY, leaseOf, nodeLab, redeem } from './node-lab.ts'
 
 const agent = makeKey()
 const holder = makeKey()
@@ -46,7 +46,7 @@ test('adverts say what is free: now and then, and soon after a change', async (t
   await lab.clock.advance(250)
   t.deepEqual(free(), [ten, ten, nine], 'two changes, one advert')
   t.true(adverts.every(({ seq }, index) => seq > (adverts[index - 1]?.seq ?? 0)))
-  await lab.as(holder.principal)('deleteLease', { lease: lease.id })
+  await deleteLease(lab, lease, holder)
   await monitor.stop()
   await lab.clock.advance(120_000)
   t.is(adverts.length, 3, 'a stopped monitor is silent')

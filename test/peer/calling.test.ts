@@ -2,6 +2,7 @@ import test, { type ExecutionContext } from 'ava'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import type { Caller } from '../../src/protocol/method.ts'
+import { callId, refusalObject } from '../../src/ticket/refusal.ts'
 import { countingHandlers, countingProtocol, newWitness, type Witness } from './fixtures/counting-protocol.ts'
 import { newKey, startPeer, stopPeer, until, type TestPeer } from './fixtures/network.ts'
 
@@ -242,4 +243,21 @@ test('a thousand calls leave no stream behind', async (t) => {
   }
   await until(() => openStreams(callee) === 0 && openStreams(caller) === 0, 'streams closed')
   t.is(caller.host.libp2p.getConnections().length, 1)
+})
+
+const signing = { ...countingProtocol, id: '/slicenet/test-signing/1.0.0', signsRefusals: true } as const
+
+test('decisions are signed by the peer that was called, over the network and within one', async (t) => {
+  const { caller, callee } = await pair(t)
+  await callee.host.serve(signing, countingHandlers(newWitness()))
+  const callers = [caller, callee].map(({ host }) => host.caller(signing, callee.host.principal))
+  for (const call of callers) {
+    const refused = await t.throwsAsync(call('refuse', {}), { instanceOf: SlicenetError })
+    t.is(refused.code, 'OVERBOOKED')
+    t.is(refused.details?.['left'], 0)
+    const shown = refusalObject.open(Buffer.from(String(refused.details?.['envelope']), 'base64'))
+    t.like(shown.body, { issuer: callee.host.principal, code: 'OVERBOOKED', request: callId('refuse', {}) })
+    const crashed = await t.throwsAsync(call('crash', {}), { instanceOf: SlicenetError })
+    t.is(crashed.details, undefined)
+  }
 })

@@ -3,7 +3,7 @@ import { peerIdFromString } from '@libp2p/peer-id'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
-import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../../src/peer/topics.ts'
+import { AGENTS_TOPIC, PROOFS_TOPIC, organisationTopic, regionTopic } from '../../src/peer/topics.ts'
 import { NO_RULES } from '../../src/peer/overlay-rules.ts'
 import {
   agentAdvert,
@@ -40,7 +40,7 @@ test.serial(
       t.is(directory.get(node.key.principal)?.via, 'gossip')
     }
     t.is(deaf.directory.entries().length, 0)
-    t.deepEqual(node.host.libp2p.services.pubsub.getTopics(), [])
+    t.deepEqual(node.host.libp2p.services.pubsub.getTopics(), [PROOFS_TOPIC])
   }
 )
 

@@ -169,3 +169,23 @@ test('a stream that says so takes larger messages', async (t) => {
     t.is(error?.code, passes ? 'INTERNAL' : 'TOO_LARGE')
   }
 })
+
+test('what schemas would drop without a word is refused in either direction', async (t) => {
+  const map = v.record(v.string(), number)
+  const maps = { id: protocol.id, methods: { swap: { params: map, result: map } } } as const
+  const swap = async (params: Record<string, number>, result: Record<string, number>) => {
+    const [here, there] = duplexPair()
+    void answerCall(maps, { swap: async () => result }, there, {
+      principal: undefined,
+      signal: new AbortController().signal,
+      onInternalError: () => {}
+    })
+    return callMethod(maps, 'swap', params, here)
+  }
+  const dropped = { constructor: 1 } as never
+  const expected = { code: 'PROTOCOL_ERROR', message: /more in it than its fields/ }
+  t.deepEqual(await swap({ a: 1 }, { b: 2 }), { b: 2 })
+  await t.throwsAsync(swap(dropped, {}), expected)
+  await t.throwsAsync(swap({}, dropped), expected)
+  await t.throwsAsync(swap([] as never, {}), expected)
+})

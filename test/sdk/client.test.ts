@@ -2,8 +2,23 @@ import test from 'ava'
 import { SlicenetError } from '../../src/base/errors.ts'
 import * as slicenet from '../../src/index.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
+import { delegation, nodeKey } from '../daemon/signed-objects.ts'
 
-const VIEW: slicenet.SliceView = { name: 'mesh', state: 'active', count: 1, createdAt: 0, members: [] }
+const VIEW: slicenet.SliceView = {
+  name: 'mesh',
+  state: 'active',
+  count: 1,
+  createdAt: 0,
+  renew: false,
+  members: []
+}
+const MEMBER = {
+  node: nodeKey.principal,
+  nodeName: 'node1',
+  lease: delegation.id,
+  notAfter: 1,
+  renewed: true
+}
 const DESCRIPTION = { ...slicenet.parseSliceFile('name: mesh\nimage: debian\n').description, files: [] }
 
 test('the public list is what programs were told of', (t) => {
@@ -30,6 +45,10 @@ test('a client makes, shows and deletes slices, and hears of the progress', asyn
       asked.push(slice)
       return VIEW
     },
+    sliceRenew: async (params) => {
+      asked.push(params)
+      return { slice: 'mesh', notAfter: 1, members: [MEMBER] }
+    },
     sliceDelete: async () => ({ deleted: 1, unreachable: [] })
   })
   const client = await slicenet.connect({ socketPath: control.socketPath })
@@ -40,7 +59,9 @@ test('a client makes, shows and deletes slices, and hears of the progress', asyn
   t.deepEqual(await client.listSlices(), [VIEW])
   t.deepEqual(await client.showSlice('mesh'), VIEW)
   t.deepEqual(await client.deleteSlice('mesh'), { deleted: 1, unreachable: [] })
-  t.deepEqual(asked, ['mesh', 'mesh'])
+  t.is((await client.renewSlice('mesh', { durationMs: 60_000 })).notAfter, 1)
+  await client.renewSlice('mesh')
+  t.deepEqual(asked, ['mesh', 'mesh', { slice: 'mesh', durationMs: 60_000 }, { slice: 'mesh' }])
 })
 
 test('errors come with their codes, and an abort with its reason', async (t) => {

@@ -5,7 +5,7 @@ import { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/random.ts'
 import { Broker } from '../../src/broker/broker.ts'
-import { agentProtocol } from '../../src/protocol/agent-protocol.ts'
+import { agentProtocol, type Offer } from '../../src/protocol/agent-protocol.ts'
 import type { Caller } from '../../src/protocol/method.ts'
 import type { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { ServiceManager } from '../../src/service/service-manager.ts'
@@ -29,6 +29,8 @@ export interface Overlay {
   readonly agents: readonly { readonly key: SigningKey; readonly agent: Agent }[]
   readonly store: FaultyStore
   readonly services: ServiceManager
+  /** Envelopes that the service manager saw. */
+  readonly observed: Uint8Array[]
   /** Calls that reached a node, as `method name`. */
   readonly calls: string[]
   /** Decides on each call of the user's to a node; by default nothing happens to any. */
@@ -37,7 +39,9 @@ export interface Overlay {
   restart(): Promise<Overlay>
   /** Leases of all nodes that hold something. */
   leases(): string[]
-  /** What each agent may still grant of each node. */
+  /** Hands over each offer of each agent. */
+  offers(onOffer: (offer: Offer) => void): Promise<void>
+  /** What each agent may still grant of each node, once nodes have delegated what came free. */
   available(): Promise<Resources[]>
 }
 
@@ -94,6 +98,21 @@ async function startAgent(
   return { key, agent }
 }
 
+let delegations = 1
+
+/** Every node counts what it has not settled, and nothing else. */
+async function delegateAnew({ nodes, agents }: Base, key: SigningKey, agent: Agent): Promise<void> {
+  delegations += 1
+  for (const node of nodes) {
+    const out = agent.tickets().filter(({ node: of, state }) => of === node.key.principal && state === 'out')
+    const counts = out.map(({ id }) => id).sort()
+    const changes = { resources: amounts(10 / agents.length), seq: delegations, counts }
+    const { bytes } = delegate(node.key, key, changes)
+    const call = localCaller(agentProtocol, agent.handlers(), node.key.principal)
+    await call('delegate', { delegation: bytes })
+  }
+}
+
 function nodeOf(nodes: readonly NodeLab[], principal: Principal): NodeLab {
   const node = nodes.find(({ key }) => key.principal === principal)
   if (node === undefined) throw new TypeError('no such node')
@@ -137,7 +156,7 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
     logger: silentLogger,
     callAgent: agentOf
   })
-  const made = { ...base, store, calls: [], fault: () => undefined } as unknown as {
+  const made = { ...base, store, calls: [], observed: [], fault: () => undefined } as unknown as {
     -readonly [K in keyof Overlay]: Overlay[K]
   }
   const services = new ServiceManager(
@@ -145,6 +164,7 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
       key: user,
       store,
       broker,
+      observe: (envelopes) => made.observed.push(...envelopes),
       callNode: (principal) => faultyCaller(made, nodeOf(nodes, principal)),
       clock,
       random: systemRandom,
@@ -155,9 +175,13 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
   await services.start()
   made.services = services
   made.leases = () => nodes.flatMap(({ manager }) => manager.table.holding().map(({ lease }) => lease.id))
+  made.offers = async (onOffer) => {
+    for (const { key } of agents) await agentOf(key.principal)('getAds', {}, { onItem: onOffer })
+  }
   made.available = async () => {
     const available: Resources[] = []
-    for (const { key } of agents) {
+    for (const { key, agent } of agents) {
+      await delegateAnew(base, key, agent)
       await agentOf(key.principal)('getAds', {}, { onItem: (offer) => void available.push(offer.available) })
     }
     return available

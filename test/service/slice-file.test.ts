@@ -21,6 +21,7 @@ resources:
 ports: [tcp/any, tcp/9090, icmp/any]
 rights: [raw-socket]
 lease: 10m
+renew: true
 image: debian
 program:
   argv: [python3, /srv/mesh.py, --count, 3]
@@ -71,6 +72,7 @@ test('a full description is read with its units resolved', (t) => {
     ports: [{ protocol: 'tcp' }, { protocol: 'tcp', port: 9090 }, { protocol: 'icmp' }],
     rights: ['raw-socket'],
     leaseMs: 600_000,
+    renew: true,
     image: 'debian',
     program: {
       argv: ['python3', '/srv/mesh.py', '--count', '3'],
@@ -80,8 +82,8 @@ test('a full description is read with its units resolved', (t) => {
     }
   })
   t.deepEqual(files, [
-    { path: '/srv/mesh.py', source: './mesh.py', line: 25 },
-    { path: '/srv/run.sh', source: './run.sh', mode: 0o755, line: 26 }
+    { path: '/srv/mesh.py', source: './mesh.py', line: 26 },
+    { path: '/srv/run.sh', source: './run.sh', mode: 0o755, line: 27 }
   ])
 })
 
@@ -147,6 +149,7 @@ test(
   /caps/
 )
 test('a lease without unit', has, `${MINIMAL}lease: 60\n`, 3, 'lease', /expected a duration/)
+test('a wish to renew that is neither', has, `${MINIMAL}renew: often\n`, 3, 'renew', /expected true or false/)
 test('a lease too long', has, `${MINIMAL}lease: 1000d\n`, 3, 'lease', /expected 1s to 90d/)
 test('an unknown protocol', has, `${MINIMAL}ports: [sctp/any]\n`, 3, 'ports[0]', /expected tcp\/any/)
 test('a port beyond the last', has, `${MINIMAL}ports: [tcp/70000]\n`, 3, 'ports[0]', /expected tcp\/any/)

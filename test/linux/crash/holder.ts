@@ -2,8 +2,9 @@
  * A program: one who holds leases, and speaks to a real agent and to real nodes over libp2p.
  *
  * It reads lines of JSON `{id, do, …}` and answers each with `{id, result}` or `{id, error: code}`, several at a time:
- * `ticket {node, durationMs}` gives `{ticket}`; `redeem {ticket}`, always with the same demand for the same ticket, gives
- * `{lease, vserver, notAfter}` or `{refusal: code}`; `delete` and `status {node, lease}`.
+ * `ticket {node, durationMs}`, with `{supersedes, renews}` for the renewal of a lease, gives `{ticket, notAfter}`;
+ * `redeem {ticket}`, always with the same demand for the same ticket, gives `{lease, vserver}` or `{refusal: code}`;
+ * `delete {node, lease, vserver}` and `status {node, lease}`.
  * Argument: `{agent, image, peers: [{principal, multiaddr}]}`.
  */
 import { createInterface } from 'node:readline'
@@ -18,6 +19,7 @@ import { leaseObject } from '../../../src/ticket/lease.ts'
 import { principalOfPublicKey } from '../../../src/ticket/principal.ts'
 import { redeemObject } from '../../../src/ticket/redeem.ts'
 import { refusalObject } from '../../../src/ticket/refusal.ts'
+import { surrenderObject } from '../../../src/ticket/surrender.ts'
 import { ticketObject } from '../../../src/ticket/ticket.ts'
 import { nativeEd25519 } from '../../../src/wire/ed25519.ts'
 
@@ -34,10 +36,14 @@ interface Order {
   readonly durationMs: number
   readonly ticket: string
   readonly lease: string
+  readonly vserver: string
+  readonly supersedes?: string
+  readonly renews?: string
 }
 
 interface Demand {
   readonly node: string
+  readonly method: 'newLease' | 'renewLease'
   readonly params: { redeem: Uint8Array; delegation: Uint8Array; tickets: Uint8Array[] }
 }
 
@@ -65,9 +71,11 @@ for (const { principal, multiaddr } of init.peers) await host.addAddresses(princ
 const demands = new Map<string, Demand>()
 const within = (): { signal: AbortSignal } => ({ signal: AbortSignal.timeout(CALL_MS) })
 
-async function ticket({ node, durationMs }: Order): Promise<object> {
-  const ports = [{ protocol: 'tcp' as const }]
-  const request = { node, resources: RESOURCES, ports, rights: [], durationMs }
+async function ticket({ node, durationMs, supersedes, renews }: Order): Promise<object> {
+  // A ticket for a renewal has the ports of the one before.
+  const line =
+    supersedes === undefined ? { ports: [{ protocol: 'tcp' as const }] } : { ports: [], supersedes }
+  const request = { node, resources: RESOURCES, ...line, rights: [], durationMs }
   const call = host.caller(agentProtocol, init.agent)
   const { grants } = await call('getTickets', { slice: 'crash', requests: [request] }, within())
   const { chain, refusal } = grants[0] ?? {}
@@ -84,6 +92,7 @@ async function ticket({ node, durationMs }: Order): Promise<object> {
       notAfter: now + 3_600_000,
       seq: now,
       ticket: id,
+      ...(renews === undefined ? {} : { renews }),
       node,
       nonce: systemRandom.bytes(16),
       image: init.image,
@@ -91,26 +100,44 @@ async function ticket({ node, durationMs }: Order): Promise<object> {
     },
     key
   )
-  demands.set(id, { node, params: { redeem: redeem.bytes, delegation, tickets: [bytes] } })
+  const method = renews === undefined ? 'newLease' : 'renewLease'
+  demands.set(id, { node, method, params: { redeem: redeem.bytes, delegation, tickets: [bytes] } })
   return { ticket: id, notAfter: body.notAfter }
 }
 
 async function redeem({ ticket }: Order): Promise<object> {
   const demand = demands.get(ticket)
   if (demand === undefined) throw new TypeError('no ticket of this holder')
-  const reply = await host.caller(nodeProtocol, demand.node)('newLease', demand.params, within())
+  const reply = await host.caller(nodeProtocol, demand.node)(demand.method, demand.params, within())
   if (reply.lease === undefined) {
     return { refusal: refusalObject.open(reply.refusal ?? new Uint8Array()).body.code }
   }
   const { id, body } = leaseObject.open(reply.lease)
   if (body.ticket !== ticket) throw new TypeError('a lease for another ticket')
-  return { lease: id, vserver: body.vserver, notAfter: body.notAfter }
+  return { lease: id, vserver: body.vserver }
+}
+
+async function remove({ node, lease, vserver }: Order): Promise<object> {
+  const now = Date.now()
+  const surrender = surrenderObject.sign(
+    {
+      issuer: key.principal,
+      notBefore: now - 60_000,
+      notAfter: now + 3_600_000,
+      seq: now,
+      node,
+      lease,
+      vserver
+    },
+    key
+  )
+  return host.caller(nodeProtocol, node)('deleteLease', { lease, surrender: surrender.bytes }, within())
 }
 
 const orders: Readonly<Record<string, (order: Order) => Promise<object>>> = {
   ticket,
   redeem,
-  delete: ({ node, lease }) => host.caller(nodeProtocol, node)('deleteLease', { lease }, within()),
+  delete: remove,
   status: ({ node, lease }) => host.caller(nodeProtocol, node)('status', { lease, usage: false }, within())
 }
 

@@ -85,13 +85,14 @@ export class Lane {
     }
     await this.revive()
     await this.#stand()
-    const [first, second] = this.ledger.standing()
+    const [first, second, third] = this.ledger.standing()
     const work: Promise<unknown>[] = [
       this.ledger.acquire(LONG_MS),
       this.ledger.acquire(number(2) === 0 ? LONG_MS : 1_000 + number(2_000))
     ]
     if (first !== undefined) work.push(this.ledger.end(first))
-    if (second !== undefined && number(2) === 0) work.push(this.ledger.end(second))
+    if (second !== undefined) work.push(this.ledger.renew(second))
+    if (third !== undefined && number(2) === 0) work.push(this.ledger.end(third))
     const wait = number(OPERATIONS_MS)
     await delay(wait)
     await this.node.process.kill()
@@ -114,7 +115,7 @@ export class Lane {
     }
     const [claim] = this.ledger.standing()
     if (claim === undefined) throw new TypeError('a lease stands')
-    return this.ledger.end(claim)
+    return operation === 'renew' ? this.ledger.renew(claim) : this.ledger.end(claim)
   }
 
   #died(how: string): void {

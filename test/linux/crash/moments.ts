@@ -64,6 +64,7 @@ export function watchingDecorators(watch: Watcher): PartDecorators {
     nodeHandlers: (handlers) => ({
       ...handlers,
       newLease: told(watch, 'newLease', handlers.newLease),
+      renewLease: told(watch, 'renewLease', handlers.renewLease),
       deleteLease: told(watch, 'deleteLease', handlers.deleteLease)
     })
   }

@@ -23,6 +23,7 @@ export interface HolderReply {
     readonly ticket?: string
     readonly lease?: string
     readonly vserver?: string
+    /** Of a ticket, UTC ms. */
     readonly notAfter?: number
     readonly refusal?: string
     readonly state?: string
@@ -49,7 +50,9 @@ export class CrashOverlay {
     await images.start()
     const image = (await buildImage('busybox', { images })).id
     await this.#hosts.up()
-    const agent = await this.#prepare('agent', { agent: { holders: 'anyone', longestTerm: '1d' } })
+    // A short hold: the agent asks what became of a ticket only after it, and has so many out at a time at most.
+    const policy = { holders: 'anyone', longestTerm: '1d', hold: '1m' }
+    const agent = await this.#prepare('agent', { agent: policy })
     const agentAddress = `/ip4/${this.#hosts.address('agent')}/tcp/${PORT}/p2p/${agent.principal}`
     for (const [index, name] of ['node1', 'node2'].entries()) {
       const shortName = `${this.name}-${name}`

@@ -1,6 +1,6 @@
 /** The labelled points at which a node is killed, as data: what it was doing, and the moment of `moments.ts` that is meant. */
 
-export const OPERATIONS = ['redeem', 'delete', 'expire', 'recover'] as const
+export const OPERATIONS = ['redeem', 'renew', 'delete', 'expire', 'recover'] as const
 export type Operation = (typeof OPERATIONS)[number]
 
 /** The daemon is killed from outside, as soon as the holder has its reply. */
@@ -32,6 +32,16 @@ const MOMENTS: Readonly<Record<Operation, readonly (readonly [label: string, mom
     ['active marked', 'mark synced: active'],
     ['active durable', 'commit done: active'],
     ['reply not yet written', 'answered: newLease'],
+    ['reply received', RECEIVED]
+  ],
+  renew: [
+    ['demand taken', 'called: renewLease'],
+    ['renewal not yet written', 'commit begun: renewed'],
+    ['renewal written', 'journal written: renewed'],
+    ['renewal not yet marked', 'journal synced: renewed'],
+    ['renewal marked', 'mark synced: renewed'],
+    ['renewal durable', 'commit done: renewed'],
+    ['reply not yet written', 'answered: renewLease'],
     ['reply received', RECEIVED]
   ],
   delete: [

@@ -1,0 +1,148 @@
+/**
+ * Getting wholesale tickets of other agents, to grant tickets of nodes that do not delegate to this one, and getting
+ * them anew before they end.
+ */
+import type { Clock } from '../base/clock.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { within } from '../base/time-limit.ts'
+import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
+import type { Caller } from '../protocol/method.ts'
+import type { AnyObject } from '../ticket/any-object.ts'
+import type { Principal } from '../ticket/principal.ts'
+import { refusalObject } from '../ticket/refusal.ts'
+import type { Delegations } from './delegations.ts'
+import { succeeds, type Source } from './source.ts'
+import type { TicketBook } from './ticket-book.ts'
+import { openWholesale } from './wholesale.ts'
+
+/** What is wanted of one node. */
+export type Purchase = Omit<TicketRequest, 'supersedes' | 'canDelegate'>
+
+/** Another agent, whose partner this one is, and what to get of it; of one node one ticket. */
+export interface Supplier {
+  readonly agent: Principal
+  readonly purchases: readonly Purchase[]
+}
+
+export interface PurchasesComponents {
+  readonly principal: Principal
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly book: TicketBook
+  readonly delegations: Delegations
+  readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
+  readonly isProven: (principal: Principal) => boolean
+  readonly observe: (object: AnyObject) => void
+}
+
+export interface PurchasesInit {
+  readonly suppliers: readonly Supplier[]
+  /** How long another agent may take to answer. */
+  readonly callMs: number
+}
+
+/** A ticket is got anew when less than this part of its term is left. */
+const PART_LEFT = 1 / 3
+
+interface Due {
+  readonly purchase: Purchase
+  /** What it takes the place of. */
+  readonly held: Source | undefined
+}
+
+export class Purchases {
+  readonly #components: PurchasesComponents
+  readonly #init: PurchasesInit
+
+  constructor(components: PurchasesComponents, init: PurchasesInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  /** Gets what is not held or ends soon. What cannot be had now is asked for again next time. */
+  async buyDue(signal: AbortSignal): Promise<void> {
+    const { logger, isProven } = this.#components
+    await Promise.all(
+      this.#init.suppliers.map(async (supplier) => {
+        const due = supplier.purchases.flatMap((purchase) => this.#due(supplier.agent, purchase) ?? [])
+        const batch = due
+          .filter(({ purchase }) => !isProven(purchase.node))
+          .slice(0, LIMITS.ticketsPerMessageMax)
+        if (batch.length === 0 || isProven(supplier.agent)) return
+        try {
+          await this.#buy(supplier.agent, batch, signal)
+        } catch (error) {
+          signal.throwIfAborted()
+          logger.debug('another agent gave no tickets', { agent: supplier.agent, error })
+        }
+      })
+    )
+  }
+
+  #due(agent: Principal, purchase: Purchase): Due | undefined {
+    const { book, clock } = this.#components
+    const now = book.time(clock.now())
+    const held = book
+      .sources()
+      .filter((source) => source.node === purchase.node && source.tickets.at(-1)?.body.issuer === agent)
+      .reduce<Source | undefined>(
+        (last, source) => (last === undefined || succeeds(source, last) ? source : last),
+        undefined
+      )
+    if (held === undefined || held.parent.body.notAfter <= now) return { purchase, held: undefined }
+    const { notBefore, notAfter } = held.parent.body
+    return notAfter - now < (notAfter - notBefore) * PART_LEFT ? { purchase, held } : undefined
+  }
+
+  async #buy(agent: Principal, batch: readonly Due[], signal: AbortSignal): Promise<void> {
+    const { callAgent, clock, logger } = this.#components
+    const requests = batch.map(({ purchase, held }) => ({
+      ...purchase,
+      canDelegate: true,
+      ...(held === undefined ? {} : { supersedes: firstOf(held) })
+    }))
+    const { grants } = await callAgent(agent)(
+      'getTickets',
+      { requests },
+      { signal: within(clock, this.#init.callMs, signal) }
+    )
+    for (const [index, due] of batch.entries()) {
+      try {
+        await this.#take(agent, due, grants[index])
+      } catch (error) {
+        logger.debug('a ticket of another agent was not taken', {
+          agent,
+          node: due.purchase.node,
+          error
+        })
+      }
+    }
+  }
+
+  async #take(agent: Principal, { purchase, held }: Due, grant: Grant | undefined): Promise<void> {
+    const { principal, delegations, logger, observe } = this.#components
+    const { node } = purchase
+    if (grant?.chain === undefined) {
+      const code = grant?.refusal && refusalObject.open(grant.refusal).body.code
+      logger.debug('another agent refused a ticket', { agent, node, code })
+      return
+    }
+    const source = openWholesale(grant.chain, { agent, holder: principal, node })
+    if (held !== undefined && (source.group !== held.group || !succeeds(source, held))) {
+      logger.debug('another agent gave a ticket that does not go on with the one held', { agent, node })
+      return
+    }
+    await delegations.takeWholesale(source)
+    observe({ type: 'delegation', object: source.delegation })
+    for (const ticket of source.tickets) observe({ type: 'ticket', object: ticket })
+    logger.info('wholesale ticket taken', { agent, node, ticket: source.parent.id })
+  }
+}
+
+/** Of a wholesale source, the id of the first ticket of its line. */
+function firstOf({ parent }: Source): string {
+  return 'supersedes' in parent.body && parent.body.supersedes !== undefined
+    ? parent.body.supersedes
+    : parent.id
+}
