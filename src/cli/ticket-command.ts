@@ -95,6 +95,11 @@ function ticketTable(tickets: readonly TicketView[], style: Style): string {
   return formatTable(['TICKET', 'ROLE', 'SLICE', 'NODE', 'ISSUER', 'HOLDER', 'STATE', 'ENDS'], rows, style)
 }
 
+const MEANING = {
+  agent: 'nothing is redeemed with it or renewed after it any more',
+  node: 'nothing is redeemed or renewed with it here; its issuer may issue another'
+} as const
+
 async function revoke(context: CommandContext, given: string): Promise<Outcome> {
   const { signal } = context
   const { ticket, revocation, by } = await withSession(context, async (call) => {
@@ -104,7 +109,7 @@ async function revoke(context: CommandContext, given: string): Promise<Outcome> 
   })
   return {
     document: { ticket, revocation, by },
-    text: () => `${ticket} is revoked by this ${by}: nothing is redeemed or renewed with it any more\n`
+    text: () => `${ticket} is revoked by this ${by}: ${MEANING[by]}\n`
   }
 }
 

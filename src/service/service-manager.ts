@@ -181,7 +181,11 @@ export class ServiceManager implements Startable {
       members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
       const ms = Math.round(this.#components.clock.monotonic() - began)
       const count = members.filter(({ renewed }) => renewed).length
-      await options.onProgress?.({ step: 'renew', message: `${count} leases renewed`, ms })
+      await options.onProgress?.({
+        step: 'renew',
+        message: `${count} of ${members.length} leases renewed`,
+        ms
+      })
       return { slice: name, notAfter: Math.min(...members.map(({ notAfter }) => notAfter)), members }
     })
   }
