@@ -23,16 +23,16 @@ test.serial('by gossip alone a proof reaches everybody, nodes that gather no adv
   await connect(between, far)
   const { pubsub } = finder.host.libp2p.services
   await until(() => pubsub.getSubscribers(PROOFS_TOPIC).length > 0, 'somebody listens')
-  const bundle = fraud({ now: Date.now() })
   const told: string[] = []
   far.directory.proofs.on('new', ({ finding }) => void told.push(finding.accused))
   await until(async () => {
-    // The stream to the other may not be open yet: then nothing was sent, and nothing is known there.
-    await pubsub.publish(PROOFS_TOPIC, bundle.bytes)
-    return knows(far, bundle.finding.accused)
+    // One that was sent before the streams were open is lost, and the same again would pass for seen already.
+    await pubsub.publish(PROOFS_TOPIC, fraud({ now: Date.now() }).bytes)
+    return told.length > 0
   }, 'heard of')
-  t.deepEqual(told, [bundle.finding.accused])
-  t.true(knows(between, bundle.finding.accused))
+  const [accused = ''] = told
+  t.true(knows(far, accused))
+  t.true(knows(between, accused))
 })
 
 test.serial('gossip that proves nothing is not forwarded', async (t) => {
@@ -51,24 +51,29 @@ test.serial('gossip that proves nothing is not forwarded', async (t) => {
     reached.push(nameOf(data))
     return TopicValidatorResult.Ignore
   })
-  const send = async (bytes: Uint8Array): Promise<void> => {
+  /** Until one arrives: those sent before the streams were open are lost. */
+  const send = async (make: () => Uint8Array): Promise<void> => {
+    const sent: string[] = []
     await until(async () => {
+      const bytes = make()
+      sent.push(nameOf(bytes))
       await pubsub.publish(PROOFS_TOPIC, bytes)
-      return reached.includes(nameOf(bytes))
+      return sent.some((name) => reached.includes(name))
     }, 'it arrives')
   }
+  const good = (): Uint8Array => fraud({ now: Date.now() }).bytes
   const nothing = (): Uint8Array => {
     const evidence = fraud().finding.evidence.map(({ bytes }) => bytes)
     return encodeCbor({ proof: fraud({ now: Date.now() }).proof.bytes, evidence })
   }
-  await send(fraud({ now: Date.now() }).bytes)
+  await send(good)
   const bad = nothing()
   await pubsub.publish(PROOFS_TOPIC, bad)
-  await send(fraud({ now: Date.now() }).bytes)
+  await send(good)
   t.false(reached.includes(nameOf(bad)), 'it was sent before the last one')
   // Where nobody looks, it would be.
   between.host.libp2p.services.pubsub.topicValidators.set(PROOFS_TOPIC, () => TopicValidatorResult.Accept)
-  await t.notThrowsAsync(send(nothing()))
+  await t.notThrowsAsync(send(nothing))
 })
 
 test.serial('a proof too large for gossip is given to peers at hand, and late ones fetch it', async (t) => {
