@@ -45,7 +45,10 @@ export class FraudWatch {
   observe(one: AnyObject): readonly Finding[] {
     const place = sequencePlace(one)
     const rival = place === undefined ? undefined : this.#bySequence.get(place)
-    const findings = [rival && equivocation(rival, one), this.#keep(one) ? this.#judge(one) : undefined]
+    const findings = [
+      rival && equivocation(rival, one),
+      this.#isWorthJudging(one) ? this.#judge(one) : undefined
+    ]
     return findings.filter((finding) => finding !== undefined)
   }
 
@@ -116,6 +119,12 @@ export class FraudWatch {
       if (found !== undefined) return found
     }
     return undefined
+  }
+
+  /** What is known already was judged, and with it whatever came after; a ticket is judged whenever it is presented. */
+  #isWorthJudging(one: AnyObject): boolean {
+    const isKnown = this.#objects.has(one.object.id)
+    return this.#keep(one) && (!isKnown || one.type === 'ticket')
   }
 
   /** Gives whether it is of a type that anything is found among. */
