@@ -8,7 +8,8 @@ import type { Logger } from '../base/log.ts'
 import type { Grant, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Store } from '../store/store.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
-import { refusalObject } from '../ticket/refusal.ts'
+import { callId } from '../ticket/refusal.ts'
+import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Right } from '../ticket/resource-schema.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
@@ -42,6 +43,11 @@ export interface GrantingComponents {
   readonly isProven: (principal: Principal) => boolean
 }
 
+/** A request, and the id of the call that it came in. */
+interface Asked extends Ask {
+  readonly call: () => string
+}
+
 export interface GrantingInit {
   readonly policy: AgentPolicy
   readonly holdMs: number
@@ -57,13 +63,14 @@ export class Granting {
   readonly #init: GrantingInit
   /** The last sequence number used: one series for all nodes, so that none need be remembered for its own. */
   #seq = 0
-  #refusalSeq = 0
+  readonly #refusals: RefusalSigner
   /** Tickets that are being written down, by id. */
   readonly #pending = new Map<string, Promise<void>>()
 
   constructor(components: GrantingComponents, init: GrantingInit) {
     this.#components = components
     this.#init = init
+    this.#refusals = new RefusalSigner(components.key, () => components.clock.now())
   }
 
   get seq(): number {
@@ -90,8 +97,10 @@ export class Granting {
     try {
       // Chains may be long: what does not fit the answer any more is to be asked for again.
       let room = REPLY_BYTES_MAX
+      const call = (): string =>
+        callId('getTickets', slice === undefined ? { requests } : { slice, requests })
       const grants = requests.map((request) => {
-        const grant = this.#decide({ request, holder, slice }, issued, room)
+        const grant = this.#decide({ request, holder, slice, call }, issued, room)
         room -= sizeOf(grant)
         return grant
       })
@@ -112,19 +121,19 @@ export class Granting {
     }
   }
 
-  #decide(ask: Ask, issued: Issued[], room: number): Grant {
+  #decide(ask: Asked, issued: Issued[], room: number): Grant {
     const { book, clock } = this.#components
     const now = book.time(clock.now())
     const fault = this.#policyFault(ask)
     const decision = fault === undefined ? book.decide(ask, now) : { refused: fault }
-    if ('refused' in decision) return this.#refuse(ask.request, decision.refused, now)
+    if ('refused' in decision) return this.#refuse(ask, decision.refused)
     const ticket = this.#sign(ask, decision.granted, now)
     const grant = {
       node: ask.request.node,
       chain: [...chainBytes(decision.granted.source), ticket.bytes]
     }
     if (sizeOf(grant) > room) {
-      return this.#refuse(ask.request, { code: 'BUSY', message: 'ask for fewer tickets at a time' }, now)
+      return this.#refuse(ask, { code: 'BUSY', message: 'ask for fewer tickets at a time' })
     }
     issued.push(book.record(ticket))
     return grant
@@ -196,22 +205,11 @@ export class Granting {
       : `this agent grants nothing to ${holder}`
   }
 
-  #refuse(request: TicketRequest, reason: Refused, now: number): Grant {
-    const { key, book } = this.#components
-    this.#refusalSeq = Math.max(this.#refusalSeq + 1, now)
-    const delegation = book.delegation(request.node, now)
-    const refusal = refusalObject.sign(
-      {
-        issuer: key.principal,
-        notBefore: now,
-        notAfter: now + LIMITS.holdMsMax,
-        seq: this.#refusalSeq,
-        code: reason.code,
-        message: reason.message,
-        evidence: delegation === undefined ? [] : [delegation.id]
-      },
-      key
-    )
+  #refuse({ request, call }: Asked, { code, message }: Refused): Grant {
+    const { clock, book } = this.#components
+    const delegation = book.delegation(request.node, clock.now())
+    const evidence = delegation === undefined ? [] : [delegation.id]
+    const refusal = this.#refusals.sign({ code, message, evidence }, call())
     return { node: request.node, refusal: refusal.bytes }
   }
 }

@@ -24,7 +24,6 @@ import {
   type RedemptionComponents,
   type RedemptionInit
 } from './redemption.ts'
-import { Refuser } from './refuser.ts'
 import { RevocationList } from './revocation-list.ts'
 import { settleTicket } from './settlement.ts'
 import { SteadyClock } from './steady-clock.ts'
@@ -73,9 +72,8 @@ export class NodeManager implements Startable {
     const { table, highWater } = await LeaseTable.open(store)
     const steady = new SteadyClock(clock, highWater)
     const revocations = await RevocationList.open(store, key.principal)
-    const refuser = new Refuser({ key, clock: steady, logger })
     const parts = { ...this.#components, table, clock: steady, revocations }
-    this.#open = { ...parts, redemption: new Redemption({ ...parts, refuser }, this.#init) }
+    this.#open = { ...parts, redemption: new Redemption(parts, this.#init) }
     this.#rememberPresented()
     await this.#reconcile()
     const onError = (error: unknown): void => logger.error('lease keeping failed', { error })

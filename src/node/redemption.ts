@@ -13,6 +13,7 @@ import type { Lease } from '../ticket/lease.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { redeemObject, type Redeem } from '../ticket/redeem.ts'
 import type { Reason, Refusal } from '../ticket/refusal.ts'
+import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { lineOf, ticketObject, type Ticket } from '../ticket/ticket.ts'
@@ -20,7 +21,6 @@ import { admissionFault, overdrawnFault } from './admission.ts'
 import { openChain, type ChainBytes } from './demand.ts'
 import { signLease } from './lease-signing.ts'
 import { specOf, type LeaseRecord, type LeaseTable } from './lease-table.ts'
-import type { Refuser } from './refuser.ts'
 import { renewalFault } from './renewal.ts'
 import type { RevocationList } from './revocation-list.ts'
 import type { SteadyClock } from './steady-clock.ts'
@@ -40,7 +40,6 @@ export interface RedemptionComponents {
   readonly enforcer: Enforcer
   readonly revocations: RevocationList
   readonly delegations: DelegationRules
-  readonly refuser: Refuser
   readonly logger: Logger
   /** Told of every checked object; gives what it proves together with others. */
   readonly observe: (object: AnyObject) => readonly Finding[]
@@ -72,12 +71,14 @@ interface Admitted {
 export class Redemption {
   readonly #components: RedemptionComponents
   readonly #init: RedemptionInit
+  readonly #refusals: RefusalSigner
   /** Demands under way by line, so that a retry waits for the first instead of racing it. */
   readonly #underWay = new Map<string, Promise<RedemptionOutcome>>()
 
   constructor(components: RedemptionComponents, init: RedemptionInit) {
     this.#components = components
     this.#init = init
+    this.#refusals = new RefusalSigner(components.key, () => components.clock.now())
   }
 
   /** Throws only for what is malformed or signed by nobody; everything else is a lease or a signed refusal. */
@@ -96,21 +97,20 @@ export class Redemption {
   }
 
   async #take(request: RedemptionRequest, caller: Principal, renews: boolean): Promise<RedemptionOutcome> {
-    const { refuser } = this.#components
     const redeem = redeemObject.open(request.redeem)
     if (redeem.body.issuer !== caller) {
       const message = 'a demand is taken from the one who signed it, and nobody else'
-      return refuser.refuse(redeem, { code: 'TICKET_WRONG_HOLDER', message })
+      return this.#refuse(redeem, { code: 'TICKET_WRONG_HOLDER', message })
     }
     if ((redeem.body.renews !== undefined) !== renews) {
       const message = renews ? 'this demand is for a new lease' : 'this demand is for the renewal of a lease'
-      return refuser.refuse(redeem, { code: 'CHAIN_INVALID', message })
+      return this.#refuse(redeem, { code: 'CHAIN_INVALID', message })
     }
     const last = request.tickets.at(-1)
     const leaf = last && ticketObject.decode(last)
     if (leaf?.id !== redeem.body.ticket) {
       const message = 'the demand names another ticket than the one presented'
-      return refuser.refuse(redeem, { code: 'CHAIN_INVALID', message })
+      return this.#refuse(redeem, { code: 'CHAIN_INVALID', message })
     }
     const line = lineOf(leaf)
     for (let before; (before = this.#underWay.get(line)) !== undefined;) await before.catch(() => {})
@@ -125,11 +125,11 @@ export class Redemption {
   }
 
   async #decide(redeem: Signed<Redeem>, request: RedemptionRequest): Promise<RedemptionOutcome> {
-    const { table, refuser } = this.#components
+    const { table } = this.#components
     const known = table.ofTicket(redeem.body.ticket)
     if (known !== undefined) return this.#again(redeem, known)
     const admitted = this.#admit(redeem, request)
-    if ('code' in admitted) return refuser.refuse(redeem, admitted)
+    if ('code' in admitted) return this.#refuse(redeem, admitted)
     return admitted.renewed === undefined
       ? this.#make(redeem, admitted)
       : this.#goOn(redeem, admitted, admitted.renewed)
@@ -144,7 +144,7 @@ export class Redemption {
     // Not signed: the ticket will be good again.
     if (known.state === 'making') throw new SlicenetError('BUSY', 'what an earlier try left is being removed')
     const state = known.state === 'renewed' ? 'was renewed' : 'has ended'
-    return this.#components.refuser.refuse(redeem, {
+    return this.#refuse(redeem, {
       code: 'TICKET_REDEEMED',
       message: sameDemand ? `the lease of this ticket ${state}` : 'this ticket was redeemed before',
       evidence: [known.lease.id]
@@ -229,7 +229,7 @@ export class Redemption {
   }
 
   async #make(redeem: Signed<Redeem>, { chain, leaf }: Admitted): Promise<RedemptionOutcome> {
-    const { table, clock, enforcer, logger, refuser } = this.#components
+    const { table, clock, enforcer, logger } = this.#components
     const record = this.#record(redeem, chain, leaf)
     await table.put(record, clock)
     try {
@@ -249,7 +249,7 @@ export class Redemption {
         )
       }
       const isOurs = code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED'
-      return refuser.refuse(redeem, { code: isOurs ? 'VSERVER_FAILED' : code, message })
+      return this.#refuse(redeem, { code: isOurs ? 'VSERVER_FAILED' : code, message })
     }
     const { id, body } = record.lease
     logger.info('lease made', { lease: id, holder: body.holder, slice: body.slice })
@@ -288,6 +288,12 @@ export class Redemption {
       logger.error('a half-made virtual machine could not be taken back yet', { vserver, error })
       return false
     }
+  }
+
+  #refuse({ id, body }: Signed<Redeem>, reason: Reason): { readonly refusal: Signed<Refusal> } {
+    const { code, message } = reason
+    this.#components.logger.info('demand refused', { code, message, holder: body.issuer })
+    return { refusal: this.#refusals.sign(reason, id) }
   }
 
   #record(redeem: Signed<Redeem>, chain: Chain, leaf: Signed<Ticket>, renewed?: LeaseRecord): LeaseRecord {

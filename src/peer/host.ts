@@ -9,13 +9,13 @@ import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Caller, Handlers, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
+import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import { ContactKeeper } from './contact-keeper.ts'
 import { createCaller, rememberAddresses } from './calling.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
 import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
-import { createRefuse } from './refusing.ts'
 import { Serving } from './serving.ts'
 
 export interface PeerHostComponents {
@@ -75,9 +75,10 @@ class Libp2pPeerHost implements PeerHost {
     this.#init = init
     this.principal = init.key.principal
     this.#bootstrap = init.bootstrap.map(parseBootstrap)
+    const refusals = new RefusalSigner(init.key, () => components.clock.now())
     this.#serving = new Serving({
       logger: components.logger,
-      refuse: createRefuse(components.clock, init.key)
+      refuse: (reason, request) => refusals.sign(reason, request).bytes
     })
   }
 

@@ -50,7 +50,12 @@ export function callId(method: string, params: unknown): string {
 export function reasonOf({ code, message, details }: SlicenetError): Reason {
   const { evidence } = details ?? {}
   const ids = Array.isArray(evidence) ? evidence.filter((id) => v.is(idSchema, id)) : []
-  return { code, message: cut(message), evidence: ids.slice(0, EVIDENCE_MAX) }
+  return fitReason({ code, message, evidence: ids })
+}
+
+/** As much of a reason as a refusal has room for. */
+export function fitReason({ code, message, evidence = [] }: Reason): Reason {
+  return { code, message: cut(message), evidence: evidence.slice(0, EVIDENCE_MAX) }
 }
 
 function cut(message: string): string {

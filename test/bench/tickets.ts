@@ -9,7 +9,6 @@ import type { Enforcer } from '../../src/enforce/enforcer.ts'
 import { admissionFault, overdrawnFault } from '../../src/node/admission.ts'
 import { LeaseTable } from '../../src/node/lease-table.ts'
 import { Redemption, type RedemptionRequest } from '../../src/node/redemption.ts'
-import { Refuser } from '../../src/node/refuser.ts'
 import { RevocationList } from '../../src/node/revocation-list.ts'
 import { SteadyClock } from '../../src/node/steady-clock.ts'
 import { FraudWatch } from '../../src/ticket/fraud-watch.ts'
@@ -136,7 +135,6 @@ async function leasingNode(leases: number): Promise<LeasingNode> {
       enforcer,
       revocations: await RevocationList.open(store, key.principal),
       delegations: { fault: () => undefined, freed: () => {} },
-      refuser: new Refuser({ key, clock, logger: silentLogger }),
       observe: (object) => watch.observe(object),
       logger: silentLogger
     },

@@ -1,11 +1,10 @@
 import test from 'ava'
 import * as v from 'valibot'
+import { RefusalSigner } from '../../src/ticket/refusal-signer.ts'
 import { SlicenetError, type ErrorCode } from '../../src/base/errors.ts'
-import { createRefuse } from '../../src/peer/refusing.ts'
 import { answerCall, callMethod } from '../../src/protocol/exchange.ts'
 import { callId, refusalObject, type Refuse } from '../../src/ticket/refusal.ts'
 import { writeMessage } from '../../src/wire/duplex.ts'
-import { ManualClock } from '../base/manual-clock.ts'
 import { makeKey, NOW } from '../ticket/fixtures.ts'
 import { duplexPair } from '../wire/duplex-pair.ts'
 
@@ -17,7 +16,10 @@ const protocol = {
 
 const callee = makeKey()
 const other = makeKey()
-const refuseAs = (key = callee): Refuse => createRefuse(new ManualClock(NOW), key)
+const refuseAs = (key = callee): Refuse => {
+  const refusals = new RefusalSigner(key, () => NOW)
+  return (reason, request) => refusals.sign(reason, request).bytes
+}
 const EVIDENCE = callId('some', {})
 
 /** Asks a peer that answers with `error`, and gives what the caller is told. */
