@@ -95,6 +95,8 @@ export class Delegator implements Startable, DelegationRules {
   readonly #stale = new Set<Principal>()
   readonly #listeners = new Set<() => void>()
   #delegatedPercent = 0
+  /** Of the delegation signed last, to whomever: two with one number would be fraud. */
+  #seq = 0
   #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: DelegatorComponents, init: DelegatorInit) {
@@ -106,6 +108,7 @@ export class Delegator implements Startable, DelegationRules {
     if (this.#loop !== undefined) return
     const { store, clock, logger } = this.#components
     for await (const [agent, bytes] of store.iterate(TABLE)) this.#states.set(agent, decodeState(bytes))
+    this.#seq = Math.max(0, ...[...this.#states.values()].map(lastSeq))
     this.#delegatedPercent = this.#declare(clock.now())
     this.#loop = repeat(
       (signal) => this.#delegate(signal),
@@ -264,7 +267,7 @@ export class Delegator implements Startable, DelegationRules {
     const { agent } = share
     const now = clock.now()
     const state = this.#states.get(agent) ?? NOTHING_DELEGATED
-    const last = Math.max(state.taken?.body.seq ?? 0, ...state.offers.map(({ body }) => body.seq))
+    this.#seq = Math.max(now, this.#seq + 1)
     this.#stale.delete(agent)
     const offer = delegationObject.sign(
       {
@@ -273,7 +276,7 @@ export class Delegator implements Startable, DelegationRules {
         // An agent's clock may lag behind.
         notBefore: now - 60_000,
         notAfter: now + this.#init.termMs,
-        seq: Math.max(now, last + 1),
+        seq: this.#seq,
         epoch: this.#init.epoch,
         counts: this.#counting(agent),
         ...this.#terms(share)
@@ -300,6 +303,10 @@ export class Delegator implements Startable, DelegationRules {
     await this.#components.store.commit([{ table: TABLE, key: agent, value: encodeState(state) }])
     this.#states.set(agent, state)
   }
+}
+
+function lastSeq({ taken, offers }: DelegationState): number {
+  return Math.max(taken?.body.seq ?? 0, ...offers.map(({ body }) => body.seq))
 }
 
 /** The terms in one order, so that two can be compared. */

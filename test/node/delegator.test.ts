@@ -94,6 +94,21 @@ test('each agent gets its share, signed for it alone, and is then told of', asyn
   t.is(lab.taken.length, 2, 'handed over once')
 })
 
+test('no two delegations of a node have one number, whomever they are for and however often it restarts', async (t) => {
+  const first = await start([share(0), share(1)])
+  // The wall clock is set back, so that time alone would give old numbers again.
+  first.clock.setWall(first.clock.now() - HOUR)
+  const changed = [share(0, { sharePercent: 10 }), share(1, { sharePercent: 10 })]
+  const second = await start(changed, first)
+  const numbers = [...first.taken, ...second.taken].map(({ body }) => body.seq)
+  t.is(numbers.length, 4)
+  t.is(new Set(numbers).size, 4)
+  t.deepEqual(
+    numbers,
+    [...numbers].sort((a, b) => a - b)
+  )
+})
+
 test('an agent that is not reached is tried again, with the same delegation, and not told of before', async (t) => {
   const lab = await start([share(0)], undefined, [agents[0]?.principal ?? ''])
   await lab.clock.advance(5000)
