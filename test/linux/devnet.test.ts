@@ -13,6 +13,7 @@ const test = (anyTest as TestFn<undefined>).serial
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const REDEEMER = fileURLToPath(new URL('fixtures/redeemer.ts', import.meta.url))
+const CHEATING_AGENT = fileURLToPath(new URL('fixtures/cheating-agent.ts', import.meta.url))
 const NAME = 'whole'
 let home = ''
 
@@ -50,7 +51,7 @@ async function sliceFile(name: string, fields: string): Promise<string> {
 
 async function membersOf(
   slice: string
-): Promise<{ nodeName: string; vserver: string; state: string; exitCode?: number }[]> {
+): Promise<{ nodeName: string; vserver: string; state: string; notAfter: string; exitCode?: number }[]> {
   const { stdout } = await asResearcher(['slice', 'show', slice, '--json'])
   return (JSON.parse(stdout) as { slice: { members: [] } }).slice.members
 }
@@ -67,7 +68,7 @@ const noLease = async (): Promise<boolean> => {
   const lists = await Promise.all(['node1', 'node2'].map((host) => on(host, ['lease', 'list', '--json'])))
   return lists.every(({ stdout }) => {
     const { leases } = JSON.parse(stdout) as { leases: { state: string }[] }
-    return leases.every(({ state }) => state === 'ended')
+    return leases.every(({ state }) => state === 'ended' || state === 'renewed')
   })
 }
 
@@ -199,7 +200,7 @@ test('a real node takes the honest demand and refuses every dishonest one with i
     'a ticket redeemed by someone else': 'TICKET_WRONG_HOLDER',
     "the holder's own demand sent by someone else": 'TICKET_WRONG_HOLDER',
     'a ticket for another node': 'TICKET_WRONG_NODE',
-    'a forged link that widens': 'TICKET_EXCEEDS_PARENT',
+    'a forged link below a ticket that may not be delegated': 'CHAIN_INVALID',
     'a forged link by a stranger': 'CHAIN_INVALID',
     'a ticket with an altered signature': 'SIGNATURE_INVALID',
     'an expired ticket': 'TICKET_EXPIRED',
@@ -210,6 +211,54 @@ test('a real node takes the honest demand and refuses every dishonest one with i
     'a lease deleted by someone else': 'LEASE_NOT_HELD',
     'a lease deleted by its holder': 'deleted'
   })
+})
+
+test('a slice is renewed: each lease gets a later end, in the virtual machine that it has', async (t) => {
+  const made = await asResearcher(['slice', 'create', await sliceFile('lasting', 'count: 2\n')])
+  t.is(made.exitCode, 0, made.stderr)
+  const before = await membersOf('lasting')
+  const renewed = await asResearcher(['slice', 'renew', 'lasting', '--for', '30m', '--json'])
+  t.is(renewed.exitCode, 0, renewed.stderr)
+  const after = await membersOf('lasting')
+  t.deepEqual(
+    after.map(({ vserver }) => vserver),
+    before.map(({ vserver }) => vserver)
+  )
+  const soonest = (members: { notAfter: string }[]): number =>
+    Math.min(...members.map(({ notAfter }) => Date.parse(notAfter)))
+  t.true(soonest(after) > soonest(before) + 10 * 60_000)
+  t.is((await asResearcher(['slice', 'delete', 'lasting'])).exitCode, 0)
+  t.true(await noLease())
+})
+
+test('an agent that issues too much is refused, proven to everybody, and not dealt with any more', async (t) => {
+  const directory = join(home, 'devnet', NAME)
+  const words = ['devnet', 'exec', '--name', NAME, '--', process.execPath, CHEATING_AGENT, directory]
+  const cheated = await slicenet(words)
+  t.is(cheated.exitCode, 0, cheated.stderr)
+  const { agent, outcomes } = JSON.parse(cheated.stdout) as { agent: string; outcomes: string[] }
+  t.deepEqual(outcomes, ['lease', 'ISSUER_CHEATED'], 'first come, and the second shows what the first was')
+  const proofs = async (): Promise<{ proof: string; accused: string; kind: string }[]> => {
+    const { stdout } = await asResearcher(['proof', 'list', '--json'])
+    return (JSON.parse(stdout) as { proofs: [] }).proofs
+  }
+  await until(async () => (await proofs()).length > 0)
+  const [proof] = await proofs()
+  t.like(proof, { accused: agent, kind: 'over-issued' })
+  const file = join(home, 'proof.bin')
+  t.is((await asResearcher(['proof', 'save', proof?.proof ?? '', file])).exitCode, 0)
+  const checked = await slicenet(['ticket', 'verify-proof', file])
+  t.is(checked.exitCode, 0, checked.stderr)
+  t.regex(checked.stdout, /cpuMillis/)
+  const bytes = await readFile(file)
+  bytes[bytes.length - 20] = (bytes[bytes.length - 20] ?? 0) ^ 1
+  await writeFile(file, bytes)
+  t.is((await slicenet(['ticket', 'verify-proof', file])).exitCode, 5)
+  const made = await asResearcher(['slice', 'create', await sliceFile('wary', 'count: 2\n'), '--json'])
+  t.is(made.exitCode, 0, made.stderr)
+  const { slice } = JSON.parse(made.stdout) as { slice: { members: { agent: string }[] } }
+  t.true(slice.members.every((member) => member.agent !== agent))
+  t.is((await asResearcher(['slice', 'delete', 'wary'])).exitCode, 0)
 })
 
 test("a node's daemon killed with -9 loses no lease, and its vserver and program run on", async (t) => {
