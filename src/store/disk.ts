@@ -116,11 +116,24 @@ export const TEMPORARY_SUFFIX = '.tmp'
 export function asStoreFailure(doing: string, error: unknown): SlicenetError {
   if (error instanceof SlicenetError) return error
   const reason = error instanceof Error ? error.message : String(error)
-  const hint = HINTS[(error as NodeJS.ErrnoException | undefined)?.code ?? '']
+  const hint = HINTS[(error as NodeJS.ErrnoException | undefined)?.code ?? ''] ?? hintOf(reason)
   return new SlicenetError('STORE_FAILED', `${doing} failed: ${reason}`, {
     ...(hint === undefined ? {} : { hint }),
     cause: error
   })
+}
+
+/** LevelDB hands the system's words on, but not its codes. */
+function hintOf(reason: string): string | undefined {
+  const found = Object.entries(WORDS).find(([words]) => reason.includes(words))
+  return found && HINTS[found[1]]
+}
+
+const WORDS: Readonly<Record<string, string>> = {
+  'No space left on device': 'ENOSPC',
+  'Disk quota exceeded': 'EDQUOT',
+  'Read-only file system': 'EROFS',
+  'Input/output error': 'EIO'
 }
 
 const HINTS: Readonly<Record<string, string>> = {

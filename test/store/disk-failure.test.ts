@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { checkStore } from '../../src/store/check-store.ts'
+import { asStoreFailure } from '../../src/store/disk.ts'
 import {
   copyOf,
   makeStore,
@@ -130,4 +131,10 @@ test('no snapshot is begun on a disk that has too little room for it', async (t)
   t.regex(errors[0] ?? '', /1000000 bytes are free/)
   t.like(await checkStore(grown), { damage: 'none', segments: 1, snapshot: undefined })
   t.deepEqual(await rowsOf(t, grown), upTo(41))
+})
+
+test('a full disk that LevelDB meets gives the same advice as one that the journal meets', (t) => {
+  const said = new Error('IO error: /tables/000003.log: No space left on device')
+  t.regex(asStoreFailure('writing', said).hint, /disk is full/)
+  t.notRegex(asStoreFailure('writing', new Error('IO error: something else')).hint, /disk is full/)
 })
