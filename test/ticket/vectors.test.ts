@@ -5,6 +5,7 @@ import { SlicenetError, type ErrorCode } from '../../src/base/errors.ts'
 import { OBJECT_TYPES } from '../../src/ticket/any-object.ts'
 import { chainFault } from '../../src/ticket/chain.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
+import { openBundle } from '../../src/ticket/fraud-bundle.ts'
 import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'
 import { encodeCbor } from '../../src/wire/cbor.ts'
@@ -115,5 +116,29 @@ for (const one of casesOf('chain') as readonly ChainCase[]) {
       )
       t.deepEqual(found?.evidence ?? [], one.evidence ?? [])
     }
+  })
+}
+
+interface FraudCase {
+  readonly name: string
+  readonly valid: boolean
+  readonly kind: string
+  readonly accused: string
+  readonly id: string
+  readonly bundle: string
+  readonly code?: ErrorCode
+}
+
+for (const one of casesOf('fraud') as readonly FraudCase[]) {
+  test(`${one.kind}, ${one.name}: ${one.valid ? 'is proven' : 'proves nothing'}`, (t) => {
+    const bytes = hex(one.bundle)
+    if (!one.valid) {
+      t.throws(() => openBundle(bytes), { instanceOf: SlicenetError, code: one.code ?? 'none' })
+      return
+    }
+    const { proof, finding } = openBundle(bytes)
+    t.is(proof.id, one.id)
+    t.is(finding.kind, one.kind as typeof finding.kind)
+    t.is(finding.accused, one.accused)
   })
 }

@@ -3,7 +3,7 @@ import type { ErrorCode } from '../../src/base/errors.ts'
 import { chainFault, type Chain } from '../../src/ticket/chain.ts'
 import type { Delegation } from '../../src/ticket/delegation.ts'
 import { RESOURCE_NAMES } from '../../src/ticket/resources.ts'
-import type { Ticket } from '../../src/ticket/ticket.ts'
+import { ticketObject, type Ticket } from '../../src/ticket/ticket.ts'
 import { HOUR, NOW, amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
 
 const [node, agent, reseller, holder, stranger] = [makeKey(), makeKey(), makeKey(), makeKey(), makeKey()]
@@ -34,6 +34,19 @@ function chainWith(
   return { delegation, tickets: [between, issue(between, reseller, holder, leaf)] }
 }
 
+/** What a ticket says without its slice. */
+function wholesaleOf(ticket: ReturnType<typeof issue>): Ticket {
+  const { slice: _any, ...body } = ticket.body
+  return body
+}
+
+function wholesaleChain(): Chain {
+  const delegation = delegate(node, agent)
+  const body = wholesaleOf(issue(delegation, agent, reseller, { resources: amounts(2) }))
+  const wholesale = ticketObject.sign(body, agent)
+  return { delegation, tickets: [wholesale, issue(wholesale, reseller, holder)] }
+}
+
 function good(): Case[] {
   const delegation = delegate(node, agent)
   return [
@@ -50,6 +63,11 @@ function good(): Case[] {
       asked: { now: NOW + 299_999 }
     },
     {
+      name: 'a wholesale link',
+      why: 'the reseller has a ticket for no slice yet, and cuts one for a slice from it',
+      chain: wholesaleChain()
+    },
+    {
       name: 'a leaf that may not be delegated',
       why: 'canDelegate matters only for what is cut from a ticket',
       chain: chainWith({ canDelegate: false })
@@ -62,6 +80,8 @@ function wrongLinks(): Case[] {
   const delegation = delegate(node, agent)
   const foreign = delegate(stranger, agent)
   const whole = chainWith({})
+  const sold = wholesaleChain()
+  const wholesale = { ...sold, tickets: sold.tickets.slice(0, 1) }
   return [
     {
       name: 'no ticket',
@@ -140,6 +160,14 @@ function wrongLinks(): Case[] {
       code,
       says: /another slice/,
       chain: chainWith({ slice: 'other' })
+    },
+    {
+      name: 'no slice',
+      why: 'a wholesale ticket is presented itself',
+      code,
+      says: /without a slice/,
+      chain: wholesale,
+      asked: { holder: reseller.principal }
     },
     {
       name: 'another holder',

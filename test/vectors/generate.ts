@@ -1,7 +1,7 @@
 /**
  * Makes the vectors of the signed objects, with keys that live for one run and are written nowhere. What it wrote is
  * committed and stays: run it again only when the format itself changes, for every id and signature will be new.
- * Run: `node test/vectors/generate.ts`.
+ * Run: `node test/vectors/generate.ts NAME...`, a file each.
  */
 import { writeFileSync } from 'node:fs'
 import { base58btc } from 'multiformats/bases/base58'
@@ -13,6 +13,7 @@ import { portableEd25519 } from '../../src/wire/ed25519.ts'
 import { decodeEnvelope, seal } from '../../src/wire/envelope.ts'
 import { makeKey } from '../ticket/fixtures.ts'
 import { chainCases } from './chain-cases.ts'
+import { fraudCases } from './fraud-cases.ts'
 import { sampleTypes, type Sample } from './samples.ts'
 
 const GROUP_ORDER = 2n ** 252n + 27742317777372353535851937790883648493n
@@ -337,9 +338,22 @@ function write(name: string, content: object): void {
   writeFileSync(new URL(`${name}.json`, import.meta.url), `${JSON.stringify(content, undefined, 1)}\n`)
 }
 
-for (const [type, samples] of Object.entries(sampleTypes())) {
-  // What is broken is broken in the ordinary one.
-  const broken = samples.slice(0, 1).flatMap(brokenCases)
-  write(type, { type, cases: [...samples.map(validCase), ...broken] })
+const MAKERS: Readonly<Record<string, () => object>> = {
+  ...Object.fromEntries(
+    Object.entries(sampleTypes()).map(([type, samples]) => [
+      type,
+      // What is broken is broken in the ordinary one.
+      () => ({ type, cases: [...samples.map(validCase), ...samples.slice(0, 1).flatMap(brokenCases)] })
+    ])
+  ),
+  chain: () => ({ cases: chainCases() }),
+  fraud: () => ({ cases: fraudCases() })
 }
-write('chain', { cases: chainCases() })
+
+const names = process.argv.slice(2)
+const unknown = names.find((name) => !Object.hasOwn(MAKERS, name))
+if (names.length === 0 || unknown !== undefined) {
+  process.stderr.write(`usage: node test/vectors/generate.ts NAME..., of ${Object.keys(MAKERS).join(', ')}\n`)
+  process.exit(2)
+}
+for (const name of names) write(name, MAKERS[name]?.() ?? {})
