@@ -108,18 +108,13 @@ export function demandOf({ tickets, holder, changes = {} }: Presented): Uint8Arr
   return demand(leaf, holder, changes).bytes
 }
 
-/** Redeems; `redeem` is a demand that was signed before. */
+/** Redeems; `demand` is one that was signed before. */
 export async function redeem(
   lab: NodeLab,
   presented: Presented,
-  redeem = demandOf(presented)
+  demand = demandOf(presented)
 ): Promise<Outcome> {
-  const { delegation, tickets, holder } = presented
-  const params = { redeem, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
-  const reply = await lab.as(holder.principal)('newLease', params)
-  if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
-  if (reply.lease === undefined) throw new TypeError('neither lease nor refusal')
-  return { lease: leaseObject.open(reply.lease) }
+  return present(lab, 'newLease', presented, demand)
 }
 
 /** As `redeem`, for a demand whose changes name the lease that is to go on. */
@@ -128,11 +123,20 @@ export async function renew(
   presented: Presented,
   demand = demandOf(presented)
 ): Promise<Outcome> {
-  const { delegation, tickets, holder } = presented
-  const params = { redeem: demand, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
-  const reply = await lab.as(holder.principal)('renewLease', params)
+  return present(lab, 'renewLease', presented, demand)
+}
+
+async function present(
+  lab: NodeLab,
+  method: 'newLease' | 'renewLease',
+  { delegation, tickets, holder }: Presented,
+  redeem: Uint8Array
+): Promise<Outcome> {
+  const params = { redeem, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
+  const reply = await lab.as(holder.principal)(method, params)
   if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
-  return { lease: leaseObject.open(reply.lease ?? new Uint8Array()) }
+  if (reply.lease === undefined) throw new TypeError('neither lease nor refusal')
+  return { lease: leaseObject.open(reply.lease) }
 }
 
 /** The holder's word that it gives a lease up. */

@@ -1,6 +1,8 @@
 /** Keys and signed objects for tests; keys are made anew in every run. */
 import { randomBytes } from 'node:crypto'
+import { advertisementObject, type NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { delegationObject, type Delegation } from '../../src/ticket/delegation.ts'
+import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import { principalOfPublicKey, type SigningKey } from '../../src/ticket/principal.ts'
 import { redeemObject, type Redeem } from '../../src/ticket/redeem.ts'
 import type { Resources } from '../../src/ticket/resources.ts'
@@ -102,4 +104,57 @@ export function demand(
     },
     holder
   )
+}
+
+/** A lease for an hour of one port, always the same, to the holder of `by`. */
+export function lease(
+  node: SigningKey,
+  by: SigningKey,
+  seq: number,
+  changes: Partial<Lease> = {}
+): Signed<Lease> {
+  const body: Lease = {
+    issuer: node.principal,
+    notBefore: NOW,
+    notAfter: NOW + HOUR,
+    seq,
+    ticket: `bafyrei${'a'.repeat(52)}`,
+    holder: by.principal,
+    slice: 'mesh',
+    image: IMAGE,
+    resources: amounts(1),
+    ports: [{ protocol: 'tcp', first: 20_000, last: 20_000 }],
+    rights: [],
+    address: '192.0.2.1',
+    vserver: `mesh-${seq}`,
+    epoch: 1,
+    ...changes
+  }
+  return leaseObject.sign(body, node)
+}
+
+/** The advert of a node with `amounts(10)`, of which it says that it delegated so much. */
+export function advertise(
+  node: SigningKey,
+  delegatedPercent: number,
+  changes: Partial<NodeAdvertisement> = {}
+): Signed<NodeAdvertisement> {
+  const body: NodeAdvertisement = {
+    role: 'node',
+    issuer: node.principal,
+    notBefore: NOW,
+    notAfter: NOW + 120_000,
+    seq: 1,
+    name: 'node1',
+    epoch: 1,
+    multiaddrs: [],
+    attributes: {},
+    capacity: amounts(10),
+    free: amounts(10),
+    delegatedPercent,
+    images: {},
+    agents: [],
+    ...changes
+  }
+  return { ...advertisementObject.sign(body, node), body }
 }

@@ -10,14 +10,14 @@ import {
   type Finding
 } from '../../src/ticket/fraud.ts'
 import { FraudWatch } from '../../src/ticket/fraud-watch.ts'
-import { advertisementObject, type NodeAdvertisement } from '../../src/ticket/advertisement.ts'
-import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
+import type { Lease } from '../../src/ticket/lease.ts'
 import type { SigningKey } from '../../src/ticket/principal.ts'
 import type { Delegation } from '../../src/ticket/delegation.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
 import { surrenderObject } from '../../src/ticket/surrender.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
-import { HOUR, IMAGE, NOW, amounts, delegate, issue, makeKey } from './fixtures.ts'
+import { HOUR, NOW, advertise, amounts, delegate, issue, lease as leaseOf, makeKey } from './fixtures.ts'
 
 const [node, agent, other, holder, stranger] = [makeKey(), makeKey(), makeKey(), makeKey(), makeKey()]
 const delegation = delegate(node, agent)
@@ -126,26 +126,8 @@ test('two objects of one sequence number are fraud; tickets are numbered for eac
   t.is(equivocation(asAny.delegation(delegation), asAny.ticket(plain(1, 1))), undefined)
 })
 
-function advert(percent: number, changes: Partial<NodeAdvertisement> = {}): Signed<NodeAdvertisement> {
-  const body: NodeAdvertisement = {
-    role: 'node',
-    issuer: node.principal,
-    notBefore: NOW,
-    notAfter: NOW + 120_000,
-    seq: 1,
-    name: 'n',
-    epoch: 1,
-    multiaddrs: [],
-    attributes: {},
-    capacity: amounts(10),
-    free: amounts(10),
-    delegatedPercent: percent,
-    images: {},
-    agents: [],
-    ...changes
-  }
-  return { ...advertisementObject.sign(body, node), body }
-}
+const advert = (percent: number, changes: Partial<NodeAdvertisement> = {}): Signed<NodeAdvertisement> =>
+  advertise(node, percent, changes)
 
 test('a node may delegate what it declares, and no more; a later delegation replaces the one before', (t) => {
   const both = [delegate(node, agent), delegate(node, other, { seq: 2, resources: amounts(5) })]
@@ -167,26 +149,8 @@ test('the percentage that a node declares covers just what it delegates', (t) =>
   t.is(delegatedPercent([{ ...amounts(0), pids: 1 }], amounts(10)), 1)
 })
 
-function lease(seq: number, changes: Partial<Lease> = {}, by: SigningKey = node): Signed<Lease> {
-  const body: Lease = {
-    issuer: by.principal,
-    notBefore: NOW,
-    notAfter: NOW + HOUR,
-    seq,
-    ticket: delegation.id,
-    holder: holder.principal,
-    slice: 'mesh',
-    image: IMAGE,
-    resources: amounts(1),
-    ports: port(20_000),
-    rights: [],
-    address: '192.0.2.1',
-    vserver: `mesh-${seq}`,
-    epoch: 1,
-    ...changes
-  }
-  return leaseObject.sign(body, by)
-}
+const lease = (seq: number, changes: Partial<Lease> = {}, by = node): Signed<Lease> =>
+  leaseOf(by, holder, seq, changes)
 
 test('one port for two virtual machines at one instant is fraud of the node, unless it was given up', (t) => {
   t.is(portLeasedTwice(lease(1), lease(2))?.accused, node.principal)

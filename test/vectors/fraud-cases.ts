@@ -1,16 +1,25 @@
 /** Bundles of fraud proofs: one for each way to cheat, and such as prove nothing, though every object in them is well signed. */
 import type { ErrorCode } from '../../src/base/errors.ts'
 import { SlicenetError } from '../../src/base/errors.ts'
-import { advertisementObject, type NodeAdvertisement } from '../../src/ticket/advertisement.ts'
+import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { bundleFinding, openBundle } from '../../src/ticket/fraud-bundle.ts'
 import type { FraudKind } from '../../src/ticket/fraud-proof.ts'
-import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import type { Lease } from '../../src/ticket/lease.ts'
 import type { PortRange } from '../../src/ticket/ports.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import type { Signed, SignedFields } from '../../src/ticket/signed-object.ts'
 import { surrenderObject } from '../../src/ticket/surrender.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
-import { HOUR, IMAGE, NOW, amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
+import {
+  HOUR,
+  NOW,
+  advertise,
+  amounts,
+  delegate,
+  issue,
+  lease as leaseOf,
+  makeKey
+} from '../ticket/fixtures.ts'
 
 interface Case {
   readonly name: string
@@ -166,25 +175,7 @@ function equivocations(): Case[] {
   ]
 }
 
-function advert(delegatedPercent: number, epoch = 1): Signed<NodeAdvertisement> {
-  const body: NodeAdvertisement = {
-    role: 'node',
-    issuer: node.principal,
-    notBefore: NOW,
-    notAfter: NOW + 120_000,
-    seq: 1,
-    name: 'node1',
-    epoch,
-    multiaddrs: [],
-    attributes: {},
-    capacity: amounts(10),
-    free: amounts(10),
-    delegatedPercent,
-    images: {},
-    agents: []
-  }
-  return { ...advertisementObject.sign(body, node), body }
-}
+const advert = (percent: number): Signed<NodeAdvertisement> => advertise(node, percent)
 
 function delegated(): Case[] {
   const common = { kind: 'over-delegated' as const, accused: node.principal }
@@ -220,26 +211,8 @@ function delegated(): Case[] {
   ]
 }
 
-function lease(seq: number, by: SigningKey, changes: Partial<Lease> = {}): Signed<Lease> {
-  const body: Lease = {
-    issuer: node.principal,
-    notBefore: NOW + seq * 60_000,
-    notAfter: NOW + HOUR,
-    seq,
-    ticket: delegation.id,
-    holder: by.principal,
-    slice: 'mesh',
-    image: IMAGE,
-    resources: amounts(1),
-    ports: port(20_000),
-    rights: [],
-    address: '192.0.2.1',
-    vserver: `mesh-${seq}`,
-    epoch: 1,
-    ...changes
-  }
-  return leaseObject.sign(body, node)
-}
+const lease = (seq: number, by: SigningKey, changes: Partial<Lease> = {}): Signed<Lease> =>
+  leaseOf(node, by, seq, changes)
 
 function leased(): Case[] {
   const common = { kind: 'port-leased-twice' as const, accused: node.principal }
