@@ -1,11 +1,11 @@
 /** `slicenet ticket …`: shows tickets and other signed objects, checks proofs of fraud, takes tickets back. */
-import type { Command } from 'commander'
+import { InvalidArgumentError, type Command } from 'commander'
 import { asSlicenetError } from '../base/errors.ts'
 import { byteUnit, cpuUnit, rateUnit } from '../base/units.ts'
 import type { ControlCaller } from '../daemon/control-client.ts'
 import type { TicketView } from '../daemon/control-protocol.ts'
 import { inspectFile, isObjectId, type InspectedObject, type Inspection } from '../daemon/inspection.ts'
-import { findByPrefix } from '../daemon/prefix.ts'
+import { findByPrefix, requirePrincipal } from '../daemon/prefix.ts'
 import { verifyProofFile } from '../daemon/proof-view.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
@@ -49,6 +49,43 @@ export function addTicketCommand(root: Command, run: RunCommand): void {
     .argument('<id>', 'the ticket, or how the id of one that is listed begins')
     .addHelpText('after', examples('slicenet ticket revoke bafyreigh2akis'))
     .action((id: string) => run((context) => revoke(context, id), QUESTION))
+  ticket
+    .command('revoke-issuer')
+    .description('on a node, take no more tickets of an agent, such as one whose key was stolen')
+    .argument('<principal>', 'the peer id of the agent')
+    .option('--before <number>', 'only tickets with a smaller sequence number', wholeNumber)
+    .addHelpText(
+      'after',
+      examples(
+        'slicenet ticket revoke-issuer 12D3Koo…',
+        'slicenet ticket revoke-issuer 12D3Koo… --before 4711'
+      )
+    )
+    .action((issuer: string, { before }: { before?: number }) =>
+      run((context) => revokeIssuer(context, issuer, before), QUESTION)
+    )
+}
+
+function wholeNumber(text: string): number {
+  const number = Number(text)
+  if (Number.isSafeInteger(number) && number >= 0) return number
+  throw new InvalidArgumentError('expected a whole number')
+}
+
+async function revokeIssuer(
+  context: CommandContext,
+  issuer: string,
+  beforeSeq = Number.MAX_SAFE_INTEGER
+): Promise<Outcome> {
+  const { signal } = context
+  requirePrincipal(issuer)
+  const { revocation } = await withSession(context, (call) =>
+    call('issuerRevoke', { issuer, beforeSeq }, { signal })
+  )
+  return {
+    document: { issuer, beforeSeq, revocation },
+    text: () => `tickets of ${issuer} are revoked here: leases in force go on, and are not renewed\n`
+  }
 }
 
 async function inspect({ services }: CommandContext, file: string): Promise<Outcome> {

@@ -152,6 +152,11 @@ export const controlProtocol = {
       params: v.strictObject({ ticket: idSchema }),
       result: v.strictObject({ revocation: idSchema, by: v.picklist(['agent', 'node']) })
     },
+    /** On a node: takes no ticket of this issuer any more whose number is below; see `Revocation`. */
+    issuerRevoke: {
+      params: v.strictObject({ issuer: principalSchema, beforeSeq: amountSchema }),
+      result: v.strictObject({ revocation: idSchema })
+    },
     /** The proofs of fraud that this peer knows. */
     proofList: { params: emptySchema, result: v.strictObject({ proofs: v.array(proofViewSchema) }) },
     /** One of them with its evidence, as it travels. Throws `NOT_FOUND`. */

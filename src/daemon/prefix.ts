@@ -1,5 +1,7 @@
 /** Finding the one thing that somebody named by its id, its name, or the beginning of either. Pure. */
 import { SlicenetError } from '../base/errors.ts'
+import { principalSchema } from '../ticket/principal.ts'
+import { parse } from '../wire/codec.ts'
 
 export interface PrefixInit<T> {
   /** What is looked for, such as `slice`. */
@@ -34,4 +36,9 @@ export function findByPrefix<T>(items: readonly T[], given: string, init: Prefix
     hint: 'give more of the name or id',
     details: { given, candidates: candidates.slice(0, 100) }
   })
+}
+
+/** Throws `KEY_INVALID` for what is no ed25519 peer id. */
+export function requirePrincipal(text: string): void {
+  parse(principalSchema, text, 'KEY_INVALID', text)
 }

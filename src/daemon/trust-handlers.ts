@@ -9,7 +9,9 @@ import { proofView } from './proof-view.ts'
 
 type ControlHandlers = Handlers<ControlMethods>
 
-export function ticketHandlers(parts: () => PeerParts): Pick<ControlHandlers, 'ticketList' | 'ticketRevoke'> {
+type TicketMethod = 'ticketList' | 'ticketRevoke' | 'issuerRevoke'
+
+export function ticketHandlers(parts: () => PeerParts): Pick<ControlHandlers, TicketMethod> {
   return {
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async ticketList() {
@@ -29,10 +31,17 @@ export function ticketHandlers(parts: () => PeerParts): Pick<ControlHandlers, 't
       if (agent !== undefined && (isOwn || node === undefined)) {
         return { revocation: (await agent.revoke(ticket, { signal })).id, by: 'agent' }
       }
-      if (node !== undefined) return { revocation: (await node.manager.revokeTicket(ticket)).id, by: 'node' }
+      if (node !== undefined)
+        return { revocation: (await node.manager.revokeHere({ id: ticket })).id, by: 'node' }
       throw new SlicenetError('DENIED', 'this peer is neither agent nor node, and has issued no tickets', {
         hint: 'give a ticket back that you do not need by deleting its slice'
       })
+    },
+    async issuerRevoke({ issuer, beforeSeq }) {
+      const { node } = parts()
+      if (node === undefined)
+        throw new SlicenetError('DENIED', 'only a node refuses all tickets of an issuer')
+      return { revocation: (await node.manager.revokeHere({ issuer, beforeSeq })).id }
     }
   }
 }

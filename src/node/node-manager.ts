@@ -196,15 +196,15 @@ export class NodeManager implements Startable {
   }
 
   /**
-   * Takes a ticket no more, nor anything cut from it, whoever issued it: a node stands at the top of every chain. Throws
-   * `QUOTA_EXCEEDED`.
+   * Takes what is named no more, nor anything cut from it, whoever issued it: a node stands at the top of every chain.
+   * Throws `QUOTA_EXCEEDED`.
    */
-  async revokeTicket(id: string): Promise<Signed<Revocation>> {
+  async revokeHere(target: Revocation['target']): Promise<Signed<Revocation>> {
     const { revocations, clock } = this.#state
     const { key } = this.#components
     const now = clock.now()
     const interval = { notBefore: now, notAfter: now + LIMITS.leaseMsMax }
-    const body = { issuer: key.principal, ...interval, seq: now, node: key.principal, target: { id } }
+    const body = { issuer: key.principal, ...interval, seq: now, node: key.principal, target }
     const revocation = revocationObject.sign(body, key)
     await revocations.add(revocation, undefined, now)
     return revocation

@@ -166,6 +166,10 @@ test('tickets are listed, and revoked by the beginning of their id or by a whole
     ticketRevoke: async ({ ticket: id }) => {
       asked.push(id)
       return { revocation: delegation.id, by: 'agent' }
+    },
+    issuerRevoke: async ({ issuer: agent, beforeSeq }) => {
+      asked.push(`${agent} ${beforeSeq}`)
+      return { revocation: delegation.id }
     }
   })
   const home = control.directory
@@ -185,5 +189,9 @@ test('tickets are listed, and revoked by the beginning of their id or by a whole
     by: 'agent'
   })
   t.deepEqual(asked, [ticket.id, other.id])
+  t.is((await cli(['ticket', 'revoke-issuer', issuer, '--before', '7'], { home })).exitCode, 0)
+  t.is(asked.pop(), `${issuer} 7`)
+  t.is((await cli(['ticket', 'revoke-issuer', 'somebody'], { home })).exitCode, 5)
+  t.is((await cli(['ticket', 'revoke-issuer', issuer, '--before', 'soon'], { home })).exitCode, 2)
   t.is((await cli(['ticket', 'revoke', 'bafyreix'], { home })).exitCode, 1)
 })

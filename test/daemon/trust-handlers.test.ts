@@ -89,6 +89,22 @@ test('what a node revokes it does not redeem, whoever issued it, before and afte
   return t.not(codeOf(await redeem(await lab.restart(), present(other))), 'TICKET_REVOKED')
 })
 
+test('a node that revokes an issuer takes none of its tickets below the number', async (t) => {
+  const lab = await nodeLab()
+  const [agent, holder] = [makeKey(), makeKey()]
+  const delegation = delegate(lab.key, agent)
+  const [early, late] = [1, 2].map((seq) => issue(delegation, agent, holder, { seq, ports: [] }))
+  if (early === undefined || late === undefined) return t.fail()
+  const { issuerRevoke } = ticketHandlers(partsOf({ manager: lab.manager }))
+  await issuerRevoke({ issuer: agent.principal, beforeSeq: 2 }, CALL)
+  t.is(codeOf(await redeem(lab, { delegation, tickets: [early], holder })), 'TICKET_REVOKED')
+  t.is(codeOf(await redeem(lab, { delegation, tickets: [late], holder })), 'leased')
+  return t.throwsAsync(
+    ticketHandlers(partsOf({})).issuerRevoke({ issuer: agent.principal, beforeSeq: 2 }, CALL),
+    { code: 'DENIED' }
+  )
+})
+
 test('who is neither agent nor node revokes nothing', async (t) => {
   const handlers = ticketHandlers(partsOf({}))
   await t.throwsAsync(handlers.ticketRevoke({ ticket: `bafyrei${'a'.repeat(52)}` }, CALL), {

@@ -40,6 +40,7 @@ test('docs/cli.md names every command', async (t) => {
     'ticket verify-proof',
     'ticket list',
     'ticket revoke',
+    'ticket revoke-issuer',
     'proof list',
     'proof save',
     'daemon',
