@@ -15,6 +15,7 @@ import {
   scaleResources,
   type Resources
 } from '../ticket/resources.ts'
+import { lineOf } from '../ticket/ticket.ts'
 import type { Leased } from './leased.ts'
 
 /** As many ids as a refusal holds. */
@@ -37,18 +38,21 @@ export function admissionFault(wanted: Demand, leased: Leased, capacity: Resourc
 
 /**
  * The reason to refuse the last ticket of a checked chain beside what is leased under the links of that chain: tickets
- * cut from one ticket may not take more than it has, those of an agent not more than it may issue.
+ * cut from one ticket, or from others of its line, may not take more than it has, those of an agent not more than it may
+ * issue.
  */
 export function overdrawnFault(
   { delegation, tickets }: Chain,
   wanted: Demand,
   leased: Leased
 ): Reason | undefined {
-  for (const { id, body } of tickets) {
-    const over = excess(leased.under(id), wanted, body.resources)
+  for (const ticket of tickets) {
+    const { id, body } = ticket
+    const line = lineOf(ticket)
+    const over = excess(leased.under(line), wanted, body.resources)
     if (over === undefined) continue
     const message = `with the tickets cut from one, ${over} that it is for`
-    const evidence = [id, ...leased.redeemedUnder(id, EVIDENCE_MAX - 1)]
+    const evidence = [id, ...leased.redeemedUnder(line, EVIDENCE_MAX - 1)]
     return { code: 'TICKET_EXCEEDS_PARENT', message, evidence }
   }
   const { holder, resources, overbookPercent } = delegation.body

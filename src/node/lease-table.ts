@@ -11,6 +11,7 @@ import { principalSchema, type Principal } from '../ticket/principal.ts'
 import { portsOverlap, type PortRange } from '../ticket/ports.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { lineOf, ticketObject } from '../ticket/ticket.ts'
 import { sshKeysSchema } from '../ticket/redeem.ts'
 import { byteString, cborCodec } from '../wire/codec.ts'
 import type { Entry, Store } from '../store/store.ts'
@@ -249,7 +250,7 @@ export class LeaseTable {
   }
 
   #keep(record: LeaseRecord): void {
-    const { lease, agent, tickets, line } = record
+    const { lease, agent, line } = record
     const { ticket, notBefore, notAfter, resources, ports, vserver } = lease.body
     const before = this.#byTicket.get(ticket)
     if (before !== undefined) this.#surrendered.delete(before)
@@ -260,7 +261,7 @@ export class LeaseTable {
     if (record.surrender !== undefined && ports.length > 0) this.#surrendered.add(record)
     if (!holds(record)) this.leased.delete(ticket)
     else if (before?.lease !== lease || !holds(before)) {
-      this.leased.set(ticket, { notBefore, resources, ports, vserver, agent, tickets })
+      this.leased.set(ticket, { notBefore, resources, ports, vserver, agent, lines: linesOf(record) })
     }
     if (lingers(record)) this.leased.linger(ticket, { notBefore, notAfter, ports })
   }
@@ -275,6 +276,11 @@ export class LeaseTable {
     ofLine?.delete(lease.body.ticket)
     if (ofLine?.size === 0) this.#byLine.delete(line)
   }
+}
+
+/** Those of the tickets that the redeemed one was cut from, and its own last. */
+function linesOf({ chain, line }: LeaseRecord): string[] {
+  return [...chain.slice(1, -1).map((bytes) => lineOf(ticketObject.decode(bytes))), line]
 }
 
 /** Whether a lease takes resources: it does until its virtual machine is gone, also when its term is over. */

@@ -16,8 +16,8 @@ export interface LeasedDemand extends Pick<Interval, 'notBefore'> {
   readonly ports: readonly PortRange[]
   readonly vserver: string
   readonly agent: Principal
-  /** Ids of the tickets of its chain, the redeemed one last. */
-  readonly tickets: readonly string[]
+  /** Lines of the tickets of its chain, that of the redeemed one last. */
+  readonly lines: readonly string[]
 }
 
 /** Leases that have something in common. */
@@ -49,13 +49,13 @@ export class Leased {
    */
   set(ticket: string, demand: LeasedDemand): void {
     this.delete(ticket)
-    const { notBefore, resources, ports, agent, tickets, vserver } = demand
+    const { notBefore, resources, ports, agent, lines, vserver } = demand
     const claim = { notBefore, notAfter: Infinity, resources, ports }
     this.#byTicket.set(ticket, { demand, claim })
     this.#all.add(claim)
     this.#ports.add(claim)
     join(this.#ofAgent, agent, ticket, claim)
-    for (const link of new Set(tickets)) join(this.#under, link, ticket, claim)
+    for (const line of new Set(lines)) join(this.#under, line, ticket, claim)
     this.#vservers.set(vserver, (this.#vservers.get(vserver) ?? 0) + 1)
   }
 
@@ -90,7 +90,7 @@ export class Leased {
     this.#all.remove(claim)
     this.#ports.remove(claim)
     leave(this.#ofAgent, demand.agent, ticket, claim)
-    for (const link of new Set(demand.tickets)) leave(this.#under, link, ticket, claim)
+    for (const line of new Set(demand.lines)) leave(this.#under, line, ticket, claim)
     const named = (this.#vservers.get(demand.vserver) ?? 0) - 1
     if (named > 0) this.#vservers.set(demand.vserver, named)
     else this.#vservers.delete(demand.vserver)
@@ -105,9 +105,9 @@ export class Leased {
     return this.#ofAgent.get(agent)?.profile
   }
 
-  /** What the leases take whose chain this ticket is a link of. */
-  under(ticket: string): ClaimProfile | undefined {
-    return this.#under.get(ticket)?.profile
+  /** What the leases take whose chain has a ticket of this line: one claim, however many tickets it has. */
+  under(line: string): ClaimProfile | undefined {
+    return this.#under.get(line)?.profile
   }
 
   /** The first of `ports` that a lease has. */
@@ -124,8 +124,8 @@ export class Leased {
     return firstOf(this.#ofAgent.get(agent), max)
   }
 
-  redeemedUnder(ticket: string, max: number): string[] {
-    return firstOf(this.#under.get(ticket), max)
+  redeemedUnder(line: string, max: number): string[] {
+    return firstOf(this.#under.get(line), max)
   }
 }
 

@@ -13,7 +13,7 @@ import {
   type Resources
 } from '../../src/ticket/resources.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
-import type { Ticket } from '../../src/ticket/ticket.ts'
+import { lineOf, type Ticket } from '../../src/ticket/ticket.ts'
 
 /** Nothing here looks at signatures, so nothing is signed. */
 const object = <T>(id: string, body: Partial<T>): Signed<T> => ({
@@ -96,7 +96,7 @@ test('whatever is asked for, at every instant no more is leased than there is, t
           ports,
           vserver: leaf.id,
           agent,
-          tickets: links
+          lines: chain.tickets.map(lineOf)
         })
         held.push({ id: leaf.id, agent, links, resources: one.resources, port: one.port })
         if (resourcesExceeding(sumOf(held), CAPACITY).length > 0) return false
@@ -121,7 +121,7 @@ test('what fits is not refused', (t) => {
       const leased = new Leased()
       for (const [index, amounts] of leases.entries()) {
         const demand = { notBefore: 0, resources: amounts, ports: [], vserver: `${index}` }
-        leased.set(`${index}`, { ...demand, agent: 'a', tickets: [`${index}`] })
+        leased.set(`${index}`, { ...demand, agent: 'a', lines: [`${index}`] })
       }
       const total = leases.reduce(addResources, wanted)
       const demand = { notBefore: 0, notAfter: 1, resources: wanted, ports: [] }

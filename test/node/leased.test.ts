@@ -30,7 +30,7 @@ test('sums by agent, by ticket and in all are those of a walk over the leases', 
           ports: [{ protocol: 'tcp' as const, first: 1 + below(20), last: 20 }],
           vserver: `mesh-${below(6)}`,
           agent: `agent ${below(3)}`,
-          tickets: [`parent ${below(3)}`, ticket]
+          lines: [`parent ${below(3)}`, ticket]
         }
         leased.set(ticket, demand)
         // In the order in which they were set last.
@@ -51,7 +51,7 @@ test('sums by agent, by ticket and in all are those of a walk over the leases', 
       )
       const ofAgent = ({ agent }: LeasedDemand): boolean => agent === `agent ${name}`
       t.deepEqual(peak(leased.ofAgent(`agent ${name}`)), walked(leases.values(), window, ofAgent))
-      const under = ({ tickets }: LeasedDemand): boolean => tickets.includes(`parent ${name}`)
+      const under = ({ lines }: LeasedDemand): boolean => lines.includes(`parent ${name}`)
       t.deepEqual(peak(leased.under(`parent ${name}`)), walked(leases.values(), window, under))
       const redeemed = [...leases].filter(([, lease]) => under(lease)).map(([id]) => id)
       t.deepEqual(leased.redeemedUnder(`parent ${name}`, 4), redeemed.slice(0, 4))
@@ -67,7 +67,7 @@ test('sums by agent, by ticket and in all are those of a walk over the leases', 
 test('a lease takes its ports and amounts from its beginning until it is deleted, and no longer', (t) => {
   const leased = new Leased()
   const ports = [{ protocol: 'tcp' as const, first: 80, last: 80 }]
-  const demand = { notBefore: 10, resources: amounts(2), ports, vserver: 'v', agent: 'a', tickets: ['t'] }
+  const demand = { notBefore: 10, resources: amounts(2), ports, vserver: 'v', agent: 'a', lines: ['t'] }
   leased.set('t', demand)
   const [before, late] = [
     { notBefore: 0, notAfter: 10 },

@@ -283,6 +283,29 @@ test('tickets cut from one ticket get no more together than it has', async (t) =
   t.is(codeOf(await redeem(await lab.restart(), second)), 'leased')
 })
 
+test('the tickets of a line yield no more together than one of them, however many are cut from', async (t) => {
+  const lab = await nodeLab()
+  const delegation = delegate(lab.key, agent)
+  const middle = issue(delegation, agent, reseller, { resources: amounts(3), ports: [] })
+  const [child, own] = [
+    { resources: amounts(2), ports: [] },
+    { resources: amounts(3), ports: [] }
+  ]
+  const later = issue(delegation, agent, reseller, { ...own, seq: 2, supersedes: middle.id })
+  const chain = (parent: Signed<Ticket>, seq: number, changes: Partial<Ticket> = child): Presented => {
+    return { delegation, tickets: [parent, issue(parent, reseller, holder, { ...changes, seq })], holder }
+  }
+  t.is(codeOf(await redeem(lab, chain(middle, 3))), 'leased')
+  t.is(codeOf(await redeem(lab, chain(later, 4))), 'TICKET_EXCEEDS_PARENT')
+  const itself = { delegation, tickets: [later], holder: reseller }
+  t.is(codeOf(await redeem(lab, itself)), 'TICKET_EXCEEDS_PARENT', 'nor with it')
+  const again = await lab.restart()
+  t.is(codeOf(await redeem(again, chain(later, 5))), 'TICKET_EXCEEDS_PARENT', 'after a restart too')
+  t.is(codeOf(await redeem(again, chain(later, 6, { resources: amounts(1), ports: [] }))), 'leased')
+  const other = issue(delegation, agent, reseller, { ...own, seq: 7 })
+  t.is(codeOf(await redeem(again, chain(other, 8))), 'leased', 'another line has its own')
+})
+
 test('nothing is cut from a ticket that was redeemed itself', async (t) => {
   const lab = await nodeLab()
   const delegation = delegate(lab.key, agent)
