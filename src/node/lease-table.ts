@@ -224,9 +224,13 @@ export class LeaseTable {
   /** Writes the time down, and forgets what ended so long ago that its ticket can no longer be presented. */
   async tidy(clock: SteadyClock): Promise<void> {
     const now = clock.now()
+    // Who never heard of a renewal knows the virtual machine by the lease before it alone.
+    const named = new Set(this.holding().map(({ lease }) => lease.body.prev))
     const old = this.all().filter(
       ({ state, redeemBefore, lease }) =>
-        (state === 'ended' || state === 'renewed') && redeemBefore <= now && lease.body.notAfter <= now
+        (state === 'ended' || (state === 'renewed' && !named.has(lease.id))) &&
+        redeemBefore <= now &&
+        lease.body.notAfter <= now
     )
     const lapsed = [...this.#cancelled].filter(([, redeemBefore]) => redeemBefore <= now)
     await this.#store.commit([

@@ -100,6 +100,18 @@ test('a lease is renewed again and again, by any of its names', async (t) => {
   t.deepEqual(await lab.enforcer.running(), [])
 })
 
+test('who never heard that a lease was renewed gives it up by its first name, after its first term too', async (t) => {
+  const had = await held()
+  const { lab } = had
+  leaseOf(await renew(lab, next(had)))
+  await lab.clock.advance(HOUR + 300_000)
+  t.is(lab.manager.table.holding().length, 1)
+  await deleteLease(lab, had.lease, holder)
+  t.deepEqual(await lab.enforcer.running(), [])
+  await lab.clock.advance(HOUR)
+  t.is(lab.manager.table.all().length, 0, 'and nothing is remembered for ever')
+})
+
 for (const [name, code, changes, demand] of [
   ['an end that is not later', 'LEASE_NOT_EXTENDED', { notAfter: NOW + HOUR }, {}],
   ['other amounts', 'CHAIN_INVALID', { resources: amounts(2) }, {}],
