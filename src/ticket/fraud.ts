@@ -85,9 +85,26 @@ function portIssuedTwice(
   tickets: readonly Signed<Ticket>[]
 ): { port: string; between: readonly Signed<Ticket>[] } | undefined {
   const withPorts = tickets.filter(({ body }) => body.ports.length > 0)
-  for (const one of withPorts.filter(({ body }) => body.parent === parent)) {
-    for (const other of withPorts) {
-      if (!overlaps(one.body, other.body) || lineOf(one) === lineOf(other)) continue
+  // There may be thousands of them, of which every two are compared.
+  const byLine = [...Map.groupBy(withPorts, lineOf)]
+  for (const [line, deeds] of byLine) {
+    const others = byLine.filter(([other]) => other !== line).flatMap(([, ofLine]) => ofLine)
+    const twice = portOfBoth(
+      deeds.filter(({ body }) => body.parent === parent),
+      others
+    )
+    if (twice !== undefined) return twice
+  }
+  return undefined
+}
+
+function portOfBoth(
+  deeds: readonly Signed<Ticket>[],
+  others: readonly Signed<Ticket>[]
+): { port: string; between: readonly Signed<Ticket>[] } | undefined {
+  for (const one of deeds) {
+    for (const other of others) {
+      if (!overlaps(one.body, other.body)) continue
       const port = one.body.ports.find((range) => portsOverlap([range], other.body.ports))
       if (port !== undefined) return { port: formatPortRange(port), between: [one, other] }
     }
