@@ -63,6 +63,10 @@ export const LIMITS = {
   /** Revocations in force at a node; by one principal a part of them. */
   revocationsMax: 4096,
   revocationsPerPrincipalMax: 256,
+  /** Of those, what others than the node and its agents have. */
+  revocationsOfOthersMax: 1024,
+  /** Tickets that a node bars although it delegated nothing to their issuers. */
+  foreignTicketsBarredMax: 4096,
   keysPerLeaseMax: 32,
   argumentsMax: 256,
   argumentBytesMax: 64 * 1024,

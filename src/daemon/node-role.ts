@@ -125,6 +125,7 @@ export class NodeRole implements Startable {
         logger: logger.child('node'),
         delegations: {
           fault: (chain) => delegator.fault(chain),
+          isAgent: (principal) => delegator.isAgent(principal),
           freed: (ticket) => delegator.freed(ticket)
         },
         observe: (object) => frauds.observe(object)

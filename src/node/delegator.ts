@@ -154,6 +154,10 @@ export class Delegator implements Startable, DelegationRules {
     }
   }
 
+  isAgent(principal: Principal): boolean {
+    return this.#states.has(principal)
+  }
+
   freed({ id, body }: Signed<Ticket>): void {
     const taken = this.#states.get(body.issuer)?.taken
     if (taken?.id === body.parent || taken?.body.counts.includes(id)) this.#stale.add(body.issuer)

@@ -4,6 +4,7 @@
  * found again.
  */
 import * as v from 'valibot'
+import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { VserverSpec } from '../enforce/enforcer.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
@@ -62,7 +63,7 @@ const recordCodec = cborCodec(
   }),
   { bytesMax: (LIMITS.chainLinksMax + 8) * LIMITS.objectBytesMax, depthMax: 4 }
 )
-const cancelledCodec = cborCodec(v.strictObject({ redeemBefore: timeSchema }))
+const cancelledCodec = cborCodec(v.strictObject({ redeemBefore: timeSchema, isForeign: v.boolean() }))
 const highWaterCodec = cborCodec(amountSchema)
 
 /** Keyed by ticket: a ticket is redeemed at most once, so it names the lease as well as the lease's own id does. */
@@ -71,6 +72,13 @@ const CANCELLED = 'node-cancelled-tickets'
 const STATE = 'node-state'
 const HIGH_WATER = 'high-water'
 const LEASE_SEQ = 'lease-seq'
+
+interface Cancelled {
+  /** UTC ms after which nobody would ask. */
+  readonly redeemBefore: number
+  /** Whether this node delegated nothing to its issuer. */
+  readonly isForeign: boolean
+}
 
 export class LeaseTable {
   /** What the leases that hold resources take. */
@@ -83,7 +91,8 @@ export class LeaseTable {
   readonly #surrendered = new Set<LeaseRecord>()
   #leaseSeq = 0
   /** Ticket ids that may never be redeemed, with the time after which nobody would ask. */
-  readonly #cancelled = new Map<string, number>()
+  readonly #cancelled = new Map<string, Cancelled>()
+  #foreignCancelled = 0
   /** Those that are about to be, until that is durable. */
   readonly #cancelling = new Map<string, Promise<void>>()
 
@@ -99,7 +108,7 @@ export class LeaseTable {
       table.#keep({ lease: leaseObject.open(lease), ...rest })
     }
     for await (const [ticket, bytes] of store.iterate(CANCELLED)) {
-      table.#cancelled.set(ticket, cancelledCodec.decode(bytes).redeemBefore)
+      table.#bar(ticket, cancelledCodec.decode(bytes))
     }
     const seq = await store.get(STATE, LEASE_SEQ)
     table.#leaseSeq = seq === undefined ? 0 : highWaterCodec.decode(seq)
@@ -204,21 +213,28 @@ export class LeaseTable {
   }
 
   /** Bars a ticket at once; resolves when that is durable. On failure it may be redeemed as before. */
-  async cancel(ticket: string, redeemBefore: number): Promise<void> {
+  async cancel(ticket: string, until: Cancelled): Promise<void> {
     if (this.#cancelled.has(ticket)) return
-    const running = this.#cancelling.get(ticket) ?? this.#writeCancelled(ticket, redeemBefore)
+    if (until.isForeign && this.#foreignCancelled >= LIMITS.foreignTicketsBarredMax) {
+      throw new SlicenetError('QUOTA_EXCEEDED', 'too many tickets of strangers are barred already')
+    }
+    const running = this.#cancelling.get(ticket) ?? this.#writeCancelled(ticket, until)
     this.#cancelling.set(ticket, running)
     await running
   }
 
-  async #writeCancelled(ticket: string, redeemBefore: number): Promise<void> {
+  async #writeCancelled(ticket: string, until: Cancelled): Promise<void> {
     try {
-      const value = cancelledCodec.encode({ redeemBefore })
-      await this.#store.commit([{ table: CANCELLED, key: ticket, value }])
-      this.#cancelled.set(ticket, redeemBefore)
+      await this.#store.commit([{ table: CANCELLED, key: ticket, value: cancelledCodec.encode(until) }])
+      this.#bar(ticket, until)
     } finally {
       this.#cancelling.delete(ticket)
     }
+  }
+
+  #bar(ticket: string, until: Cancelled): void {
+    this.#cancelled.set(ticket, until)
+    if (until.isForeign) this.#foreignCancelled += 1
   }
 
   /** Writes the time down, and forgets what ended so long ago that its ticket can no longer be presented. */
@@ -232,14 +248,16 @@ export class LeaseTable {
         redeemBefore <= now &&
         lease.body.notAfter <= now
     )
-    const lapsed = [...this.#cancelled].filter(([, redeemBefore]) => redeemBefore <= now)
+    const lapsed = [...this.#cancelled].filter(([, { redeemBefore }]) => redeemBefore <= now)
     await this.#store.commit([
       highWaterEntry(clock),
       ...old.map(({ lease }) => ({ table: LEASES, key: lease.body.ticket, value: null })),
       ...lapsed.map(([ticket]) => ({ table: CANCELLED, key: ticket, value: null }))
     ])
     for (const record of old) this.#drop(record)
-    for (const [ticket] of lapsed) this.#cancelled.delete(ticket)
+    for (const [ticket, { isForeign }] of lapsed) {
+      if (this.#cancelled.delete(ticket) && isForeign) this.#foreignCancelled -= 1
+    }
   }
 
   #entry({ lease, ...rest }: LeaseRecord): Entry {

@@ -176,8 +176,15 @@ export class NodeManager implements Startable {
   /** What became of a ticket; see `settleTicket`. */
   async settle(bytes: Uint8Array, caller: Principal, cancel: boolean): Promise<TicketState> {
     const { table, clock } = this.#state
-    const onFreed = (ticket: Signed<Ticket>): void => this.#components.delegations.freed(ticket)
-    return settleTicket({ table, clock, onFreed }, bytes, { caller, cancel })
+    const { key, delegations } = this.#components
+    const components = {
+      table,
+      clock,
+      node: key.principal,
+      isAgent: (issuer: Principal) => delegations.isAgent(issuer),
+      onFreed: (ticket: Signed<Ticket>) => delegations.freed(ticket)
+    }
+    return settleTicket(components, bytes, { caller, cancel })
   }
 
   /** Whether no lease can come of a ticket any more, and none of it is in force. */

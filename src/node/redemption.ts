@@ -18,7 +18,7 @@ import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { lineOf, ticketObject, type Ticket } from '../ticket/ticket.ts'
 import { admissionFault, overdrawnFault } from './admission.ts'
-import { openChain, type ChainBytes } from './demand.ts'
+import { openChain, openLinks, type ChainBytes } from './demand.ts'
 import { signLease } from './lease-signing.ts'
 import { specOf, type LeaseRecord, type LeaseTable } from './lease-table.ts'
 import { renewalFault } from './renewal.ts'
@@ -29,6 +29,8 @@ import type { SteadyClock } from './steady-clock.ts'
 export interface DelegationRules {
   /** The reason to refuse a chain whose delegation was replaced since by one that does not count its ticket. */
   fault(chain: Chain): Reason | undefined
+  /** Whether this node ever delegated to somebody, as far as it remembers. */
+  isAgent(principal: Principal): boolean
   /** Told of each ticket that is over before its term, so that its agent may issue that again. */
   freed(ticket: Signed<Ticket>): void
 }
@@ -155,7 +157,11 @@ export class Redemption {
     const { key, table, clock } = this.#components
     const now = clock.now()
     const opened = openChain(redeem, request, { node: key.principal, now })
-    if ('code' in opened) return opened
+    if ('code' in opened) {
+      // Who issued it has signed for more than it had: that much is proof, if it is signed indeed.
+      if (opened.code === 'TICKET_EXCEEDS_PARENT') this.#observe(openLinks(request))
+      return opened
+    }
     const chain = opened
     const leaf = chain.tickets.at(-1)
     if (leaf === undefined) throw new TypeError('a checked chain has a ticket')
@@ -190,12 +196,9 @@ export class Redemption {
 
   /** Whether there is no room, and if so, whether somebody is to blame for it. */
   #roomFault(chain: Chain, leaf: Signed<Ticket>, renewed: LeaseRecord | undefined): Reason | undefined {
-    const { table, clock, observe } = this.#components
+    const { table, clock } = this.#components
     const now = clock.now()
-    const findings = [
-      ...observe({ type: 'delegation', object: chain.delegation }),
-      ...chain.tickets.flatMap((ticket) => observe({ type: 'ticket', object: ticket }))
-    ]
+    const findings = this.#observe(chain)
     const { leased } = table
     const wanted = { ...leaf.body, notBefore: now }
     // What is to be renewed makes room for itself.
@@ -212,6 +215,14 @@ export class Redemption {
       message: `${finding.accused} issued what it may not: ${finding.message}`,
       evidence: finding.evidence.map(({ id }) => id)
     }
+  }
+
+  #observe({ delegation, tickets }: Chain): Finding[] {
+    const { observe } = this.#components
+    return [
+      ...observe({ type: 'delegation', object: delegation }),
+      ...tickets.flatMap((ticket) => observe({ type: 'ticket', object: ticket }))
+    ]
   }
 
   /** What nobody is to blame for, but the node cannot sign or make. */

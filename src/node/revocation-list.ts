@@ -14,6 +14,8 @@ export class RevocationList {
   readonly #store: Store
   readonly #node: Principal
   readonly #revocations = new Map<string, Signed<Revocation>>()
+  /** Ids of those that came from others than the node and its agents since this process began. */
+  readonly #foreign = new Set<string>()
 
   private constructor(store: Store, node: Principal) {
     this.#store = store
@@ -36,15 +38,16 @@ export class RevocationList {
     if (this.#revocations.has(id)) return
     const fault = this.#fault(revocation, chain, now)
     if (fault !== undefined) throw reasonError(fault)
-    const own = [...this.#revocations.values()].filter((known) => known.body.issuer === body.issuer)
-    const isFull =
-      this.#revocations.size >= LIMITS.revocationsMax || own.length >= LIMITS.revocationsPerPrincipalMax
-    if (isFull) throw new SlicenetError('QUOTA_EXCEEDED', 'too many revocations are in force at this node')
+    const isForeign = body.issuer !== this.#node && chain?.delegation.body.holder !== body.issuer
+    if (this.#isFull(body.issuer, isForeign)) {
+      throw new SlicenetError('QUOTA_EXCEEDED', 'too many revocations are in force at this node')
+    }
     this.#revocations.set(id, revocation)
+    if (isForeign) this.#foreign.add(id)
     try {
       await this.#store.commit([{ table: TABLE, key: id, value: revocation.bytes }])
     } catch (error) {
-      this.#revocations.delete(id)
+      this.#forget(id)
       throw error
     }
   }
@@ -59,7 +62,23 @@ export class RevocationList {
     const over = [...this.#revocations.values()].filter(({ body }) => body.notAfter <= now)
     if (over.length === 0) return
     await this.#store.commit(over.map(({ id }) => ({ table: TABLE, key: id, value: null })))
-    for (const { id } of over) this.#revocations.delete(id)
+    for (const { id } of over) this.#forget(id)
+  }
+
+  /** The node itself always has room; its agents have most of it, and who bought from them the rest. */
+  #isFull(issuer: Principal, isForeign: boolean): boolean {
+    if (issuer === this.#node) return false
+    const own = [...this.#revocations.values()].filter(({ body }) => body.issuer === issuer)
+    return (
+      own.length >= LIMITS.revocationsPerPrincipalMax ||
+      this.#revocations.size >= LIMITS.revocationsMax ||
+      (isForeign && this.#foreign.size >= LIMITS.revocationsOfOthersMax)
+    )
+  }
+
+  #forget(id: string): void {
+    this.#revocations.delete(id)
+    this.#foreign.delete(id)
   }
 
   #fault({ body }: Signed<Revocation>, chain: Chain | undefined, now: number): Reason | undefined {
@@ -70,6 +89,8 @@ export class RevocationList {
     if (body.issuer === this.#node) return undefined
     if (chain === undefined)
       return { code: 'DENIED', message: 'nothing shows that you may revoke anything here' }
+    const last = chain.tickets.at(-1) ?? chain.delegation
+    if (last.body.notAfter <= now) return { code: 'TICKET_EXPIRED', message: 'this chain is over' }
     const fault = linksFault(chain, this.#node)
     if (fault !== undefined || hasStanding(body.issuer, chain)) return fault
     return { code: 'DENIED', message: `${body.issuer} issued no link of this chain` }

@@ -210,7 +210,7 @@ interface Excess<T> {
 }
 
 function findExcess<T>(claims: readonly Grouped<T>[], limit: Resources): Excess<T> | undefined {
-  const isPossible = SUMMED_RESOURCES.some((name) => sumOfLargest(claims, name) > limit[name])
+  const isPossible = SUMMED_RESOURCES.some((name) => peakOf(claims, name) > limit[name])
   if (!isPossible) return undefined
   // A sum only grows where a claim begins, so it is enough to look at those instants.
   for (const instant of new Set(claims.map(({ notBefore }) => notBefore))) {
@@ -241,8 +241,20 @@ function largestByGroup<T>(claims: readonly Grouped<T>[], name: ResourceName): G
   return [...largest.values()].sort((a, b) => b.resources[name] - a.resources[name])
 }
 
-function sumOfLargest<T>(claims: readonly Grouped<T>[], name: ResourceName): number {
-  return largestByGroup(claims, name).reduce((sum, { resources }) => sum + resources[name], 0)
+/** The most that all claims come to at one instant, those of one group added as well: never less than what counts. */
+function peakOf<T>(claims: readonly Grouped<T>[], name: ResourceName): number {
+  const changes = claims.flatMap(({ notBefore, notAfter, resources }) => [
+    { at: notBefore, by: resources[name] },
+    { at: notAfter, by: -resources[name] }
+  ])
+  // What ends at an instant is gone when something begins at it.
+  changes.sort((a, b) => a.at - b.at || a.by - b.by)
+  let [sum, peak] = [0, 0]
+  for (const { by } of changes) {
+    sum += by
+    peak = Math.max(peak, sum)
+  }
+  return peak
 }
 
 /** In percent of `capacity`, rounded up, the most that a node has delegated if each holder has at most what is given. */

@@ -134,7 +134,7 @@ async function leasingNode(leases: number): Promise<LeasingNode> {
       clock,
       enforcer,
       revocations: await RevocationList.open(store, key.principal),
-      delegations: { fault: () => undefined, freed: () => {} },
+      delegations: { fault: () => undefined, isAgent: () => true, freed: () => {} },
       observe: (object) => watch.observe(object),
       logger: silentLogger
     },

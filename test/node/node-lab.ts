@@ -10,6 +10,7 @@ import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import type { Redeem } from '../../src/ticket/redeem.ts'
 import { refusalObject, type Refusal } from '../../src/ticket/refusal.ts'
+import type { Finding } from '../../src/ticket/fraud.ts'
 import { FraudWatch } from '../../src/ticket/fraud-watch.ts'
 import { NO_RESOURCES, addResources, type Resources } from '../../src/ticket/resources.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
@@ -25,6 +26,8 @@ export const CAPACITY = amounts(10)
 
 export interface NodeLab {
   readonly key: SigningKey
+  /** Frauds that the node saw, in order. */
+  readonly findings: readonly Finding[]
   readonly clock: ManualClock
   readonly store: FaultyStore
   readonly enforcer: FaultyEnforcer
@@ -45,6 +48,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
   const clock = from.clock ?? new ManualClock()
   const enforcer = from.enforcer ?? new FaultyEnforcer({ clock })
   const watch = new FraudWatch()
+  const findings: Finding[] = []
   const store = await FaultyStore.open(from.store?.disk)
   const manager = new NodeManager(
     {
@@ -53,8 +57,12 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
       enforcer: asLongAs(store, enforcer),
       clock,
       logger: silentLogger,
-      delegations: from.delegations ?? { fault: () => undefined, freed: () => {} },
-      observe: (object) => watch.observe(object)
+      delegations: from.delegations ?? { fault: () => undefined, isAgent: () => true, freed: () => {} },
+      observe(object) {
+        const found = watch.observe(object)
+        findings.push(...found)
+        return found
+      }
     },
     { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
   )
@@ -62,6 +70,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
   const handlers = nodeHandlers({ manager, enforcer })
   return {
     key,
+    findings,
     clock,
     store,
     enforcer,

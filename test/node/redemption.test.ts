@@ -406,3 +406,38 @@ test('an object of another type is not taken for a ticket', async (t) => {
   })
   t.throws(() => ticketObject.open(presented.delegation.bytes))
 })
+
+test('a ticket for more than its parent is proof against its issuer, though nothing is leased for it', async (t) => {
+  const lab = await nodeLab()
+  const wide = present(lab, { ticket: { resources: amounts(11), ports: [] } })
+  t.is(codeOf(await redeem(lab, wide)), 'TICKET_EXCEEDS_PARENT')
+  t.deepEqual(
+    lab.findings.map(({ kind, accused }) => [kind, accused]),
+    [['over-issued', agent.principal]]
+  )
+  const forged = { ...wide.tickets[0]!, bytes: wide.tickets[0]!.bytes.slice() }
+  forged.bytes[forged.bytes.length - 1]! ^= 1
+  const other = await nodeLab({ key: lab.key })
+  await t.throwsAsync(redeem(other, { ...wide, tickets: [forged] }), { code: 'SIGNATURE_INVALID' })
+  t.deepEqual(other.findings, [], 'what nobody signed proves nothing')
+})
+
+test('what strangers have barred takes a bounded room, and agents are not kept out by it', async (t) => {
+  const lab = await nodeLab({
+    delegations: { fault: () => undefined, isAgent: (who) => who === agent.principal, freed: () => {} }
+  })
+  const far = { redeemBefore: 8_000_000_000_000_000, notAfter: 8_000_000_000_000_000 }
+  const foreign = (seq: number): Signed<Ticket> =>
+    issue(delegate(lab.key, stranger), stranger, stranger, { ...far, seq, ports: [] })
+  const cancel = (tickets: readonly Signed<Ticket>[], by = stranger): Promise<unknown> =>
+    lab.as(by.principal)('settleTickets', { tickets: tickets.map(({ bytes }) => bytes), cancel: true })
+  for (let seq = 0; seq < 4096; seq += 32) {
+    await cancel(Array.from({ length: 32 }, (_one, at) => foreign(seq + at)))
+  }
+  await t.throwsAsync(cancel([foreign(5000)]), { code: 'QUOTA_EXCEEDED' })
+  const own = present(lab)
+  await cancel(own.tickets, agent)
+  t.is(codeOf(await redeem(lab, own)), 'TICKET_EXPIRED', 'cancelled as ever')
+  const elsewhere = issue(delegate(stranger, stranger), stranger, stranger, { ports: [] })
+  await t.throwsAsync(cancel([elsewhere]), { code: 'TICKET_WRONG_NODE' })
+})

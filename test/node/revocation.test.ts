@@ -126,3 +126,30 @@ test('revocations for another node, over, under a foreign delegation, or too man
   await t.throwsAsync(revoke(lab, many, chain), { code: 'QUOTA_EXCEEDED' })
   t.is(codeOf(await redeem(lab, chain)), 'TICKET_REVOKED')
 })
+
+test('those who only bought have a part of the room, so that agents and the node can always revoke', async (t) => {
+  const lab = await nodeLab()
+  const chain = chainOf(lab)
+  const target = { id: chain.tickets[1]!.id }
+  for (let buyer = 0; buyer < 4; buyer++) {
+    const by = makeKey()
+    const bought = { ...chain, tickets: [issue(chain.delegation, agent, by, { seq: 10 + buyer, ports: [] })] }
+    for (let seq = 0; seq < 256; seq++) await revoke(lab, revocation(lab, by, target, { seq }), bought)
+  }
+  const late = makeKey()
+  const bought = { ...chain, tickets: [issue(chain.delegation, agent, late, { seq: 20, ports: [] })] }
+  await t.throwsAsync(revoke(lab, revocation(lab, late, target), bought), { code: 'QUOTA_EXCEEDED' })
+  await revoke(lab, revocation(lab, agent, target), chain)
+  t.is(codeOf(await redeem(lab, chain)), 'TICKET_REVOKED')
+  await lab.manager.revokeHere({ id: chain.tickets[0]!.id })
+})
+
+test('a chain that is over gives nobody a say', async (t) => {
+  const lab = await nodeLab()
+  const delegation = delegate(lab.key, agent)
+  const over = issue(delegation, agent, holder, { notBefore: NOW - HOUR, notAfter: NOW, ports: [] })
+  const presented = { delegation, tickets: [over], holder }
+  await t.throwsAsync(revoke(lab, revocation(lab, holder, { id: over.id }), presented), {
+    code: 'TICKET_EXPIRED'
+  })
+})

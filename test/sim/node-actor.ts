@@ -55,6 +55,7 @@ async function run(
       logger,
       delegations: {
         fault: (chain) => delegator.fault(chain),
+        isAgent: (principal) => delegator.isAgent(principal),
         freed: (ticket) => delegator.freed(ticket)
       },
       observe: (object) => frauds.observe(process, object)
