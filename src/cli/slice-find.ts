@@ -5,7 +5,7 @@ import type { MemberView, SliceView } from './slice-view.ts'
 
 /** The slice of that name, or whose name begins so. Throws `NOT_FOUND`, `AMBIGUOUS_ID`. */
 export async function findSlice(call: ControlCaller, given: string, signal: AbortSignal): Promise<SliceView> {
-  const { slices } = await call('sliceList', {}, { signal })
+  const { slices } = await call('sliceList', { brief: true }, { signal })
   return findByPrefix(slices, given, { what: 'slice', namesOf: ({ name }) => [name] })
 }
 

@@ -76,10 +76,11 @@ function overviewHandlers(
         details: { nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })) }
       })
     },
+    // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async leaseList() {
       const { node, services } = parts()
       const onNode = node?.manager.table.all() ?? []
-      const held = (await services.list()).flatMap(({ name }) => services.members(name))
+      const held = services.records().flatMap(({ description: { name } }) => services.members(name))
       return {
         leases: [
           ...onNode.map(({ lease, state }) => leaseView(lease, state)),
@@ -96,7 +97,7 @@ function sliceHandlers(
   return {
     sliceCreate: (description, { emit, signal }) =>
       parts().services.create(description, { onProgress: emit, signal }),
-    sliceList: async (_params, { signal }) => ({ slices: await parts().services.list({ signal }) }),
+    sliceList: async (params, { signal }) => ({ slices: await parts().services.list({ ...params, signal }) }),
     sliceShow: ({ slice }, { signal }) => parts().services.show(slice, { signal }),
     sliceRenew: ({ slice, ...term }, { emit, signal }) =>
       parts().services.renew(slice, { ...term, onProgress: emit, signal }),

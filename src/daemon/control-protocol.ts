@@ -107,7 +107,11 @@ export const controlProtocol = {
       result: v.strictObject({ nodes: v.array(nodeViewSchema) })
     },
     sliceCreate: { params: sliceDescriptionSchema, item: progressSchema, result: sliceSchema },
-    sliceList: { params: emptySchema, result: v.strictObject({ slices: v.array(sliceSchema) }) },
+    /** With `brief` no node is asked, and members that have not ended are `unknown`. */
+    sliceList: {
+      params: v.strictObject({ brief: v.exactOptional(v.boolean()) }),
+      result: v.strictObject({ slices: v.array(sliceSchema) })
+    },
     sliceShow: { params: v.strictObject(sliceParams), result: sliceSchema },
     /** Runs on one member, named by a prefix of node name, node id, lease or vserver; the only or first one when absent. */
     sliceExec: {

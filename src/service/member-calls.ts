@@ -165,6 +165,11 @@ export class MemberCalls {
   }
 }
 
+/** What is known of a member without asking its node. */
+export function briefState({ lease }: MemberRecord, now: number): Pick<MemberView, 'state'> {
+  return { state: lease !== undefined && lease.body.notAfter <= now ? 'ended' : 'unknown' }
+}
+
 /** Whether there is no such lease, or none any more. */
 function isGone(thrown: unknown): boolean {
   return ['LEASE_NOT_HELD', 'LEASE_EXPIRED'].includes(asSlicenetError(thrown).code)

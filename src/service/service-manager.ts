@@ -13,7 +13,7 @@ import type { Store } from '../store/store.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import { Acquisition } from './acquisition.ts'
 import { Demands } from './demands.ts'
-import { MemberCalls, type CallNode } from './member-calls.ts'
+import { briefState, MemberCalls, type CallNode } from './member-calls.ts'
 import { endOf, Renewal } from './renewal.ts'
 import { SliceBook, type MemberRecord, type SliceRecord } from './slice-book.ts'
 import type { MemberView, Progress, RenewalView, SliceDescription, SliceView } from './slice.ts'
@@ -40,6 +40,12 @@ export interface ProgressOptions {
   readonly signal?: AbortSignal
 }
 
+interface Work {
+  /** Where the work may be broken off. */
+  readonly interrupt: AbortController | undefined
+  readonly ended: Promise<void>
+}
+
 interface Open {
   readonly book: SliceBook
   readonly acquisition: Acquisition
@@ -52,7 +58,7 @@ export class ServiceManager implements Startable {
   readonly #demands: Demands
   readonly #calls: MemberCalls
   /** Slices that a call works on now. */
-  readonly #busy = new Set<string>()
+  readonly #busy = new Map<string, Work>()
   #open: Open | undefined
   #loop: { stop(): Promise<void> } | undefined
 
@@ -116,8 +122,12 @@ export class ServiceManager implements Startable {
     })
   }
 
-  async list(options: { readonly signal?: AbortSignal } = {}): Promise<SliceView[]> {
-    const views = await Promise.all(this.#slices.all().map((record) => this.#view(record, options.signal)))
+  /** With `brief` no node is asked: members that have not ended are `unknown`. */
+  async list(
+    options: { readonly brief?: boolean; readonly signal?: AbortSignal } = {}
+  ): Promise<SliceView[]> {
+    const { brief, signal } = options
+    const views = await Promise.all(this.#slices.all().map((record) => this.#view(record, signal, brief)))
     return views.sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
@@ -172,11 +182,11 @@ export class ServiceManager implements Startable {
         `slice ${name} is ${state === 'deleting' ? 'being deleted' : 'not made yet'}`
       )
     }
-    return this.#exclusively(name, async () => {
+    return this.#interruptibly(name, options.signal, async (signal) => {
       const began = this.#components.clock.monotonic()
       const durationMs = options.durationMs ?? description.leaseMs
       const leased = this.members(name)
-      const members = await this.#state.renewal.renew(this.#require(name), leased, durationMs, options.signal)
+      const members = await this.#state.renewal.renew(this.#require(name), leased, durationMs, signal)
       if (members.length === 0) throw new SlicenetError('NOT_FOUND', `slice ${name} has no members to renew`)
       members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
       const ms = Math.round(this.#components.clock.monotonic() - began)
@@ -190,15 +200,24 @@ export class ServiceManager implements Startable {
     })
   }
 
-  /** Ends every lease of the slice. Members whose node cannot be reached are tried again in the background. */
+  /**
+   * Ends every lease of the slice, and first a renewal that is under way. Members whose node cannot be reached are tried
+   * again in the background. Throws `NOT_FOUND`, and `BUSY` while the slice is being made or deleted.
+   */
   async delete(
     name: string,
     options: ProgressOptions = {}
   ): Promise<{ deleted: number; unreachable: readonly string[] }> {
-    const record = this.#require(name)
+    this.#require(name)
+    // A node that does not answer may hold a renewal up for minutes.
+    const work = this.#busy.get(name)
+    if (work?.interrupt !== undefined) {
+      work.interrupt.abort(new SlicenetError('BUSY', `slice ${name} is being deleted`))
+      await work.ended
+    }
     return this.#exclusively(name, async () => {
       const began = this.#components.clock.monotonic()
-      const before = record.members.size
+      const before = this.#require(name).members.size
       const unreachable = await this.#giveUp(name)
       const deleted = before - unreachable.length
       const ms = Math.round(this.#components.clock.monotonic() - began)
@@ -267,20 +286,33 @@ export class ServiceManager implements Startable {
       return !this.#busy.has(description.name) && (isOpen || this.#state.renewal.due(record).length > 0)
     })
     await together(
-      open.map(({ description: { name }, state }) =>
-        this.#exclusively(name, async () => this.#resumeOne(name, state, signal))
-      )
+      open.map(async ({ description: { name }, state }) => {
+        if (state === 'active' || state === 'partial') await this.#tend(name, signal)
+        else await this.#exclusively(name, async () => this.#resumeOne(name, state, signal))
+      })
     )
+  }
+
+  /** Drops and renews what is due of a slice that was made, until somebody deletes it. */
+  async #tend(name: string, stopping: AbortSignal): Promise<void> {
+    const work = async (signal: AbortSignal): Promise<void> => {
+      await this.#dropAll(name, signal)
+      signal.throwIfAborted()
+      const record = this.#require(name)
+      const due = this.#state.renewal.due(record)
+      if (due.length > 0) await this.#state.renewal.renew(record, due, record.description.leaseMs, signal)
+    }
+    try {
+      await this.#interruptibly(name, stopping, work)
+    } catch (error) {
+      stopping.throwIfAborted()
+      if (asSlicenetError(error).code !== 'BUSY') throw error
+    }
   }
 
   async #resumeOne(name: string, state: SliceRecord['state'], signal: AbortSignal): Promise<void> {
     if (state === 'deleting') await this.#giveUp(name, signal)
-    else if (state !== 'acquiring') {
-      await this.#dropAll(name, signal)
-      const record = this.#require(name)
-      const due = this.#state.renewal.due(record)
-      if (due.length > 0) await this.#state.renewal.renew(record, due, record.description.leaseMs, signal)
-    } else {
+    else {
       try {
         await this.#state.acquisition.complete(name, { signal })
       } catch (error) {
@@ -290,14 +322,27 @@ export class ServiceManager implements Startable {
     }
   }
 
-  async #exclusively<T>(name: string, work: () => Promise<T>): Promise<T> {
+  async #exclusively<T>(name: string, work: () => Promise<T>, interrupt?: AbortController): Promise<T> {
     if (this.#busy.has(name)) throw new SlicenetError('BUSY', `slice ${name} is being worked on`)
-    this.#busy.add(name)
+    const { promise: ended, resolve } = Promise.withResolvers<void>()
+    this.#busy.set(name, { interrupt, ended })
     try {
       return await work()
     } finally {
       this.#busy.delete(name)
+      resolve()
     }
+  }
+
+  /** Exclusive work that a deletion breaks off. */
+  async #interruptibly<T>(
+    name: string,
+    signal: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<T>
+  ): Promise<T> {
+    const interrupt = new AbortController()
+    const either = signal === undefined ? interrupt.signal : AbortSignal.any([signal, interrupt.signal])
+    return this.#exclusively(name, async () => work(either), interrupt)
   }
 
   #require(name: string): SliceRecord {
@@ -310,13 +355,13 @@ export class ServiceManager implements Startable {
     return record
   }
 
-  async #view(record: SliceRecord, signal?: AbortSignal): Promise<SliceView> {
+  async #view(record: SliceRecord, signal?: AbortSignal, brief = false): Promise<SliceView> {
     const now = this.#components.clock.now()
     const shown = [...record.members.values()].filter(({ lease }) => lease !== undefined)
     const members = await Promise.all(
       shown.map(async (member) => ({
         ...memberView(member),
-        ...(await this.#calls.state(member, now, signal))
+        ...(brief ? briefState(member, now) : await this.#calls.state(member, now, signal))
       }))
     )
     members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))

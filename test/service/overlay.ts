@@ -200,13 +200,21 @@ function faultyCaller(overlay: Overlay, node: NodeLab): Caller<typeof nodeProtoc
     // A process that died calls nobody.
     if (overlay.store.isDead) throw new SlicenetError('PEER_UNREACHABLE', 'the process died')
     const fault = overlay.fault(method, name)
-    if (fault === 'silent') await new Promise(() => {})
+    if (fault === 'silent') await silence(options?.signal)
     if (fault === 'unreachable') throw new SlicenetError('PEER_UNREACHABLE', `${name} cannot be reached`)
     overlay.calls.push(`${method} ${name}`)
     const result = await call(method, params, options)
     if (fault === 'lost reply') throw new SlicenetError('PEER_UNREACHABLE', `${name} was lost midway`)
     return result
   }
+}
+
+/** Ends with its signal only. */
+async function silence(signal: AbortSignal | undefined): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    if (signal?.aborted === true) reject(signal.reason as Error)
+    signal?.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+  })
 }
 
 export function slice(changes: Partial<SliceDescription> = {}): SliceDescription {

@@ -86,6 +86,38 @@ test('a member that is not renewed stays as it was, and the others are', async (
   t.is(new Set(ends(one)).size, 1, 'what was begun is seen through')
 })
 
+test('deleting a slice breaks off a renewal that a silent node holds up', async (t) => {
+  for (const renew of [false, true]) {
+    const one = await overlay({ nodes: 2, agents: 1 })
+    await one.services.create(mesh(2, { renew }))
+    one.fault = (method, node) => (method === 'renewLease' && node === 'n1' ? 'silent' : undefined)
+    let renewal: Promise<unknown> = Promise.resolve()
+    if (renew) await one.clock.advance(50 * SECOND)
+    else {
+      await one.clock.advance(30 * SECOND)
+      renewal = t.throwsAsync(one.services.renew('mesh'), { code: 'BUSY', message: /is being deleted/ })
+    }
+    await settle()
+    await t.throwsAsync(one.services.renew('mesh'), { code: 'BUSY' }, 'a renewal is under way')
+    t.deepEqual(await one.services.delete('mesh'), { deleted: 2, unreachable: [] })
+    await renewal
+    t.deepEqual(one.leases(), [])
+    t.deepEqual(await one.services.list(), [])
+    await t.throwsAsync(one.services.delete('mesh'), { code: 'NOT_FOUND' })
+  }
+})
+
+test('a brief list asks no node', async (t) => {
+  const one = await overlay({ nodes: 1, agents: 1 })
+  await one.services.create(mesh(1))
+  one.fault = () => 'silent'
+  const states = async (): Promise<string[]> =>
+    (await one.services.list({ brief: true })).flatMap(({ members }) => members.map(({ state }) => state))
+  t.deepEqual(await states(), ['unknown'])
+  await one.clock.advance(MINUTE)
+  t.deepEqual(await states(), ['ended'])
+})
+
 test('an agent’s refusal is told, and nothing changes', async (t) => {
   const one = await overlay({ nodes: 2, agents: 1 })
   await one.services.create(mesh(2))
