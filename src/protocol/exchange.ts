@@ -164,7 +164,9 @@ export async function answerCall<M extends Methods>(
       await writeMessage(duplex, { result })
     } catch (error) {
       const known = asSlicenetError(error)
-      if (known.code === 'INTERNAL') context.onInternalError(method, error)
+      // What comes of a caller that went away is nobody's fault.
+      const isGone = duplex.broken.aborted && error === duplex.broken.reason
+      if (known.code === 'INTERNAL' && !isGone) context.onInternalError(method, error)
       await writeError(duplex, known, signed(known, context.refuse, method, params))
     }
     await duplex.closeWrite()

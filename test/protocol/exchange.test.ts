@@ -110,6 +110,25 @@ test("a handler's bug is INTERNAL to the caller and told to the callee", async (
   t.is(internal.length, 1)
 })
 
+test('a handler that ends because its caller went away is no internal error, and one that fails is', async (t) => {
+  for (const isOwn of [false, true]) {
+    const [here, there] = duplexPair()
+    const { done, internal } = serve(there, {
+      wait: async (_params, { signal }) => {
+        await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }))
+        if (isOwn) throw new Error('a bug')
+        throw signal.reason
+      }
+    })
+    const controller = new AbortController()
+    const call = callMethod(protocol, 'wait', {}, here, { signal: controller.signal })
+    setTimeout(() => controller.abort(new Error('enough')), 20)
+    await t.throwsAsync(call, { message: 'enough' })
+    await done
+    t.is(internal.length, isOwn ? 1 : 0)
+  }
+})
+
 test('an aborted call rejects with the reason and aborts the handler', async (t) => {
   const [here, there] = duplexPair()
   const { done } = serve(there)
