@@ -37,6 +37,7 @@ export interface Inspection {
   readonly error?: SlicenetError
 }
 
+const FILE_LIMITS = { bytesMax: LIMITS.objectFileBytesMax, depthMax: LIMITS.objectDepthMax }
 const OBJECTS_MAX = LIMITS.chainLinksMax + 1
 const KNOWN = Object.values(OBJECT_TYPES)
 
@@ -51,6 +52,7 @@ export function inspectBytes(bytes: Uint8Array, now: number): Inspection {
   if (envelopes.length > OBJECTS_MAX) {
     throw new SlicenetError('TOO_LARGE', `more than ${OBJECTS_MAX} objects in one file`)
   }
+  if (envelopes.some(isBundle)) throw aProof()
   const found = envelopes.map(inspectEnvelope)
   const objects = found.map(({ shown }) => shown)
   const faulty = objects.find(({ fault }) => fault !== undefined)?.fault
@@ -160,8 +162,7 @@ function splitEnvelopes(bytes: Uint8Array): Uint8Array[] {
 }
 
 function splitBinary(bytes: Uint8Array): Uint8Array[] {
-  const limits = { bytesMax: LIMITS.objectFileBytesMax, depthMax: LIMITS.objectDepthMax }
-  const value = decodeCbor(bytes, limits)
+  const value = decodeCbor(bytes, FILE_LIMITS)
   if (!Array.isArray(value)) return [bytes]
   const listSchema = v.pipe(v.array(byteString(1, LIMITS.objectBytesMax * 2)), v.minLength(1))
   return parse(listSchema, value, 'ENCODING_INVALID', 'not a list of signed objects')
@@ -174,6 +175,18 @@ function isWhole(bytes: Uint8Array): boolean {
   } catch {
     return false
   }
+}
+
+const bundleSchema = v.object({ proof: v.unknown(), evidence: v.unknown() })
+
+function isBundle(bytes: Uint8Array): boolean {
+  return v.is(bundleSchema, decodeCbor(bytes, FILE_LIMITS))
+}
+
+function aProof(): SlicenetError {
+  return new SlicenetError('ENCODING_INVALID', 'the file holds a proof of fraud with its evidence', {
+    hint: 'check it with `slicenet ticket verify-proof`'
+  })
 }
 
 function notAnObject(): SlicenetError {

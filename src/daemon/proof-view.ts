@@ -67,6 +67,11 @@ export function verifyProof(bytes: Uint8Array): VerifiedProof {
   } catch (error) {
     const { code, message } = asSlicenetError(error)
     // More than a proof may be is none.
-    throw code === 'TOO_LARGE' ? new SlicenetError('PROOF_INVALID', message, { cause: error }) : error
+    if (code === 'TOO_LARGE') throw new SlicenetError('PROOF_INVALID', message, { cause: error })
+    if (code !== 'ENCODING_INVALID') throw error
+    throw new SlicenetError('ENCODING_INVALID', `the file holds no proof of fraud: ${message}`, {
+      hint: 'expected what `slicenet proof save` writes, as bytes, base64 or hex',
+      cause: error
+    })
   }
 }

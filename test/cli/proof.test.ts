@@ -114,6 +114,8 @@ test('what is forged, altered, irrelevant or cut short proves nothing: exit code
     t.regex(stderr, /code: (PROOF_INVALID|SIGNATURE_INVALID|ENCODING_INVALID)/, what)
     t.is((await verify(content, '--json')).json()['proven'], false, what)
   }
+  for (const content of ['hello', '', ticketOf({ cpuMillis: 200 }).bytes])
+    t.regex((await verify(content)).stderr, /no proof of fraud: .*\n.*\n {2}hint: .*slicenet proof save/)
   const missing = await cli(['ticket', 'verify-proof', '/nonexistent/proof'])
   t.is(missing.exitCode, 1)
   t.regex(missing.stderr, /code: NOT_FOUND/)

@@ -1,4 +1,5 @@
 import test from 'ava'
+import type { SlicenetError } from '../../src/base/errors.ts'
 import { inspectBytes } from '../../src/daemon/inspection.ts'
 import { encodeCbor } from '../../src/wire/cbor.ts'
 import { decodeEnvelope, seal } from '../../src/wire/envelope.ts'
@@ -37,6 +38,17 @@ test('an object is shown with id, signer and fields, however it is written down'
     t.is(objects.length, 1)
     t.like(objects[0], { type: 'ticket', id: ticket.id, signer: agentKey.principal, signature: 'valid' })
     t.is(objects[0]?.body['slice'], 'mesh')
+  }
+})
+
+test('a proof with its evidence is told to be one, and where it is checked', (t) => {
+  const bundle = encodeCbor({ proof: ticket.bytes, evidence: [ticket.bytes] })
+  for (const form of [bundle, text(bundle, 'hex'), wrapped(bundle)]) {
+    const error = t.throws(() => inspectBytes(form, NOW), {
+      code: 'ENCODING_INVALID',
+      message: /proof of fraud/
+    })
+    t.regex((error as SlicenetError).hint ?? '', /verify-proof/)
   }
 })
 
