@@ -246,11 +246,11 @@ export class TicketBook {
         began.node !== node ||
         began.slice !== slice ||
         began.supersedes !== undefined)
-    if (isOthers) return refuse('DENIED', 'the ticket to be superseded is another one')
+    if (isOthers) return refuse('DENIED', 'the ticket to be renewed is another one')
     const name = [supersedes, holder, node, slice ?? ''].join(' ')
     const newest = account.newestOf(name)
     if (newest === undefined) return { name, newest }
-    if (newest.revoked) return refuse('TICKET_REVOKED', 'the ticket to be superseded was revoked')
+    if (newest.revoked) return refuse('TICKET_REVOKED', 'the ticket to be renewed was revoked')
     const [larger] = resourcesExceeding(request.resources, newest.ticket.body.resources)
     if (larger !== undefined) return refuse('DENIED', `a ticket is not superseded by one for more ${larger}`)
     return { name, newest }

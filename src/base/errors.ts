@@ -71,7 +71,11 @@ export const ERROR_CODES = {
   OVERBOOKED: { exit: 1, retryable: true, hint: 'try again later, or on other nodes' },
   PORT_TAKEN: { exit: 1, retryable: true, hint: 'ask for another port, or for any' },
   LEASE_NOT_HELD: { exit: 5, retryable: false, hint: 'list your leases; check which key this peer has' },
-  LEASE_NOT_EXTENDED: { exit: 5, retryable: false, hint: 'get a ticket for a later end' },
+  LEASE_NOT_EXTENDED: {
+    exit: 5,
+    retryable: false,
+    hint: 'ask for a later end, such as `slicenet slice renew NAME --for 2h`'
+  },
   LEASE_EXPIRED: { exit: 1, retryable: false, hint: 'make the slice again' },
   // Finding and making slices.
   NO_MATCH: { exit: 3, retryable: true, hint: 'ask for less, or wait for nodes to become free' },
