@@ -8,7 +8,14 @@ import type { Delegation } from '../ticket/delegation.ts'
 import { issuable } from '../ticket/fraud.ts'
 import { contains } from '../ticket/interval.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { resourcesExceeding, subtractResources, type Resources } from '../ticket/resources.ts'
+import {
+  largerResources,
+  NO_RESOURCES,
+  RESOURCE_NAMES,
+  resourcesExceeding,
+  subtractResources,
+  type Resources
+} from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
 import {
@@ -205,9 +212,12 @@ export class TicketBook {
       ),
       until: Math.min(source.parent.body.notAfter, source.delegation.body.notAfter)
     }))
+    // Of a source that has much of one thing and none of another, nothing can be granted.
+    const largest = of.map(({ resources }) => resources).reduce(largerResources, NO_RESOURCES)
+    const scarcest = ({ resources }: Available): number =>
+      Math.min(...RESOURCE_NAMES.map((name) => resources[name] / Math.max(1, largest[name])))
     return of.reduce<Available | undefined>(
-      (most, one) =>
-        most === undefined || resourcesExceeding(most.resources, one.resources).length === 0 ? one : most,
+      (most, one) => (most === undefined || scarcest(one) > scarcest(most) ? one : most),
       undefined
     )
   }

@@ -8,6 +8,7 @@ import { chainFault } from '../../src/ticket/chain.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import { overIssued } from '../../src/ticket/fraud.ts'
 import { refusalObject } from '../../src/ticket/refusal.ts'
+import type { Resources } from '../../src/ticket/resources.ts'
 import { lineOf, ticketObject, type Ticket } from '../../src/ticket/ticket.ts'
 import { settle } from '../base/manual-clock.ts'
 import { nodeAdvert } from '../broker/adverts.ts'
@@ -134,6 +135,24 @@ test('only partners get tickets without a slice, and only to cut others from', a
   const open = (await market()).seller
   t.is(await code(open, buyerKey.principal, false), 'DENIED')
   t.is(await code(open, buyerKey.principal, true), undefined)
+})
+
+test('of a wholesale ticket and a delegation that one is offered which has something of everything', async (t) => {
+  const { buyer } = await market()
+  const offered = async (): Promise<Resources[]> => {
+    const offers: Resources[] = []
+    const onItem = ({ available }: { available: Resources }): void => void offers.push(available)
+    await buyer.as(holder.principal)('getAds', {}, { onItem })
+    return offers
+  }
+  t.deepEqual(await offered(), [amounts(4)])
+  await handOver(buyer, node, { resources: amounts(2), maxDepth: 3 })
+  t.deepEqual(await offered(), [amounts(4)])
+  // All the processor time of the wholesale ticket, and a quarter of the rest.
+  const { cpuMillis } = amounts(4)
+  t.is((await chainOf(buyer, { resources: { ...amounts(1), cpuMillis } })).length, 3)
+  t.deepEqual(await offered(), [amounts(2)])
+  t.is((await chainOf(buyer, { resources: amounts(2) })).length, 2)
 })
 
 test('no ticket is cut deeper than the node lets them hang', async (t) => {
