@@ -3,8 +3,9 @@
  * them anew before they end.
  */
 import type { Clock } from '../base/clock.ts'
+import { asSlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { Logger } from '../base/log.ts'
+import type { LogFields, Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
@@ -54,6 +55,8 @@ interface Due {
 export class Purchases {
   readonly #components: PurchasesComponents
   readonly #init: PurchasesInit
+  /** By agent and node: what stood in the way last, so that each reason is told once. */
+  readonly #told = new Map<string, string>()
 
   constructor(components: PurchasesComponents, init: PurchasesInit) {
     this.#components = components
@@ -62,7 +65,7 @@ export class Purchases {
 
   /** Gets what is not held or ends soon. What cannot be had now is asked for again next time. */
   async buyDue(signal: AbortSignal): Promise<void> {
-    const { logger, isProven } = this.#components
+    const { isProven } = this.#components
     await Promise.all(
       this.#init.suppliers.map(async (supplier) => {
         const due = supplier.purchases.flatMap((purchase) => this.#due(supplier.agent, purchase) ?? [])
@@ -74,7 +77,8 @@ export class Purchases {
           await this.#buy(supplier.agent, batch, signal)
         } catch (error) {
           signal.throwIfAborted()
-          logger.debug('another agent gave no tickets', { agent: supplier.agent, error })
+          const { code } = asSlicenetError(error)
+          this.#tell(supplier.agent, '', code, ['another agent gave no tickets', { error }])
         }
       })
     )
@@ -96,7 +100,7 @@ export class Purchases {
   }
 
   async #buy(agent: Principal, batch: readonly Due[], signal: AbortSignal): Promise<void> {
-    const { callAgent, clock, logger } = this.#components
+    const { callAgent, clock } = this.#components
     const requests = batch.map(({ purchase, held }) => ({
       ...purchase,
       canDelegate: true,
@@ -111,11 +115,8 @@ export class Purchases {
       try {
         await this.#take(agent, due, grants[index])
       } catch (error) {
-        logger.debug('a ticket of another agent was not taken', {
-          agent,
-          node: due.purchase.node,
-          error
-        })
+        const { code } = asSlicenetError(error)
+        this.#tell(agent, due.purchase.node, code, ['a ticket of another agent was not taken', { error }])
       }
     }
   }
@@ -124,8 +125,9 @@ export class Purchases {
     const { principal, delegations, logger, observe } = this.#components
     const { node } = purchase
     if (grant?.chain === undefined) {
-      const code = grant?.refusal && refusalObject.open(grant.refusal).body.code
-      logger.debug('another agent refused a ticket', { agent, node, code })
+      const refused = grant?.refusal && refusalObject.open(grant.refusal).body
+      const { code = 'PROTOCOL_ERROR', message = 'it gave neither a ticket nor a refusal' } = refused ?? {}
+      this.#tell(agent, node, code, ['another agent refused a ticket', { code, reason: message }])
       return
     }
     const source = openWholesale(grant.chain, { agent, holder: principal, node })
@@ -136,7 +138,17 @@ export class Purchases {
     await delegations.takeWholesale(source)
     observe({ type: 'delegation', object: source.delegation })
     for (const ticket of source.tickets) observe({ type: 'ticket', object: ticket })
+    this.#told.delete(agent)
+    this.#told.delete(agent + node)
     logger.info('wholesale ticket taken', { agent, node, ticket: source.parent.id })
+  }
+
+  /** Whoever runs this agent learns why it does not get what it is to get; `node` is empty where it is all of them. */
+  #tell(agent: Principal, node: string, code: string, [what, fields]: [string, LogFields]): void {
+    const key = `${agent}${node}`
+    if (this.#told.get(key) === code) return
+    this.#told.set(key, code)
+    this.#components.logger.warn(what, { agent, ...(node === '' ? {} : { node }), ...fields })
   }
 }
 

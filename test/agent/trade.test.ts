@@ -1,5 +1,6 @@
 /** An agent that grants from what it got of another agent. */
 import test from 'ava'
+import { silentLogger, type Logger } from '../../src/base/log.ts'
 import type { Purchase, Supplier } from '../../src/agent/purchases.ts'
 import { openWholesale } from '../../src/agent/wholesale.ts'
 import type { Caller } from '../../src/protocol/method.ts'
@@ -161,6 +162,25 @@ test('no ticket is cut deeper than the node lets them hang', async (t) => {
   const { buyer } = await market({ maxDepth: 2 })
   t.is((await chainOf(buyer)).length, 3)
   await t.throwsAsync(chainOf(buyer, { canDelegate: true }), { message: 'DENIED' })
+})
+
+test('why a supplier gives nothing is told once, and again when it changes', async (t) => {
+  const seller = await agentLab(POLICY)
+  const told: unknown[] = []
+  const logger: Logger = {
+    ...silentLogger,
+    child: () => logger,
+    warn: (_message, fields) => told.push(fields?.['code'])
+  }
+  const buyer = await agentLab(
+    { suppliers: [{ agent: seller.key.principal, purchases: [wanted] }] },
+    { key: buyerKey, clock: seller.clock, logger, callAgent: () => seller.as(buyerKey.principal) }
+  )
+  for (let turn = 0; turn < 3; turn++) {
+    await bought(buyer)
+    await seller.clock.advance(60_000)
+  }
+  t.deepEqual(told, ['DENIED'])
 })
 
 test('nothing is bought of who was shown to cheat', async (t) => {
