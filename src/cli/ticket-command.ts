@@ -134,7 +134,7 @@ function ticketTable(tickets: readonly TicketView[], style: Style): string {
 
 const MEANING = {
   agent: 'nothing is redeemed with it or renewed after it any more',
-  node: 'nothing is redeemed or renewed with it here; its issuer may issue another'
+  node: 'nothing is redeemed or renewed with it here; a lease of it goes on, and its issuer may issue another (`slicenet ticket revoke-issuer`)'
 } as const
 
 async function revoke(context: CommandContext, given: string): Promise<Outcome> {

@@ -33,6 +33,8 @@ export interface RenewalInit {
 
 /** A slice renews by itself when this part of a term is left. */
 const PART_LEFT = 1 / 3
+/** A renewal that was begun before is enough if it brings this part of the term asked for now. */
+const ENOUGH_PART = 0.75
 /** Of the time left until the next try. */
 const PAUSE_PART = 1 / 8
 const PAUSE_MS_MAX = 10 * 60_000
@@ -60,9 +62,11 @@ export class Renewal {
       members.map(async (member) => {
         try {
           // What was begun before is seen through first: there may be a new term already.
-          const begun =
-            member.renewal === undefined ? await this.#begin(member, image, durationMs, signal) : member
-          if (begun !== member) await this.#components.book.putMembers(name, [begun])
+          const known = await this.#seeThrough(name, member, receipts, signal)
+          const isRenewed = known.lease?.id !== member.lease?.id
+          if (isRenewed && this.#isEnough(known, durationMs)) return outcomeOf(known)
+          const begun = await this.#begin(known, image, durationMs, signal)
+          await this.#components.book.putMembers(name, [begun])
           return outcomeOf(await this.#finish(name, begun, receipts, signal))
         } catch (error) {
           signal?.throwIfAborted()
@@ -93,6 +97,28 @@ export class Renewal {
       const isLate = notAfter - now <= (notAfter - notBefore) * PART_LEFT
       return member.renewal !== undefined || (description.renew === true && isLate)
     })
+  }
+
+  /** The member when the renewal that was begun of it, if any, is over: done, or refused. Throws what leaves it open. */
+  async #seeThrough(
+    name: string,
+    member: MemberRecord,
+    receipts: Receipts,
+    signal: AbortSignal | undefined
+  ): Promise<MemberRecord> {
+    if (member.renewal === undefined) return member
+    try {
+      return await this.#finish(name, member, receipts, signal)
+    } catch (error) {
+      const after = this.#components.book.get(name)?.members.get(member.ticket.id)
+      if (after === undefined || after.renewal !== undefined) throw error
+      return after
+    }
+  }
+
+  /** Whether what was begun some time ago, and for as long as was asked for then, is about what is asked for now. */
+  #isEnough({ lease }: MemberRecord, durationMs: number): boolean {
+    return (lease?.body.notAfter ?? 0) - this.#components.clock.now() >= durationMs * ENOUGH_PART
   }
 
   /** A ticket for the new term and the demand to go with it. */

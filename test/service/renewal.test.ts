@@ -151,6 +151,19 @@ test('a lost reply is asked for again and brings the same lease', async (t) => {
   )
 })
 
+test('what is asked for after a renewal was left open is brought about, and not what was asked for before', async (t) => {
+  const one = await overlay({ nodes: 1, agents: 1 })
+  await one.services.create(mesh(1))
+  await one.clock.advance(10 * SECOND)
+  one.fault = (method) => (method === 'renewLease' ? 'lost reply' : undefined)
+  t.false((await one.services.renew('mesh', { durationMs: 2 * MINUTE })).members[0]?.renewed)
+  one.fault = () => undefined
+  const { notAfter, members } = await one.services.renew('mesh', { durationMs: 10 * MINUTE })
+  t.true(members[0]?.renewed)
+  t.is(notAfter, one.clock.now() + 10 * MINUTE)
+  t.deepEqual(ends(one), [notAfter])
+})
+
 for (const fault of ['die-before', 'die-after'] as const) {
   test(`after a crash (${fault}) at any commit a renewal is seen through or never was`, async (t) => {
     for (let commit = 1; commit <= 2; commit++) {
