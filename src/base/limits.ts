@@ -41,12 +41,22 @@ export const LIMITS = {
   digestPagesMax: 400,
   /** Exchanges of digests at a time. */
   pullsAtOnceMax: 8,
+  /** Principals, and as many organisations, that an advert says its issuer serves. */
+  acceptedPrincipalsMax: 64,
+  /** Memberships that one principal shows, and each of them. */
+  membershipsShownMax: 4,
+  membershipBytesMax: 512,
   topicsPerPeerMax: 256,
   /** Rendezvous keys that one agent announces itself under. */
   rendezvousKeysMax: 32,
   agentsFoundMax: 64,
   /** Agents that a broker asks what they hold; the adverts of nodes name them, truly or not. */
   agentsAskedMax: 64,
+  /** Clauses of a query and of a slice that a node fails, as far as they are told. */
+  failedClausesMax: 64,
+  /** Peers that one call has another ping, and bytes that one takes to measure an uplink. */
+  pingTargetsMax: 16,
+  sinkBytesMax: 8 * 1024 * 1024,
   /** A ticket that is not redeemed within this is worth nothing. */
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,

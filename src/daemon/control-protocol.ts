@@ -4,11 +4,10 @@
  */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { emptySchema } from '../protocol/agent-protocol.ts'
+import { emptySchema, querySchema } from '../protocol/agent-protocol.ts'
 import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
 import {
   progressSchema,
-  querySchema,
   renewalSchema,
   sliceDescriptionSchema,
   sliceSchema,

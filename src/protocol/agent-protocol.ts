@@ -1,6 +1,7 @@
 /** What is said to agents (paper §4.2.2): nodes delegate to them, brokers ask what they have and for tickets. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
+import { membershipsSchema } from '../ticket/advertisement.ts'
 import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
@@ -9,6 +10,8 @@ import { byteString } from '../wire/codec.ts'
 
 const objectBytes = byteString(1, LIMITS.objectBytesMax)
 export const emptySchema = v.strictObject({})
+/** CEL over one advertisement. */
+export const querySchema = v.pipe(v.string(), v.maxLength(LIMITS.queryCharsMax))
 
 /** A port asked for: a number, or any that is free when absent. */
 export const portWishSchema = v.strictObject({
@@ -82,9 +85,12 @@ export const agentProtocol = {
         unknown: v.pipe(v.array(idSchema), v.maxLength(LIMITS.countedTicketsMax))
       })
     },
-    /** Streams what the agent holds: one offer a node. Then what it thinks of other agents whose tickets it had. */
+    /**
+     * Streams what the agent holds of the nodes that match, all without a query: one offer a node. Then what it thinks
+     * of other agents whose tickets it had. Throws `QUERY_INVALID`.
+     */
     getAds: {
-      params: emptySchema,
+      params: v.strictObject({ query: v.exactOptional(querySchema) }),
       item: offerSchema,
       result: v.strictObject({ ratings: v.pipe(v.array(ratingSchema), v.maxLength(LIMITS.ratingsMax)) })
     },
@@ -93,6 +99,8 @@ export const agentProtocol = {
       params: v.strictObject({
         /** Absent where every request is for a ticket to cut others from. */
         slice: v.exactOptional(sliceNameSchema),
+        /** Who vouches for the caller, for agents whose policy asks. */
+        memberships: v.exactOptional(membershipsSchema),
         requests: v.pipe(
           v.array(ticketRequestSchema),
           v.minLength(1),

@@ -1,6 +1,7 @@
 /** What is said to node managers by service managers (paper §4.2.3). The caller is the principal of the channel. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
+import { membershipsSchema } from '../ticket/advertisement.ts'
 import { sshKeySchema, sshKeysSchema } from '../ticket/redeem.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
@@ -12,6 +13,12 @@ const leaseParams = { lease: idSchema }
 const chainParams = {
   delegation: objectBytes,
   tickets: v.pipe(v.array(objectBytes), v.maxLength(LIMITS.chainLinksMax))
+}
+const redeemParams = {
+  redeem: objectBytes,
+  ...chainParams,
+  /** Who vouches for the holder, for nodes that ask. */
+  memberships: v.exactOptional(membershipsSchema)
 }
 const leaseResult = v.strictObject({
   lease: v.exactOptional(objectBytes),
@@ -70,9 +77,9 @@ export const nodeProtocol = {
   signsRefusals: true,
   methods: {
     /** Redeems a ticket. Gives the envelope of a lease or of a signed refusal. */
-    newLease: { params: v.strictObject({ redeem: objectBytes, ...chainParams }), result: leaseResult },
+    newLease: { params: v.strictObject(redeemParams), result: leaseResult },
     /** Goes on with the lease that the demand names, to the end of the term of another ticket. Otherwise as `newLease`. */
-    renewLease: { params: v.strictObject({ redeem: objectBytes, ...chainParams }), result: leaseResult },
+    renewLease: { params: v.strictObject(redeemParams), result: leaseResult },
     /** Takes a revocation from anybody, with a chain that shows its signer's place in it. */
     revoke: { params: v.strictObject({ revocation: objectBytes, ...chainParams }), result: emptySchema },
     /**

@@ -5,10 +5,10 @@
 import * as v from 'valibot'
 import { durationUnit } from '../base/units.ts'
 import { LIMITS } from '../base/limits.ts'
-import { portWishSchema, type PortWish } from '../protocol/agent-protocol.ts'
+import { portWishSchema, querySchema, type PortWish } from '../protocol/agent-protocol.ts'
 import { programSchema, uploadedFileSchema } from '../protocol/node-protocol.ts'
 import { RIGHTS, sliceNameSchema, type Right } from '../ticket/resource-schema.ts'
-import { querySchema, sliceDescriptionSchema, type SliceDescription } from './slice.ts'
+import { sliceDescriptionSchema, type SliceDescription } from './slice.ts'
 import { readResources } from './slice-file-resources.ts'
 import { openYaml, type YamlMap, type YamlValue } from './yaml-reader.ts'
 

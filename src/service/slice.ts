@@ -5,7 +5,8 @@
 import * as v from 'valibot'
 import { isErrorCode, type ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { portWishSchema } from '../protocol/agent-protocol.ts'
+import { portWishSchema, querySchema } from '../protocol/agent-protocol.ts'
+import { placementEntries } from '../protocol/broker-protocol.ts'
 import { programSchema, uploadedFileSchema, vserverStateSchema } from '../protocol/node-protocol.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
@@ -13,7 +14,6 @@ import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 
 /** Milliseconds that a lease is asked for, from now. */
 export const termSchema = v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax))
-export const querySchema = v.pipe(v.string(), v.maxLength(LIMITS.queryCharsMax))
 
 /** A slice as its YAML file describes it, with units resolved and files read. */
 export const sliceDescriptionSchema = v.strictObject({
@@ -23,6 +23,7 @@ export const sliceDescriptionSchema = v.strictObject({
   minimum: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(LIMITS.sliceMembersMax)),
   /** CEL over one advertisement; absent means every node. */
   query: v.exactOptional(querySchema),
+  ...placementEntries,
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,

@@ -4,7 +4,10 @@
  */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { imageIdSchema, resourcesSchema } from './resource-schema.ts'
+import { byteString } from '../wire/codec.ts'
+import { acceptsSchema } from './accepts.ts'
+import { coordinateSchema } from './coordinate.ts'
+import { imageIdSchema, resourcesSchema, rightsSchema } from './resource-schema.ts'
 import { principalSchema } from './principal.ts'
 import { amountSchema, defineObject, signedEntries } from './signed-object.ts'
 
@@ -24,6 +27,12 @@ const attributesSchema = v.pipe(
   v.check((attributes) => Object.keys(attributes).length <= 32, 'expected at most 32 attributes')
 )
 
+/** Envelopes of memberships that a principal shows. */
+export const membershipsSchema = v.pipe(
+  v.array(byteString(1, LIMITS.membershipBytesMax)),
+  v.maxLength(LIMITS.membershipsShownMax)
+)
+
 const common = {
   ...signedEntries,
   /** A name for people; it proves nothing. */
@@ -31,7 +40,11 @@ const common = {
   /** Counts restarts: a larger epoch is a node that began anew. */
   epoch: amountSchema,
   multiaddrs: multiaddrsSchema,
-  attributes: attributesSchema
+  attributes: attributesSchema,
+  /** Whom it serves; everybody when absent. */
+  accepts: v.exactOptional(acceptsSchema),
+  /** Envelopes of memberships: the organisations that vouch for it. */
+  memberships: v.exactOptional(membershipsSchema)
 }
 
 const nodeSchema = v.strictObject({
@@ -51,7 +64,11 @@ const nodeSchema = v.strictObject({
     v.check((images) => Object.keys(images).length <= 16, 'expected at most 16 images')
   ),
   /** The agents that this node delegates to. */
-  agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax))
+  agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
+  /** Rights that it leases; none when absent. */
+  rights: v.exactOptional(rightsSchema),
+  /** Where it is in the network, by its own measurements. */
+  coordinate: v.exactOptional(coordinateSchema)
 })
 
 const agentSchema = v.strictObject({

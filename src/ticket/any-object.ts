@@ -8,6 +8,7 @@ import { advertisementObject, type Advertisement } from './advertisement.ts'
 import { delegationObject, type Delegation } from './delegation.ts'
 import { fraudProofObject, type FraudProof } from './fraud-proof.ts'
 import { leaseObject, type Lease } from './lease.ts'
+import { membershipObject, type Membership } from './membership.ts'
 import { redeemObject, type Redeem } from './redeem.ts'
 import { refusalObject, type Refusal } from './refusal.ts'
 import { revocationObject, type Revocation } from './revocation.ts'
@@ -21,6 +22,7 @@ interface Bodies {
   readonly ticket: Ticket
   readonly redeem: Redeem
   readonly lease: Lease
+  readonly membership: Membership
   readonly refusal: Refusal
   readonly revocation: Revocation
   readonly surrender: Surrender
@@ -39,6 +41,7 @@ export const OBJECT_TYPES: { readonly [T in ObjectTypeName]: ObjectType<Bodies[T
   ticket: ticketObject,
   redeem: redeemObject,
   lease: leaseObject,
+  membership: membershipObject,
   refusal: refusalObject,
   revocation: revocationObject,
   surrender: surrenderObject,

@@ -2,12 +2,15 @@
 import { readFileSync } from 'node:fs'
 import { LIMITS } from '../../src/base/limits.ts'
 import { agentProtocol } from '../../src/protocol/agent-protocol.ts'
+import { brokerProtocol } from '../../src/protocol/broker-protocol.ts'
 import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
+import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import type { AnyMethod } from '../../src/protocol/method.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { advertisementObject } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import { leaseObject } from '../../src/ticket/lease.ts'
+import { membershipObject } from '../../src/ticket/membership.ts'
 import { principalOfPublicKey } from '../../src/ticket/principal.ts'
 import { redeemObject } from '../../src/ticket/redeem.ts'
 import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
@@ -25,7 +28,9 @@ import { decodeEnvelope, seal } from '../../src/wire/envelope.ts'
 import type { Numbers } from '../base/seeded-numbers.ts'
 import {
   goodAgentMessages,
+  goodBrokerMessages,
   goodDirectoryMessages,
+  goodMeasureMessages,
   goodNodeMessages,
   type GoodMethod
 } from './good-messages.ts'
@@ -59,12 +64,15 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...objectDecoders(refusalObject, seed),
     ...objectDecoders(revocationObject, seed),
     ...objectDecoders(surrenderObject, seed),
-    ...objectDecoders(fraudProofObject, seed)
+    ...objectDecoders(fraudProofObject, seed),
+    ...objectDecoders(membershipObject, seed)
   ]
   const messages = [
     ...methodDecoders(agentProtocol.methods, goodAgentMessages),
     ...methodDecoders(nodeProtocol.methods, goodNodeMessages),
-    ...methodDecoders(directoryProtocol.methods, goodDirectoryMessages)
+    ...methodDecoders(directoryProtocol.methods, goodDirectoryMessages),
+    ...methodDecoders(brokerProtocol.methods, goodBrokerMessages),
+    ...methodDecoders(measureProtocol.methods, goodMeasureMessages)
   ]
   return [
     {

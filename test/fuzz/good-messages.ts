@@ -23,13 +23,14 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
     result: { taken: false, lacking: [OBJECT], unknown: [ID] }
   },
   getAds: {
-    params: {},
+    params: { query: 'node.region == "eu"' },
     item: { advert: OBJECT, available: NO_RESOURCES, until: 1, reliability: 1000 },
     result: { ratings: [{ agent: PEER, reliability: 500 }] }
   },
   getTickets: {
     params: {
       slice: 'mesh',
+      memberships: [OBJECT],
       requests: [
         {
           node: PEER,
@@ -54,7 +55,10 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
 }
 
 export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
-  newLease: { params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT] }, result: { lease: OBJECT } },
+  newLease: {
+    params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT], memberships: [OBJECT] },
+    result: { lease: OBJECT }
+  },
   renewLease: {
     params: { redeem: OBJECT, delegation: OBJECT, tickets: [OBJECT] },
     result: { refusal: OBJECT }
@@ -104,4 +108,37 @@ export const goodDirectoryMessages: Readonly<Record<string, GoodMethod>> = {
   proofs: { params: {}, result: { keys: [FRAUD] } },
   getProofs: { params: { keys: [FRAUD] }, item: { bundle: OBJECT }, result: {} },
   giveProof: { params: { bundle: OBJECT }, result: { accepted: true } }
+}
+
+export const goodBrokerMessages: Readonly<Record<string, GoodMethod>> = {
+  getAds: { params: { query: 'node.region == "eu"' }, item: { advert: OBJECT }, result: {} },
+  plan: {
+    params: {
+      want: {
+        count: 3,
+        minimum: 2,
+        query: 'node.region == "eu"',
+        distinct: ['site'],
+        spread: 'organisation',
+        rank: 'node.cpu.free',
+        pairwise: 'rtt_ms < 80',
+        resources: NO_RESOURCES,
+        ports: [{ protocol: 'tcp' }],
+        rights: ['raw-socket'],
+        durationMs: 60_000,
+        image: 'debian'
+      }
+    },
+    item: {
+      member: { node: PEER, name: 'n1', agent: PEER, rank: '12' },
+      rejection: { node: PEER, name: 'n2', failed: [{ clause: 'node.region == "eu"', value: '"us"' }] }
+    },
+    result: { satisfiable: false, reason: 'one node matches where two are needed' }
+  }
+}
+
+export const goodMeasureMessages: Readonly<Record<string, GoodMethod>> = {
+  coordinate: { params: {}, result: { coordinate: { vector: [1, -2, 3, -4], height: 5, error: 1000 } } },
+  ping: { params: { targets: [PEER] }, result: { rttMicros: [1500, null] } },
+  sink: { params: {}, input: { bytes: OBJECT }, result: { bytes: 40, micros: 12 } }
 }

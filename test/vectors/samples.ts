@@ -4,6 +4,7 @@ import { advertisementObject, type Advertisement } from '../../src/ticket/advert
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
 import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import { membershipObject, type Membership } from '../../src/ticket/membership.ts'
 import type { SigningKey } from '../../src/ticket/principal.ts'
 import { redeemObject } from '../../src/ticket/redeem.ts'
 import { refusalObject } from '../../src/ticket/refusal.ts'
@@ -135,6 +136,15 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
         holder
       )
     ],
+    membership: [
+      sample(
+        membershipObject,
+        'ordinary',
+        'an organisation vouches for a principal',
+        vouch(agent, holder),
+        agent
+      )
+    ],
     refusal: [
       sample(
         refusalObject,
@@ -182,6 +192,17 @@ function sample<T extends SignedFields>(
   return { object, name, why, body, key }
 }
 
+function vouch(organisation: SigningKey, member: SigningKey): Membership {
+  return {
+    issuer: organisation.principal,
+    notBefore: NOW,
+    notAfter: NOW + HOUR,
+    seq: 1,
+    member: member.principal,
+    organisation: 'example'
+  }
+}
+
 function adverts(node: SigningKey, agent: SigningKey): Sample[] {
   const common = {
     notBefore: NOW,
@@ -210,9 +231,23 @@ function adverts(node: SigningKey, agent: SigningKey): Sample[] {
     regions: ['eu'],
     organisations: ['example']
   }
+  const whole: Advertisement = {
+    ...ofNode,
+    accepts: { principals: [agent.principal], organisations: [node.principal] },
+    memberships: [membershipObject.sign(vouch(agent, node), agent).bytes],
+    rights: ['raw-socket'],
+    coordinate: { vector: [0, -1, 60_000_000, -60_000_000], height: 250, error: 1000 }
+  }
   return [
     sample(advertisementObject, 'of a node', 'integers of every width', ofNode, node),
-    sample(advertisementObject, 'of an agent', 'the other role', ofAgent, agent)
+    sample(advertisementObject, 'of an agent', 'the other role', ofAgent, agent),
+    sample(
+      advertisementObject,
+      'of a node, with all it may say',
+      'everything that may be absent is there',
+      whole,
+      node
+    )
   ]
 }
 
