@@ -21,7 +21,7 @@ import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
 import { openGrant, type Holding } from './grant.ts'
 import { Observations } from './observations.ts'
-import { compileQuery } from './query.ts'
+import { compileQuery } from '../query/query.ts'
 
 export interface BrokerComponents {
   /** Whom tickets are for. */

@@ -11,6 +11,7 @@ const AGENT = ['ticket', 'store', 'protocol', 'peer', 'wire']
 const DAEMON = [
   'wire',
   'ticket',
+  'query',
   'store',
   'protocol',
   'peer',
@@ -24,19 +25,21 @@ const DAEMON = [
 
 /**
  * Which rooms a room may import beside itself and `base`. Beyond design §7: the roles put codecs of `wire` on what they
- * keep in the store, and the SDK stands on the daemon's control client, so the daemon not on it.
+ * keep in the store, the SDK stands on the daemon's control client, so the daemon not on it, and queries, which brokers
+ * and agents evaluate, have a room of their own.
  */
 export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
   wire: [],
   ticket: ['wire'],
+  query: ['ticket'],
   store: ['wire', 'ticket'],
   protocol: ['wire', 'ticket'],
   peer: ['wire', 'ticket', 'protocol'],
   enforce: ['ticket'],
-  agent: AGENT,
+  agent: [...AGENT, 'query'],
   node: [...AGENT, 'enforce'],
-  broker: ['ticket', 'protocol', 'peer'],
+  broker: ['ticket', 'query', 'protocol', 'peer'],
   service: [...AGENT, 'broker'],
   sdk: ['ticket', 'peer', 'broker', 'service', 'daemon'],
   web: ['ticket', 'agent', 'node'],

@@ -1,8 +1,8 @@
 import test from 'ava'
-import { compileQuery } from '../../src/broker/query.ts'
+import { compileQuery } from '../../src/query/query.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import type { SlicenetError } from '../../src/base/errors.ts'
-import { advertBody } from './adverts.ts'
+import { advertBody } from '../broker/adverts.ts'
 
 const node = advertBody({ attributes: { region: 'eu', site: 'eu-1', racks: 3 } })
 
