@@ -7,9 +7,12 @@ import { Environment, type ASTNode } from '@marcbachmann/cel-js'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
+import { demandedKeys } from './index-terms.ts'
 
 export interface Query {
   readonly text: string
+  /** Keys of the index (src/ticket/index-term.ts): of each list every node that matches has one. */
+  readonly demands: readonly (readonly string[])[]
   /** The clauses that do not hold for this node, each with the value it saw; empty when the query matches. */
   failures(advert: NodeAdvertisement): string[]
 }
@@ -46,7 +49,7 @@ export function compileQuery(text: string): Query {
   if (text.length > LIMITS.queryCharsMax) {
     throw new SlicenetError('QUERY_INVALID', `a query has at most ${LIMITS.queryCharsMax} characters`)
   }
-  const { whole, clauses } = attempt(text, () => {
+  const { whole, clauses, demands } = attempt(text, () => {
     const parsed = environment.parse(text)
     const checked = parsed.check()
     if (!checked.valid) throw checked.error
@@ -54,10 +57,12 @@ export function compileQuery(text: string): Query {
       throw new SlicenetError('QUERY_INVALID', `a query is true or false, not ${checked.type}: ${text}`)
     }
     checkSteps(parsed.ast, 0)
-    return { whole: parsed, clauses: conjuncts(parsed.ast).map((ast) => clause(text, ast)) }
+    const parts = conjuncts(parsed.ast)
+    return { whole: parsed, clauses: parts.map((ast) => clause(text, ast)), demands: demandedKeys(parts) }
   })
   return {
     text,
+    demands,
     failures(advert) {
       const context = { node: queryable(advert) }
       if (isTrue(whole, context)) return []
