@@ -2,17 +2,19 @@
  * Adverts as records of the DHT, `/slicenet-ad/<peer id>/<role>`: how a principal is found by its key alone. It costs
  * 20 to 100 messages an operation, so it is for rendezvous, never for every heartbeat.
  */
+import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import { Patience } from '../base/time-limit.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { advertKey, keyOfAdvert, type AdvertRole, type AdvertTable } from './advert-table.ts'
-import type { PeerServices } from './libp2p-options.ts'
+import type { OverlayDht } from './overlay.ts'
 import type { RecordRule } from './overlay-rules.ts'
 
 export const RECORD_NAMESPACE = 'slicenet-ad'
-/** A lookup that has found something waits so long for something newer: some queries never end by themselves. */
+/** A lookup that has found something waits so long for something newer. */
 const SETTLE_MS = 1500
 
 function recordKey(key: string): Uint8Array {
@@ -20,6 +22,7 @@ function recordKey(key: string): Uint8Array {
 }
 
 export interface DhtRecordsComponents {
+  readonly clock: Clock
   readonly logger: Logger
   readonly table: AdvertTable
 }
@@ -54,15 +57,13 @@ function seqOf(value: Uint8Array): number {
 
 /** Puts an advert of one's own; gives the number of peers that keep it. Ends by the signal at the latest. */
 export async function putAdvert(
-  dht: PeerServices['dht'],
+  dht: OverlayDht,
   advert: Signed<Advertisement>,
   options: { signal: AbortSignal }
 ): Promise<number> {
   let kept = 0
   try {
-    for await (const event of dht.put(recordKey(keyOfAdvert(advert)), advert.bytes, options)) {
-      if (event.name === 'PEER_RESPONSE' && event.messageName === 'PUT_VALUE') kept += 1
-    }
+    for await (const _keeper of dht.put(recordKey(keyOfAdvert(advert)), advert.bytes, options)) kept += 1
   } catch (error) {
     // Some peers that keep it are enough.
     if (kept === 0) throw dhtError(error)
@@ -76,31 +77,21 @@ export async function putAdvert(
  */
 export async function lookupAdvert(
   components: DhtRecordsComponents,
-  dht: PeerServices['dht'],
+  dht: OverlayDht,
   wanted: { readonly principal: Principal; readonly role: AdvertRole },
   options: { signal: AbortSignal }
 ): Promise<void> {
   const key = advertKey(wanted.principal, wanted.role)
-  const settled = new AbortController()
-  let timer: NodeJS.Timeout | undefined
-  const found = (value: Uint8Array): void => {
-    // The record of another key under this one would be news all the same, but not what was asked for.
-    components.table.offer(value, 'dht')
-    if (components.table.get(key) !== undefined) {
-      timer ??= setTimeout(() => settled.abort(new Error('found')), SETTLE_MS)
-    }
-  }
-  const signal = AbortSignal.any([options.signal, settled.signal])
+  using patience = new Patience(components, SETTLE_MS, options.signal)
   try {
-    for await (const event of dht.get(recordKey(key), { signal })) {
-      if (event.name === 'PEER_RESPONSE' && event.record !== undefined) found(event.record.value)
-      if (event.name === 'VALUE') found(event.value)
+    for await (const value of dht.get(recordKey(key), { signal: patience.signal })) {
+      // The record of another key under this one would be news all the same, but not what was asked for.
+      components.table.offer(value, 'dht')
+      if (components.table.get(key) !== undefined) patience.shorten()
     }
   } catch (error) {
     if (components.table.get(key) === undefined) throw dhtError(error)
     components.logger.debug('a lookup in the DHT ended early', { key, error })
-  } finally {
-    clearTimeout(timer)
   }
 }
 

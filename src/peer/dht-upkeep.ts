@@ -5,8 +5,9 @@
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { within } from '../base/time-limit.ts'
 import { putAdvert } from './dht-records.ts'
-import type { PeerServices } from './libp2p-options.ts'
+import type { OverlayDht } from './overlay.ts'
 import { announce } from './rendezvous.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Signed } from '../ticket/signed-object.ts'
@@ -19,7 +20,7 @@ const ANNOUNCE_INTERVAL_MS = 15 * 60_000
 export interface DhtUpkeepComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly dht: () => PeerServices['dht']
+  readonly dht: () => OverlayDht
 }
 
 /** Something kept in the DHT: what to do, and when it is due again. Times are of the monotonic clock. */
@@ -101,8 +102,7 @@ export class DhtUpkeep {
   /** One at a time: these are the dearest things that an idle peer does. */
   async #tend(duty: Duty, signal: AbortSignal): Promise<boolean> {
     try {
-      const within = AbortSignal.any([signal, AbortSignal.timeout(OPERATION_MS_MAX)])
-      return (await duty.run(within)) > 0
+      return (await duty.run(within(this.#components.clock, OPERATION_MS_MAX, signal))) > 0
     } catch (error) {
       if (!signal.aborted) this.#components.logger.debug('the DHT did not take it', { error })
       return false
@@ -112,7 +112,7 @@ export class DhtUpkeep {
   async #pause(ms: number, signal: AbortSignal): Promise<void> {
     const woken = new AbortController()
     this.#wake = () => woken.abort(new Error('woken'))
-    const within = AbortSignal.any([signal, woken.signal])
-    await this.#components.clock.sleep(ms, { signal: within }).catch(() => {})
+    const either = AbortSignal.any([signal, woken.signal])
+    await this.#components.clock.sleep(ms, { signal: either }).catch(() => {})
   }
 }

@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { Patience, within } from '../base/time-limit.ts'
 import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -22,7 +23,7 @@ import { advertRecordRule, lookupAdvert, RECORD_NAMESPACE } from './dht-records.
 import { DhtUpkeep } from './dht-upkeep.ts'
 import { Exchanges } from './exchanges.ts'
 import { Gossip } from './gossip.ts'
-import type { PeerHost } from './host.ts'
+import type { DirectoryHost } from './overlay.ts'
 import { proofHandlers } from './proof-exchange.ts'
 import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
@@ -36,7 +37,7 @@ const PUSH_MS = 10_000
 const STRAGGLERS_MS = 2000
 
 export interface DirectoryComponents {
-  readonly host: PeerHost
+  readonly host: DirectoryHost
   readonly clock: Clock
   readonly logger: Logger
 }
@@ -144,7 +145,7 @@ class PeerDirectory implements Directory {
       offer: (data, from) => proofTable.offer(data, from)
     })
     this.#upkeep = new DhtUpkeep(
-      { clock, logger, dht: () => host.libp2p.services.dht },
+      { clock, logger, dht: () => host.dht },
       { putIntervalMs: init.dhtPutIntervalMs ?? LIMITS.advertLifetimeMsMax / 2 }
     )
     host.useRules({
@@ -171,7 +172,7 @@ class PeerDirectory implements Directory {
       { clock, onError: (error) => logger.error('the directory could not be swept', { error }) },
       { intervalMs: SWEEP_INTERVAL_MS, initialDelayMs: SWEEP_INTERVAL_MS }
     )
-    if (!this.#without.has('gossip')) this.#gossip.start(host.libp2p.services.pubsub)
+    if (!this.#without.has('gossip')) this.#gossip.start(host.gossip)
     if (!this.#without.has('dht')) this.#upkeep.start()
     await this.#exchanges.start()
   }
@@ -225,12 +226,13 @@ class PeerDirectory implements Directory {
     const { role } = options
     const known = this.get(principal, role)
     if (known !== undefined || this.#without.has('dht')) return known
+    const { clock, host } = this.#components
+    const components = { ...this.#components, table: this.#table }
     const roles: readonly AdvertRole[] = role === undefined ? ['node', 'agent'] : [role]
-    const components = { logger: this.#components.logger, table: this.#table }
     const found = new AbortController()
-    const signal = AbortSignal.any([within(LOOKUP_MS, options.signal), found.signal])
+    const signal = AbortSignal.any([within(clock, LOOKUP_MS, options.signal), found.signal])
     const searches = roles.map(async (each) => {
-      await lookupAdvert(components, this.#dht, { principal, role: each }, { signal })
+      await lookupAdvert(components, host.dht, { principal, role: each }, { signal })
       // The other role's search would go on to its end for nothing.
       if (this.get(principal, role) !== undefined) found.abort(new Error('found'))
     })
@@ -244,8 +246,8 @@ class PeerDirectory implements Directory {
   async findAgents(
     options: { readonly topic?: string; readonly signal?: AbortSignal } = {}
   ): Promise<Principal[]> {
-    const { host } = this.#components
-    const signal = within(LOOKUP_MS, options.signal)
+    const { host, clock } = this.#components
+    const signal = within(clock, LOOKUP_MS, options.signal)
     const named = await this.#namedByDht(options.topic ?? AGENTS_TOPIC, signal)
     const agents = new Set(this.#without.has('pull') ? named : await this.#pullSoon(named, signal))
     options.signal?.throwIfAborted()
@@ -262,7 +264,7 @@ class PeerDirectory implements Directory {
 
   async refresh(options: { readonly signal?: AbortSignal; readonly waitMs?: number } = {}): Promise<number> {
     if (this.#without.has('pull')) return 0
-    const signal = within(LOOKUP_MS * 3, options.signal)
+    const signal = within(this.#components.clock, LOOKUP_MS * 3, options.signal)
     await this.#exchanges.waitForPartner(options.waitMs ?? 5000, signal)
     const news = await Promise.all(
       this.#exchanges.partners().map(async (peer) => (await this.#tryPull(peer, signal)) ?? 0)
@@ -279,15 +281,14 @@ class PeerDirectory implements Directory {
     return principal === this.#components.host.principal || this.get(principal) !== undefined
   }
 
-  get #dht() {
-    return this.#components.host.libp2p.services.dht
-  }
-
   async #namedByDht(topic: string, signal: AbortSignal): Promise<Principal[]> {
     if (this.#without.has('dht')) return []
-    const { host, logger } = this.#components
+    const { host, clock, logger } = this.#components
     try {
-      const providers = await findProviders(this.#dht, topic, { max: LIMITS.agentsFoundMax, signal })
+      const providers = await findProviders({ clock }, host.dht, topic, {
+        max: LIMITS.agentsFoundMax,
+        signal
+      })
       const others = providers.filter(({ principal }) => principal !== host.principal)
       for (const { principal, multiaddrs } of others) await host.addAddresses(principal, multiaddrs)
       return others.map(({ principal }) => principal)
@@ -299,18 +300,15 @@ class PeerDirectory implements Directory {
 
   /** Those that answered. Provider records outlive their agents: after the first answer the rest have little time. */
   async #pullSoon(peers: readonly Principal[], signal: AbortSignal): Promise<Principal[]> {
-    const enough = new AbortController()
-    const until = AbortSignal.any([signal, enough.signal])
-    let timer: NodeJS.Timeout | undefined
+    using patience = new Patience(this.#components, STRAGGLERS_MS, signal)
     const answered: Principal[] = []
     await Promise.all(
       peers.map(async (peer) => {
-        if ((await this.#tryPull(peer, until)) === undefined) return
+        if ((await this.#tryPull(peer, patience.signal)) === undefined) return
         answered.push(peer)
-        timer ??= setTimeout(() => enough.abort(new Error('enough')), STRAGGLERS_MS)
+        patience.shorten()
       })
     )
-    clearTimeout(timer)
     return answered
   }
 
@@ -325,11 +323,11 @@ class PeerDirectory implements Directory {
   }
 
   async #push(agent: Principal, advert: Signed<Advertisement>): Promise<void> {
-    const { host, logger } = this.#components
+    const { host, clock, logger } = this.#components
     if (agent === host.principal || this.#without.has('pull')) return
     try {
       const call = host.caller(directoryProtocol, agent)
-      await call('publish', { adverts: [advert.bytes] }, { signal: AbortSignal.timeout(PUSH_MS) })
+      await call('publish', { adverts: [advert.bytes] }, { signal: clock.timeout(PUSH_MS) })
     } catch (error) {
       logger.debug('an agent did not take the advert', { agent, error })
     }
@@ -342,9 +340,4 @@ class PeerDirectory implements Directory {
       if (live && topics.includes(topic)) void this.#gossip.publish(topic, advert.bytes)
     }
   }
-}
-
-function within(ms: number, signal: AbortSignal | undefined): AbortSignal {
-  const timeout = AbortSignal.timeout(ms)
-  return signal === undefined ? timeout : AbortSignal.any([signal, timeout])
 }

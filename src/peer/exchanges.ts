@@ -9,7 +9,7 @@ import type { Logger } from '../base/log.ts'
 import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { AdvertTable } from './advert-table.ts'
-import type { PeerHost } from './host.ts'
+import type { DirectoryHost } from './overlay.ts'
 import { pullProofs } from './proof-exchange.ts'
 import type { ProofTable } from './proof-table.ts'
 import { pullFrom, type DirectoryCaller } from './pull.ts'
@@ -21,7 +21,7 @@ const EXCHANGE_MS_MAX = 60_000
 export interface ExchangesComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly host: PeerHost
+  readonly host: Pick<DirectoryHost, 'connected' | 'caller' | 'watchPeers'>
   readonly table: AdvertTable
   readonly proofs: ProofTable
 }
@@ -42,7 +42,7 @@ export class Exchanges {
   #active = 0
   readonly #waiting: (() => void)[] = []
   #stopping = new AbortController()
-  #topology: string | undefined
+  #unwatch: (() => void) | undefined
   #rounds: { stop(): Promise<void> } | undefined
   readonly #met: (() => void)[] = []
 
@@ -55,16 +55,10 @@ export class Exchanges {
   async start(): Promise<void> {
     const { host, clock, logger } = this.#components
     this.#stopping = new AbortController()
-    const { libp2p } = host
-    libp2p.addEventListener('peer:disconnect', this.#onDisconnect)
-    this.#topology = await libp2p.register(directoryProtocol.id, {
-      onConnect: (peer) => this.#meet(peer.toString())
+    this.#unwatch = await host.watchPeers(directoryProtocol.id, {
+      onMeet: (peer) => this.#meet(peer),
+      onLeave: (peer) => this.#partners.delete(peer)
     })
-    // Those that were quicker than this.
-    for (const peer of libp2p.getPeers()) {
-      const stored = await libp2p.peerStore.get(peer).catch(() => undefined)
-      if (stored?.protocols.includes(directoryProtocol.id) === true) this.#meet(peer.toString())
-    }
     this.#rounds = repeat(
       async (signal) => this.#round(signal),
       { clock, onError: (error) => logger.debug('a round of exchanges failed', { error }) },
@@ -73,11 +67,9 @@ export class Exchanges {
   }
 
   async stop(): Promise<void> {
-    if (this.#topology === undefined) return
-    const { libp2p } = this.#components.host
-    libp2p.removeEventListener('peer:disconnect', this.#onDisconnect)
-    libp2p.unregister(this.#topology)
-    this.#topology = undefined
+    if (this.#unwatch === undefined) return
+    this.#unwatch()
+    this.#unwatch = undefined
     this.#stopping.abort(new Error('stopped'))
     await this.#rounds?.stop()
     for (const go of this.#waiting.splice(0)) go()
@@ -127,7 +119,7 @@ export class Exchanges {
     this.#active += 1
     try {
       this.#stopping.signal.throwIfAborted()
-      const signals = [this.#stopping.signal, AbortSignal.timeout(EXCHANGE_MS_MAX)]
+      const signals = [this.#stopping.signal, this.#components.clock.timeout(EXCHANGE_MS_MAX)]
       if (signal !== undefined) signals.push(signal)
       const call = this.#components.host.caller(directoryProtocol, from)
       return await pull(call, { signal: AbortSignal.any(signals) })
@@ -135,10 +127,6 @@ export class Exchanges {
       this.#active -= 1
       this.#waiting.shift()?.()
     }
-  }
-
-  readonly #onDisconnect = ({ detail }: { detail: { toString(): string } }): void => {
-    this.#partners.delete(detail.toString())
   }
 
   #meet(peer: Principal): void {

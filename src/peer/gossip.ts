@@ -2,22 +2,14 @@
  * Adverts and proofs by gossip: fresh, but lost on whoever is away. Each message is checked before it is forwarded; a
  * peer that sends what no honest one would loses its standing.
  */
-import { TopicValidatorResult } from '@libp2p/gossipsub'
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Verdict } from './advert-table.ts'
-import type { PeerServices } from './libp2p-options.ts'
-
-type PubSub = PeerServices['pubsub']
+import type { Judgement, OverlayGossip } from './overlay.ts'
 
 const TOPIC_CHARS_MAX = 256
-
-/** What the class of gossipsub has beyond its interface: peers that can be sent to, by peer ID. */
-interface OutboundStreams {
-  readonly streamsOutbound: ReadonlyMap<string, unknown>
-}
 
 export interface GossipComponents {
   readonly clock: Clock
@@ -38,7 +30,7 @@ export class Gossip {
   readonly #onSubscriber: (topic: string) => void
   /** Own topics whose listeners told of themselves before the stream to them was open. */
   readonly #unheard = new Set<string>()
-  #pubsub: PubSub | undefined
+  #overlay: OverlayGossip | undefined
 
   /** `onSubscriber` hears of each topic that another peer begins to listen to. */
   constructor(components: GossipComponents, init: { onSubscriber: (topic: string) => void }) {
@@ -47,21 +39,19 @@ export class Gossip {
     this.#offences = new Offences(components.clock)
   }
 
-  start(pubsub: PubSub): void {
-    this.#pubsub = pubsub
-    pubsub.addEventListener('subscription-change', ({ detail }) => {
-      for (const { topic, subscribe } of detail.subscriptions) if (subscribe) this.#onSubscriber(topic)
-    })
-    pubsub.addEventListener('gossipsub:heartbeat', () => {
+  start(overlay: OverlayGossip): void {
+    this.#overlay = overlay
+    overlay.onListener((topic) => this.#onSubscriber(topic))
+    overlay.onHeartbeat(() => {
       const topics = [...this.#unheard]
       this.#unheard.clear()
       for (const topic of topics) this.#onSubscriber(topic)
     })
-    for (const [topic, rule] of this.#topics) this.#join(pubsub, topic, rule)
+    for (const [topic, rule] of this.#topics) this.#join(overlay, topic, rule)
   }
 
   stop(): void {
-    this.#pubsub = undefined
+    this.#overlay = undefined
   }
 
   subscribe(topic: string, rule: TopicRule): void {
@@ -71,22 +61,20 @@ export class Gossip {
       throw new TypeError(`more than ${LIMITS.topicsPerPeerMax} topics`)
     }
     this.#topics.set(topic, rule)
-    if (this.#pubsub !== undefined) this.#join(this.#pubsub, topic, rule)
+    if (this.#overlay !== undefined) this.#join(this.#overlay, topic, rule)
   }
 
   /** How many peers it was handed to; none is no error. Subscribing is not needed. */
   async publish(topic: string, bytes: Uint8Array): Promise<number> {
-    if (this.#pubsub === undefined) return 0
+    if (this.#overlay === undefined) return 0
     // Once handed over, even to nobody, the same bytes would pass for seen already.
-    const listeners = this.#pubsub.getSubscribers(topic)
-    const { streamsOutbound } = this.#pubsub as unknown as OutboundStreams
-    if (!listeners.some((listener) => streamsOutbound.has(listener.toString()))) {
-      if (listeners.length > 0) this.#unheard.add(topic)
+    const { known, atHand } = this.#overlay.audience(topic)
+    if (atHand === 0) {
+      if (known > 0) this.#unheard.add(topic)
       return 0
     }
     try {
-      const { recipients } = await this.#pubsub.publish(topic, bytes)
-      return recipients.length
+      return await this.#overlay.publish(topic, bytes)
     } catch (error) {
       this.#components.logger.debug('a message was not published', { topic, error })
       return 0
@@ -101,26 +89,25 @@ export class Gossip {
     return this.#offences.scoreOf(peer)
   }
 
-  #join(pubsub: PubSub, topic: string, rule: TopicRule): void {
-    pubsub.topicValidators.set(topic, (from, { data }) => {
-      const verdict = rule.offer(data, from.toString())
-      if (verdict === 'invalid') this.#offences.add(from.toString())
-      return VALIDATION[verdict]
+  #join(overlay: OverlayGossip, topic: string, rule: TopicRule): void {
+    overlay.subscribe(topic, (data, from) => {
+      const verdict = rule.offer(data, from)
+      if (verdict === 'invalid') this.#offences.add(from)
+      return JUDGEMENTS[verdict]
     })
-    pubsub.subscribe(topic)
   }
 }
 
 /** An honest peer may forward what this one finds stale or too much; only what is invalid for all counts against it. */
-const VALIDATION: Readonly<Record<Verdict, TopicValidatorResult>> = {
-  new: TopicValidatorResult.Accept,
-  known: TopicValidatorResult.Ignore,
-  stale: TopicValidatorResult.Ignore,
-  expired: TopicValidatorResult.Ignore,
-  'not-yet': TopicValidatorResult.Ignore,
-  'too-often': TopicValidatorResult.Ignore,
-  full: TopicValidatorResult.Ignore,
-  invalid: TopicValidatorResult.Reject
+const JUDGEMENTS: Readonly<Record<Verdict, Judgement>> = {
+  new: 'accept',
+  known: 'ignore',
+  stale: 'ignore',
+  expired: 'ignore',
+  'not-yet': 'ignore',
+  'too-often': 'ignore',
+  full: 'ignore',
+  invalid: 'reject'
 }
 
 const OFFENCE_POINTS = 20

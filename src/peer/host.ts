@@ -15,6 +15,8 @@ import { createCaller, rememberAddresses } from './calling.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
 import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
+import { libp2pDht, libp2pGossip, watchLibp2pPeers } from './libp2p-overlay.ts'
+import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
 import { Serving } from './serving.ts'
 
@@ -37,22 +39,11 @@ export interface PeerHostInit {
   readonly dhtMode: 'server' | 'client'
 }
 
-export interface PeerHost extends Startable, AsyncDisposable {
-  readonly principal: Principal
+export interface PeerHost extends DirectoryHost, Startable, AsyncDisposable {
   /** Where others reach this peer, each with its `/p2p/…`. Empty before `start`. */
   multiaddrs(): string[]
   /** Throws `TypeError` unless started. */
   readonly libp2p: PeerLibp2p
-  /** Principals at the other end of open connections. */
-  connected(): Principal[]
-  /** A caller of one principal; see `createCaller` for what calls throw. */
-  caller<M extends Methods>(protocol: Protocol<M>, principal: Principal): Caller<M>
-  /** Answers calls of a protocol, from now on or from the start. */
-  serve<M extends Methods>(protocol: Protocol<M>, handlers: Handlers<M>): Promise<void>
-  /** Adds to where a principal may be found. */
-  addAddresses(principal: Principal, multiaddrs: readonly string[]): Promise<void>
-  /** Sets what passes through the services of libp2p. Only before `start`. */
-  useRules(rules: OverlayRules): void
 }
 
 /** Throws `CONFIG_INVALID` when a bootstrap address does not name its peer. */
@@ -85,6 +76,14 @@ class Libp2pPeerHost implements PeerHost {
   get libp2p(): PeerLibp2p {
     if (this.#libp2p === undefined) throw new TypeError('the peer is not started')
     return this.#libp2p
+  }
+
+  get gossip(): OverlayGossip {
+    return libp2pGossip(this.libp2p.services.pubsub)
+  }
+
+  get dht(): OverlayDht {
+    return libp2pDht(this.libp2p.services.dht)
   }
 
   multiaddrs(): string[] {
@@ -153,6 +152,10 @@ class Libp2pPeerHost implements PeerHost {
 
   async addAddresses(principal: Principal, multiaddrs: readonly string[]): Promise<void> {
     await rememberAddresses(this.libp2p, principal, multiaddrs)
+  }
+
+  async watchPeers(protocolId: string, watcher: PeerWatcher): Promise<() => void> {
+    return watchLibp2pPeers(this.libp2p, protocolId, watcher)
   }
 
   useRules(rules: OverlayRules): void {

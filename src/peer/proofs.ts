@@ -9,7 +9,7 @@ import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { FraudBundle } from '../ticket/fraud-bundle.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Gossip } from './gossip.ts'
-import type { PeerHost } from './host.ts'
+import type { DirectoryHost } from './overlay.ts'
 import type { ProofTable } from './proof-table.ts'
 import { PROOFS_TOPIC } from './topics.ts'
 
@@ -28,7 +28,7 @@ export interface Proofs {
 export interface ProofsComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly host: PeerHost
+  readonly host: Pick<DirectoryHost, 'caller'>
   readonly gossip: Gossip
   readonly table: ProofTable
   /** Peers at hand. */

@@ -43,7 +43,7 @@ async function meet(one: PeerHost, other: PeerHost): Promise<void> {
 }
 
 async function put(host: PeerHost, advert: Signed<Advertisement>): Promise<number> {
-  return putAdvert(host.libp2p.services.dht, advert, { signal: AbortSignal.timeout(10_000) })
+  return putAdvert(host.dht, advert, { signal: AbortSignal.timeout(10_000) })
 }
 
 /** What a host keeps for others under the advert's key, asked as a peer asks. */
