@@ -2,17 +2,12 @@
  * What the commands stand on beyond the control socket, wired in one place and loaded when a command first needs it:
  * `--help` must not wait for a network stack.
  */
-import type { ControlCaller } from '../daemon/control-client.ts'
 import type { DaemonInit } from '../daemon/daemon.ts'
 import type { Devnet } from '../daemon/devnet.ts'
 import { systemDoctor, type DoctorComponents } from '../daemon/doctor.ts'
+import type { EmbeddedPeer } from '../daemon/embedded.ts'
 import type { Environment } from '../daemon/environment.ts'
 import type { Images } from '../daemon/images.ts'
-
-export interface EmbeddedPeer {
-  readonly call: ControlCaller
-  stop(): Promise<void>
-}
 
 export interface Services {
   /** A peer that lives as long as one command; absent means that only a daemon can serve. */
@@ -31,7 +26,7 @@ export interface Services {
 }
 
 export const systemServices: Services = {
-  startEmbedded: async (init) => (await import('../daemon/daemon.ts')).startEmbedded(init),
+  startEmbedded: async (init) => (await import('../daemon/embedded.ts')).startEmbedded(init),
   runDaemon: async (init) => (await import('../daemon/daemon.ts')).runDaemon(init),
   devnet: async (environment) => (await import('../daemon/devnet.ts')).createDevnet(environment),
   images: async (environment) => (await import('../daemon/images.ts')).createImages(environment),

@@ -7,12 +7,11 @@ import { systemRandom } from '../base/random.ts'
 import { systemDisk } from '../store/disk.ts'
 import { createStore } from '../store/disk-store.ts'
 import { ComposedPeer } from './compose.ts'
-import { loadConfig, type DaemonConfig } from './config.ts'
-import type { ControlCaller } from './control-client.ts'
+import { loadConfig } from './config.ts'
 import { controlHandlers } from './control-handlers.ts'
 import { createControlServer, requireUnanswered } from './control-server.ts'
 import type { Environment } from './environment.ts'
-import { createKey, loadKey } from './key-file.ts'
+import { loadKey } from './key-file.ts'
 import type { PartDecorators } from './part-decorators.ts'
 import { SlicenetError } from '../base/errors.ts'
 
@@ -78,7 +77,8 @@ export async function runDaemon(init: DaemonInit): Promise<void> {
   await ended.promise
 }
 
-function systemParts(environment: Environment, logger: Logger, decorators: PartDecorators = {}) {
+/** What a peer is made of on a real machine. */
+export function systemParts(environment: Environment, logger: Logger, decorators: PartDecorators = {}) {
   const store = createStore(
     { clock: systemClock, logger, disk: decorators.disk?.(systemDisk) ?? systemDisk },
     { directory: join(environment.stateDirectory, 'store') }
@@ -88,67 +88,5 @@ function systemParts(environment: Environment, logger: Logger, decorators: PartD
     clock: systemClock,
     random: systemRandom,
     logger
-  }
-}
-
-/** A peer that lives as long as one command, with the same state as a daemon's. */
-export async function startEmbedded(init: {
-  readonly environment: Environment
-  readonly signal: AbortSignal
-}): Promise<{ readonly call: ControlCaller; stop(): Promise<void> }> {
-  const { environment } = init
-  const config = withoutRoles(await loadConfig(environment.configFile, { required: false }))
-  const logger = createLogger({
-    level: environment.debug ? environment.logLevel : 'error',
-    clock: systemClock,
-    write: (line) => void process.stderr.write(line)
-  })
-  const key = await loadOrCreateKey(environment.keyFile)
-  const peer = new ComposedPeer(
-    { ...systemParts(environment, logger), key },
-    {
-      config,
-      stateDirectory: environment.stateDirectory,
-      imagesDirectory: environment.imagesDirectory,
-      shortLived: true
-    }
-  )
-  init.signal.throwIfAborted()
-  await peer.start()
-  const handlers = controlHandlers(() => peer.parts, {
-    config,
-    startedAt: systemClock.now(),
-    onShutdown: async () => {
-      throw new SlicenetError('DAEMON_UNREACHABLE', 'no daemon runs that could be ended')
-    }
-  })
-  return { call: directCaller(handlers), stop: () => peer.stop() }
-}
-
-/** A node's or agent's duties need a daemon; a command in its place is a researcher's peer. */
-function withoutRoles({ node: _node, agent: _agent, ...config }: DaemonConfig): DaemonConfig {
-  return config
-}
-
-async function loadOrCreateKey(path: string) {
-  try {
-    return await loadKey(path)
-  } catch (error) {
-    if (error instanceof SlicenetError && error.code === 'NOT_FOUND') return createKey(path)
-    throw error
-  }
-}
-
-/** Calls the handlers in the same process, as the control client does over the socket. */
-function directCaller(handlers: ReturnType<typeof controlHandlers>): ControlCaller {
-  async function* nothing(): AsyncGenerator<never> {}
-  return (method, params, options = {}) => {
-    const handler = handlers[method] as (params: unknown, call: unknown) => Promise<never>
-    return handler(params, {
-      principal: undefined,
-      signal: options.signal ?? new AbortController().signal,
-      emit: async (item: never) => options.onItem?.(item),
-      input: options.input ?? nothing()
-    })
   }
 }
