@@ -10,6 +10,7 @@ import type { Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import type { Directory } from '../peer/directory.ts'
 import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-protocol.ts'
+import type { Plan, Want } from '../protocol/broker-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -21,7 +22,8 @@ import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
 import { openGrant, type Holding } from './grant.ts'
 import { Observations } from './observations.ts'
-import { compileQuery } from '../query/query.ts'
+import { explainNodes, planOf, type Explained, type Explanation } from './planning.ts'
+import { compileQuery, type FailedClause } from '../query/query.ts'
 
 export interface BrokerComponents {
   /** Whom tickets are for. */
@@ -43,7 +45,7 @@ export interface FoundNode {
 export interface Mismatch {
   readonly node: Principal
   readonly name: string
-  readonly failed: readonly string[]
+  readonly failed: readonly FailedClause[]
 }
 
 export type Request = Omit<TicketRequest, 'node'>
@@ -109,6 +111,20 @@ export class Broker {
     found.sort((a, b) => (a.advert.body.name < b.advert.body.name ? -1 : 1))
     mismatches.sort((a, b) => (a.name < b.name ? -1 : 1))
     return { found, mismatches }
+  }
+
+  /** Every node, by name, with every condition that it fails. Throws `QUERY_INVALID`. */
+  async explain(what: Explained, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation[]> {
+    await this.#components.directory.refresh(options)
+    return explainNodes(what, this.#components.directory.entries())
+  }
+
+  /** What a slice would be made of now; nothing is held. Throws `QUERY_INVALID`. */
+  async plan(want: Want, options: { readonly signal?: AbortSignal } = {}): Promise<Plan> {
+    const explanations = await this.explain({ want }, options)
+    const nodes = explanations.filter(({ matches }) => matches).map(({ advert }) => advert.body)
+    const candidates = await askOffers(this.#asking, nodes, this.#callMs, options.signal)
+    return planOf(want, explanations, candidates, this.#components.clock.now())
   }
 
   /** Agents by what their adverts say. */

@@ -12,6 +12,7 @@ import type { LeaseView, NodeView } from './control-protocol.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
 import { VERSION } from './version.ts'
 import type { FoundNode } from '../broker/broker.ts'
+import { clauseText } from '../query/query.ts'
 
 type ControlHandlers = Handlers<ControlMethods>
 
@@ -73,7 +74,9 @@ function overviewHandlers(
         })
       }
       throw new SlicenetError('NO_MATCH', `none of ${mismatches.length} nodes matches`, {
-        details: { nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })) }
+        details: {
+          nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) }))
+        }
       })
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.

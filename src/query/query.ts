@@ -14,7 +14,18 @@ export interface Query {
   /** Keys of the index (src/ticket/index-term.ts): of each list every node that matches has one. */
   readonly demands: readonly (readonly string[])[]
   /** The clauses that do not hold for this node, each with the value it saw; empty when the query matches. */
-  failures(advert: NodeAdvertisement): string[]
+  failures(advert: NodeAdvertisement): FailedClause[]
+}
+
+/** A condition that does not hold, and what was there instead; no value where there is none. */
+export interface FailedClause {
+  readonly clause: string
+  readonly value?: string
+}
+
+/** For people. */
+export function clauseText({ clause, value }: FailedClause): string {
+  return `${clause} (${value === undefined ? 'it has none' : `it is ${value}`})`
 }
 
 /** What CEL has and queries have not, with what to do instead: an attribute may be made to be slow to match. */
@@ -67,7 +78,9 @@ export function compileQuery(text: string): Query {
       const context = { node: queryable(advert) }
       if (isTrue(whole, context)) return []
       const failed = clauses.filter(({ holds }) => !isTrue(holds, context))
-      return failed.length === 0 ? [text] : failed.map((one) => explain(one, context))
+      return failed.length === 0
+        ? [{ clause: text, value: 'false' }]
+        : failed.map((one) => explain(one, context))
     }
   }
 }
@@ -162,12 +175,12 @@ function isTrue(holds: Clause['holds'], context: object): boolean {
   }
 }
 
-function explain({ text, seen }: Clause, context: object): string {
-  if (seen === undefined) return text
+function explain({ text, seen }: Clause, context: object): FailedClause {
+  if (seen === undefined) return { clause: text, value: 'false' }
   try {
-    return `${text} (it is ${printed(seen(context))})`
+    return { clause: text, value: printed(seen(context)) }
   } catch {
-    return `${text} (it has none)`
+    return { clause: text }
   }
 }
 

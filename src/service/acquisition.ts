@@ -9,6 +9,7 @@ import { together } from '../base/together.ts'
 import type { Broker, FoundNode, Mismatch } from '../broker/broker.ts'
 import { FailedPairs } from '../broker/failed-pairs.ts'
 import type { Holding } from '../broker/grant.ts'
+import { clauseText } from '../query/query.ts'
 import type { Demands } from './demands.ts'
 import type { MemberCalls } from './member-calls.ts'
 import { Receipts } from './receipts.ts'
@@ -291,7 +292,7 @@ function noMatch(
 ): SlicenetError {
   const without = found.filter((node) => !nodes.includes(node))
   const others = [
-    ...mismatches.map(({ node, name, failed }) => ({ node, name, failed: [...failed] })),
+    ...mismatches.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) })),
     ...without.map(({ advert: { body } }) => ({
       node: body.issuer,
       name: body.name,

@@ -40,7 +40,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   agent: [...AGENT, 'query'],
   node: [...AGENT, 'enforce'],
   broker: ['ticket', 'query', 'protocol', 'peer'],
-  service: [...AGENT, 'broker'],
+  service: [...AGENT, 'query', 'broker'],
   sdk: ['ticket', 'peer', 'broker', 'service', 'daemon'],
   web: ['ticket', 'agent', 'node'],
   daemon: DAEMON,

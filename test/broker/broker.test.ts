@@ -21,7 +21,7 @@ test('nodes that match are found, and for the others why they do not', async (t)
     ['n0', 'n2']
   )
   t.deepEqual(mismatches, [
-    { node: one.nodes[1]?.principal, name: 'n1', failed: ['node.name != "n1" (it is "n1")'] }
+    { node: one.nodes[1]?.principal, name: 'n1', failed: [{ clause: 'node.name != "n1"', value: '"n1"' }] }
   ])
   t.is((await one.broker.find(undefined)).found.length, 3)
   await t.throwsAsync(one.broker.find('node.'), { code: 'QUERY_INVALID' })
@@ -160,4 +160,21 @@ test.serial('giving tickets back to an agent that does not answer is given up qu
   const holdings = await one.broker.getTickets(one.search(1))
   replace(one, 0, { releaseTickets: never })
   await t.notThrowsAsync(one.broker.release(holdings))
+})
+
+test('a plan names members and agents without a ticket, and a want that cannot be had is no error', async (t) => {
+  const one = await lab(3, 2)
+  const want = { count: 2, minimum: 2, resources: amounts(1), ports: [], rights: [], durationMs: HOUR }
+  const plan = await one.broker.plan({ ...want, query: 'node.name != "n1"' })
+  t.true(plan.satisfiable)
+  t.deepEqual(plan.members.map(({ name }) => name).toSorted(), ['n0', 'n2'])
+  t.deepEqual(plan.rejections, [
+    {
+      node: one.nodes[1]?.principal ?? '',
+      name: 'n1',
+      failed: [{ clause: 'node.name != "n1"', value: '"n1"' }]
+    }
+  ])
+  t.false((await one.broker.plan({ ...want, count: 4, minimum: 4 })).satisfiable)
+  t.false(one.calls.includes('getTickets'))
 })
