@@ -38,6 +38,8 @@ export interface AgentComponents {
   readonly observe?: (object: AnyObject) => void
   /** Whether a valid proof of fraud against somebody is known. */
   readonly isProven?: (principal: Principal) => boolean
+  /** Envelopes: who vouches for this agent, shown to its suppliers. */
+  readonly memberships?: () => readonly Uint8Array[]
 }
 
 export interface AgentInit {
@@ -91,6 +93,7 @@ export class Agent implements Startable {
       book: this.#book,
       observe: components.observe ?? (() => {}),
       isProven: components.isProven ?? (() => false),
+      memberships: components.memberships ?? (() => []),
       isKnown: (node: Principal) => advertOf(node) !== undefined
     }
     this.#ratings = new Ratings(shared)

@@ -9,6 +9,7 @@ import type { LogFields, Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import type { agentProtocol, Grant, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
+import { membershipParams } from '../ticket/membership.ts'
 import type { AnyObject } from '../ticket/any-object.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { refusalObject } from '../ticket/refusal.ts'
@@ -35,6 +36,8 @@ export interface PurchasesComponents {
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
   readonly isProven: (principal: Principal) => boolean
   readonly observe: (object: AnyObject) => void
+  /** Envelopes: who vouches for this agent. */
+  readonly memberships: () => readonly Uint8Array[]
 }
 
 export interface PurchasesInit {
@@ -101,6 +104,7 @@ export class Purchases {
 
   async #buy(agent: Principal, batch: readonly Due[], signal: AbortSignal): Promise<void> {
     const { callAgent, clock } = this.#components
+    const memberships = membershipParams(this.#components.memberships())
     const requests = batch.map(({ purchase, held }) => ({
       ...purchase,
       canDelegate: true,
@@ -108,7 +112,7 @@ export class Purchases {
     }))
     const { grants } = await callAgent(agent)(
       'getTickets',
-      { requests },
+      { requests, ...memberships },
       { signal: within(clock, this.#init.callMs, signal) }
     )
     for (const [index, due] of batch.entries()) {

@@ -66,6 +66,14 @@ export const ERROR_CODES = {
     retryable: false,
     hint: 'get tickets of another agent; the proof is published, `slicenet ticket verify-proof` checks it'
   },
+  MEMBERSHIP_FOREIGN: {
+    exit: 5,
+    retryable: false,
+    hint: 'ask the organisation to vouch for the principal that `slicenet keys show` prints'
+  },
+  MEMBERSHIP_EXPIRED: { exit: 5, retryable: false, hint: 'ask the organisation to vouch anew' },
+  INVITE_EXPIRED: { exit: 5, retryable: false, hint: 'ask whoever invited you for another invite' },
+  NOT_YET_VALID: { exit: 5, retryable: true, hint: 'try again when it has begun; compare the clocks' },
   PROOF_INVALID: { exit: 5, retryable: false, hint: 'believe nothing of what it claims' },
   TICKET_EXCEEDS_PARENT: { exit: 5, retryable: false, hint: 'nobody will redeem it; tell whoever issued it' },
   OVERBOOKED: { exit: 1, retryable: true, hint: 'try again later, or on other nodes' },

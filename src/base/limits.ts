@@ -45,7 +45,9 @@ export const LIMITS = {
   acceptedPrincipalsMax: 64,
   /** Memberships that one principal shows, and each of them. */
   membershipsShownMax: 4,
-  membershipBytesMax: 512,
+  membershipBytesMax: 640,
+  /** Its own memberships that a peer keeps, later terms included. */
+  membershipsKeptMax: 32,
   topicsPerPeerMax: 256,
   /** Rendezvous keys that one agent announces itself under. */
   rendezvousKeysMax: 32,

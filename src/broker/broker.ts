@@ -13,6 +13,7 @@ import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-pr
 import type { Plan, Want } from '../protocol/broker-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
+import { membershipParams } from '../ticket/membership.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { openReceipt, outcomeOf } from '../ticket/receipt.ts'
 import type { Signed } from '../ticket/signed-object.ts'
@@ -34,6 +35,8 @@ export interface BrokerComponents {
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
   /** Whether a valid proof of fraud against somebody is known. */
   readonly isProven?: (principal: Principal) => boolean
+  /** Envelopes: who vouches for whom the tickets are for. */
+  readonly memberships?: () => readonly Uint8Array[]
 }
 
 export interface FoundNode {
@@ -260,10 +263,14 @@ export class Broker {
     const { principal, clock, callAgent } = this.#components
     const { grants } = await callAgent(assignment.agent)(
       'getTickets',
-      { slice, requests: [{ node: assignment.node, ...request }] },
+      { slice, requests: [{ node: assignment.node, ...request }], ...this.#shown() },
       { signal: within(clock, this.#callMs, signal) }
     )
     return openGrant(assignment, grants[0], { slice, request, holder: principal })
+  }
+
+  #shown(): { memberships?: Uint8Array[] } {
+    return membershipParams(this.#components.memberships?.())
   }
 
   /** The agents that a node says it delegates to. */
@@ -304,7 +311,7 @@ export class Broker {
     const requests = assignments.map(({ node }) => ({ node, ...request }))
     const { grants } = await this.#components.callAgent(agent)(
       'getTickets',
-      { slice, requests },
+      { slice, requests, ...this.#shown() },
       { signal: within(this.#components.clock, this.#callMs, signal) }
     )
     return assignments.flatMap((assignment, index) => {

@@ -31,7 +31,7 @@ export class AgentRole implements Startable {
   #seq = 0
 
   constructor(components: RoleComponents, init: AgentRoleInit) {
-    const { key, store, host, directory, frauds, clock, logger } = components
+    const { key, store, host, directory, frauds, memberships, clock, logger } = components
     const { holders, longestTerm, hold, rights, ticketsPerHolder, partners, suppliers } = init.agent
     this.#components = components
     this.#init = init
@@ -45,7 +45,8 @@ export class AgentRole implements Startable {
         callNode: (node) => host.caller(nodeProtocol, node),
         callAgent: (agent) => host.caller(agentProtocol, agent),
         observe: (object) => frauds.observe(object),
-        isProven: (principal) => frauds.isProven(principal)
+        isProven: (principal) => frauds.isProven(principal),
+        memberships: () => memberships.shown()
       },
       {
         policy: {
@@ -109,7 +110,7 @@ export class AgentRole implements Startable {
 
   /** Says what it serves, now and then and as soon as that changed, and listens to where its nodes are. */
   async #advertise(): Promise<void> {
-    const { key, host, directory, clock } = this.#components
+    const { key, host, directory, memberships, clock } = this.#components
     const { config, epoch } = this.#init
     const served = this.#agent.nodes()
     const adverts = served.flatMap((node) => {
@@ -120,7 +121,8 @@ export class AgentRole implements Startable {
     const organisations = valuesOf(adverts, 'organisation')
     for (const region of regions) directory.subscribe(regionTopic(region))
     for (const organisation of organisations) directory.subscribe(organisationTopic(organisation))
-    const what = JSON.stringify([served.length, regions, organisations])
+    const shown = memberships.shown()
+    const what = JSON.stringify([served.length, regions, organisations, shown.length])
     const due = clock.monotonic() - this.#advertised.at >= config.advertEvery
     if (!due && what === this.#advertised.what) return
     const now = clock.now()
@@ -138,7 +140,8 @@ export class AgentRole implements Startable {
         attributes: { organisation: config.organisation, region: config.region },
         nodes: served.length,
         regions,
-        organisations
+        organisations,
+        ...(shown.length === 0 ? {} : { memberships: shown })
       },
       key
     )

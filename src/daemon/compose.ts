@@ -20,6 +20,7 @@ import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { FraudFinder } from './fraud-finder.ts'
+import { Memberships } from './memberships.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
 import type { PartDecorators } from './part-decorators.ts'
 import { ProofKeeper } from './proof-keeper.ts'
@@ -30,6 +31,7 @@ export interface PeerParts {
   readonly broker: Broker
   readonly services: ServiceManager
   readonly frauds: FraudFinder
+  readonly memberships: Memberships
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
 }
@@ -143,6 +145,11 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     { host, clock, logger: logger.child('directory') },
     { collects, pullIntervalMs: PULL_INTERVAL_MS }
   )
+  const memberships = new Memberships(
+    { clock, logger: logger.child('memberships') },
+    { stateDirectory, member: key.principal }
+  )
+  await memberships.load()
   const frauds = new FraudFinder({ key, proofs: directory.proofs, clock, logger: logger.child('fraud') })
   const broker = new Broker({
     principal: key.principal,
@@ -150,7 +157,8 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     clock,
     logger: logger.child('broker'),
     callAgent: (agent) => host.caller(agentProtocol, agent),
-    isProven: (principal) => frauds.isProven(principal)
+    isProven: (principal) => frauds.isProven(principal),
+    memberships: () => memberships.shown()
   })
   const services = new ServiceManager(
     {
@@ -159,13 +167,14 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       broker,
       callNode: (node) => host.caller(nodeProtocol, node),
       observe: (envelopes) => frauds.observeBytes(envelopes),
+      memberships: () => memberships.shown(),
       clock,
       random,
       logger: logger.child('service')
     },
     { retryMs: RESUME_INTERVAL_MS }
   )
-  const role: RoleComponents = { key, store, host, directory, frauds, clock, logger }
+  const role: RoleComponents = { key, store, host, directory, frauds, memberships, clock, logger }
   const node =
     config.node === undefined
       ? undefined
@@ -177,6 +186,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     broker,
     services,
     frauds,
+    memberships,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),
     agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent)

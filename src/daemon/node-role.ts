@@ -24,6 +24,7 @@ import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { FraudFinder } from './fraud-finder.ts'
+import type { Memberships } from './memberships.ts'
 import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
 
@@ -33,6 +34,7 @@ export interface RoleComponents {
   readonly host: PeerHost
   readonly directory: Directory
   readonly frauds: FraudFinder
+  readonly memberships: Memberships
   readonly clock: Clock
   readonly logger: Logger
 }
@@ -59,6 +61,7 @@ export class NodeRole implements Startable {
   #delegator: Delegator | undefined
   #manager: NodeManager | undefined
   #parts: Lifecycle | undefined
+  #unsubscribe = (): void => {}
 
   constructor(components: RoleComponents, init: NodeRoleInit) {
     const { clock, logger } = components
@@ -111,7 +114,7 @@ export class NodeRole implements Startable {
 
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
-    const { key, store, host, directory, frauds, clock, logger } = this.#components
+    const { key, store, host, directory, frauds, memberships, clock, logger } = this.#components
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
@@ -158,6 +161,7 @@ export class NodeRole implements Startable {
         agents: () => delegator.agents(),
         delegatedPercent: () => delegator.delegatedPercent,
         multiaddrs: () => host.multiaddrs(),
+        memberships: () => memberships.shown(),
         publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
       },
       {
@@ -171,6 +175,7 @@ export class NodeRole implements Startable {
     )
     // Whoever takes a delegation is to hear of the node at once.
     delegator.onChange(() => monitor.reportSoon())
+    this.#unsubscribe = memberships.onChange(() => monitor.reportSoon())
     this.#manager = manager
     this.#delegator = delegator
     this.#parts = new Lifecycle([manager, delegator, monitor])
@@ -187,6 +192,7 @@ export class NodeRole implements Startable {
   async #stopParts(): Promise<void> {
     const parts = this.#parts
     this.#parts = undefined
+    this.#unsubscribe()
     await parts?.stop()
     this.#manager = undefined
   }

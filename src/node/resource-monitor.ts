@@ -22,6 +22,8 @@ export interface ResourceMonitorComponents {
   /** What it has delegated at most, of its capacity. */
   readonly delegatedPercent: () => number
   readonly multiaddrs: () => readonly string[]
+  /** Envelopes: who vouches for the node. */
+  readonly memberships?: () => readonly Uint8Array[]
   readonly publish: (advert: Signed<Advertisement>) => Promise<void>
 }
 
@@ -93,6 +95,7 @@ export class ResourceMonitor implements Startable {
 
   async #report(): Promise<void> {
     const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
+    const memberships = this.#components.memberships?.() ?? []
     const { name, epoch, capacity, attributes, lifetimeMs } = this.#init
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
@@ -111,7 +114,8 @@ export class ResourceMonitor implements Startable {
         free: manager.free(),
         delegatedPercent: this.#components.delegatedPercent(),
         images: await images(),
-        agents: [...agents()]
+        agents: [...agents()],
+        ...(memberships.length === 0 ? {} : { memberships: [...memberships] })
       },
       key
     )

@@ -5,6 +5,7 @@ import { within } from '../base/time-limit.ts'
 import type { Caller } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
 import { leaseObject, type Lease } from '../ticket/lease.ts'
+import { membershipParams } from '../ticket/membership.ts'
 import { portsWithin } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { redeemObject } from '../ticket/redeem.ts'
@@ -32,17 +33,21 @@ export interface MemberCallsComponents {
   readonly callNode: CallNode
   readonly clock: Clock
   readonly demands: Demands
+  /** Envelopes: who vouches for the holder. */
+  readonly memberships?: () => readonly Uint8Array[]
 }
 
 export class MemberCalls {
   readonly #callNode: CallNode
   readonly #clock: Clock
   readonly #demands: Demands
+  readonly #memberships: (() => readonly Uint8Array[]) | undefined
 
-  constructor({ callNode, clock, demands }: MemberCallsComponents) {
+  constructor({ callNode, clock, demands, memberships }: MemberCallsComponents) {
     this.#callNode = callNode
     this.#clock = clock
     this.#demands = demands
+    this.#memberships = memberships
   }
 
   /** Throws when it is not known whether the node did what it was asked, whatever the reason. */
@@ -67,7 +72,8 @@ export class MemberCalls {
     if (delegation === undefined) throw new TypeError('a chain begins with a delegation')
     for (let tries = 1; ; tries++) {
       try {
-        const params = { redeem: claim.redeem, delegation, tickets }
+        const shown = membershipParams(this.#memberships?.())
+        const params = { redeem: claim.redeem, delegation, tickets, ...shown }
         const reply = await this.#callNode(node)(method, params, {
           signal: within(this.#clock, REDEEM_MS, signal)
         })

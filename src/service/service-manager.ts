@@ -25,6 +25,8 @@ export interface ServiceManagerComponents {
   readonly callNode: CallNode
   /** Shown the chains and leases that come in, as envelopes: they may contradict what others saw. */
   readonly observe: (envelopes: readonly Uint8Array[]) => void
+  /** Envelopes: who vouches for the holder of the slices. */
+  readonly memberships?: () => readonly Uint8Array[]
   readonly clock: Clock
   readonly random: Random
   readonly logger: Logger

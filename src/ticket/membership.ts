@@ -3,6 +3,8 @@
  * served by those that serve the organisation; a name in an advertisement alone proves nothing.
  */
 import * as v from 'valibot'
+import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
 import { contains } from './interval.ts'
 import { principalSchema, type Principal } from './principal.ts'
 import { defineObject, signedEntries, type Signed } from './signed-object.ts'
@@ -32,6 +34,38 @@ export function vouchedBy(
     return holds ? [membership.body.issuer] : []
   })
   return [...new Set(organisations)]
+}
+
+/** The parameter of calls by which a principal shows who vouches for it; none where nobody does. */
+export function membershipParams(shown: readonly Uint8Array[] = []): { memberships?: Uint8Array[] } {
+  return shown.length === 0 ? {} : { memberships: [...shown] }
+}
+
+/** Why a membership is of no use to `member` at `now` (UTC ms): the error to throw, if any. */
+export function membershipFault(
+  { body, bytes }: Signed<Membership>,
+  { member, now }: { readonly member: Principal; readonly now: number }
+): SlicenetError | undefined {
+  if (bytes.length > LIMITS.membershipBytesMax) {
+    return new SlicenetError('TOO_LARGE', `the membership has more than ${LIMITS.membershipBytesMax} bytes`, {
+      hint: 'ask the organisation to vouch under a shorter name'
+    })
+  }
+  if (body.member !== member) {
+    return new SlicenetError('MEMBERSHIP_FOREIGN', `the membership is of ${body.member}, not of ${member}`, {
+      details: { member: body.member, principal: member }
+    })
+  }
+  const details = { notBefore: body.notBefore, notAfter: body.notAfter }
+  if (now >= body.notAfter) {
+    const at = new Date(body.notAfter).toISOString()
+    return new SlicenetError('MEMBERSHIP_EXPIRED', `the membership ended at ${at}`, { details })
+  }
+  if (now < body.notBefore) {
+    const at = new Date(body.notBefore).toISOString()
+    return new SlicenetError('NOT_YET_VALID', `the membership begins at ${at}`, { details })
+  }
+  return undefined
 }
 
 function opened(bytes: Uint8Array): Signed<Membership> | undefined {

@@ -28,6 +28,8 @@ export interface Lab {
   readonly calls: string[]
   /** Who was shown to cheat. */
   readonly proven: Set<Principal>
+  /** What the holder shows of who vouches for it. */
+  readonly shown: Uint8Array[]
   search(count: number, changes?: Partial<TicketRequest>): TicketSearch
 }
 
@@ -69,6 +71,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
   }
   const calls: string[] = []
   const proven = new Set<Principal>()
+  const shown: Uint8Array[] = []
   const callAgent = (agent: Principal): Caller<typeof agentProtocol.methods> => {
     const handler = handlers.get(agent)
     return async (method, params, options) => {
@@ -88,7 +91,8 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
       clock,
       logger: silentLogger,
       callAgent,
-      isProven: (principal) => proven.has(principal)
+      isProven: (principal) => proven.has(principal),
+      memberships: () => shown
     },
     { callMs }
   )
@@ -100,7 +104,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
     failed: new FailedPairs(),
     granted: new Map()
   })
-  return { broker, clock, holder, agents, nodes, adverts, handlers, calls, proven, search }
+  return { broker, clock, holder, agents, nodes, adverts, handlers, calls, proven, shown, search }
 }
 
 export function replace(one: Lab, index: number, changes: Partial<AgentHandlers>): void {

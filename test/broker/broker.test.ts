@@ -3,6 +3,7 @@ import type { Holding } from '../../src/broker/grant.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
 import { HOUR, NOW, amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
+import { vouch } from '../ticket/memberships.ts'
 import { lab, replace } from './broker-lab.ts'
 
 const never = async (): Promise<never> => new Promise(() => {})
@@ -177,4 +178,20 @@ test('a plan names members and agents without a ticket, and a want that cannot b
   ])
   t.false((await one.broker.plan({ ...want, count: 4, minimum: 4 })).satisfiable)
   t.false(one.calls.includes('getTickets'))
+})
+
+test('whoever vouches for the holder is shown with every request for tickets', async (t) => {
+  const one = await lab(1, 1)
+  const seen: unknown[] = []
+  const granting = one.handlers.get(one.agents[0]?.principal ?? '')
+  replace(one, 0, {
+    getTickets: async (params, call) => {
+      seen.push(params.memberships)
+      return granting!.getTickets(params, call)
+    }
+  })
+  const [holding] = await one.broker.getTickets(one.search(1))
+  one.shown.push(vouch(makeKey(), one.holder.principal).bytes)
+  await one.broker.renewTicket({ ...holding!, durationMs: HOUR })
+  t.deepEqual(seen, [undefined, one.shown])
 })

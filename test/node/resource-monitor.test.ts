@@ -4,6 +4,7 @@ import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { settle } from '../base/manual-clock.ts'
 import { amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
+import { vouch } from '../ticket/memberships.ts'
 import { deleteLease, CAPACITY, leaseOf, nodeLab, redeem } from './node-lab.ts'
 
 const agent = makeKey()
@@ -12,6 +13,7 @@ const holder = makeKey()
 test('adverts say what is free: now and then, and soon after a change', async (t) => {
   const lab = await nodeLab()
   const adverts: NodeAdvertisement[] = []
+  const shown: Uint8Array[] = []
   const monitor = new ResourceMonitor(
     {
       key: lab.key,
@@ -22,6 +24,7 @@ test('adverts say what is free: now and then, and soon after a change', async (t
       agents: () => [agent.principal],
       delegatedPercent: () => 100,
       multiaddrs: () => [],
+      memberships: () => shown,
       publish: async ({ body }) => void (body.role === 'node' && adverts.push(body))
     },
     {
@@ -50,10 +53,16 @@ test('adverts say what is free: now and then, and soon after a change', async (t
   await monitor.stop()
   await lab.clock.advance(120_000)
   t.is(adverts.length, 3, 'a stopped monitor is silent')
+  shown.push(vouch(agent, lab.key.principal).bytes)
   await monitor.start()
   await settle()
   monitor.reportSoon()
   await lab.clock.advance(250)
   t.deepEqual(free().slice(3), [ten, ten], 'and goes on when started again')
+  t.deepEqual(
+    adverts.map(({ memberships }) => memberships),
+    [...Array.from({ length: 3 }, () => undefined), shown, shown],
+    'whoever vouches for the node is named'
+  )
   await monitor.stop()
 })

@@ -33,6 +33,9 @@ export interface Overlay {
   readonly observed: Uint8Array[]
   /** Calls that reached a node, as `method name`. */
   readonly calls: string[]
+  /** Memberships that the user shows, and the calls that showed them, as `method name`. */
+  readonly shown: Uint8Array[]
+  readonly showing: string[]
   /** Decides on each call of the user's to a node; by default nothing happens to any. */
   fault: (method: string, node: string) => CallFault | undefined
   /** Another process of the user's over the same disk. */
@@ -156,7 +159,15 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
     logger: silentLogger,
     callAgent: agentOf
   })
-  const made = { ...base, store, calls: [], observed: [], fault: () => undefined } as unknown as {
+  const made = {
+    ...base,
+    store,
+    calls: [],
+    observed: [],
+    shown: [],
+    showing: [],
+    fault: () => undefined
+  } as unknown as {
     -readonly [K in keyof Overlay]: Overlay[K]
   }
   const services = new ServiceManager(
@@ -165,6 +176,7 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
       store,
       broker,
       observe: (envelopes) => made.observed.push(...envelopes),
+      memberships: () => made.shown,
       callNode: (principal) => faultyCaller(made, nodeOf(nodes, principal)),
       clock,
       random: systemRandom,
@@ -203,6 +215,9 @@ function faultyCaller(overlay: Overlay, node: NodeLab): Caller<typeof nodeProtoc
     if (fault === 'silent') await silence(options?.signal)
     if (fault === 'unreachable') throw new SlicenetError('PEER_UNREACHABLE', `${name} cannot be reached`)
     overlay.calls.push(`${method} ${name}`)
+    if ('memberships' in params && isDeepStrictEqual(params.memberships, overlay.shown)) {
+      overlay.showing.push(`${method} ${name}`)
+    }
     const result = await call(method, params, options)
     if (fault === 'lost reply') throw new SlicenetError('PEER_UNREACHABLE', `${name} was lost midway`)
     return result

@@ -2,7 +2,8 @@ import test from 'ava'
 import { settle } from '../base/manual-clock.ts'
 import { openAnyObject } from '../../src/ticket/any-object.ts'
 import type { SliceDescription } from '../../src/service/slice.ts'
-import { HOUR } from '../ticket/fixtures.ts'
+import { HOUR, makeKey } from '../ticket/fixtures.ts'
+import { vouch } from '../ticket/memberships.ts'
 import { RETRY_MS, overlay, slice, type Overlay } from './overlay.ts'
 
 const SECOND = 1000
@@ -105,6 +106,17 @@ test('deleting a slice breaks off a renewal that a silent node holds up', async 
     t.deepEqual(await one.services.list(), [])
     await t.throwsAsync(one.services.delete('mesh'), { code: 'NOT_FOUND' })
   }
+})
+
+test('whoever vouches for the holder is shown with each demand for a lease', async (t) => {
+  const one = await overlay({ nodes: 1, agents: 1 })
+  await one.services.create(mesh(1))
+  t.deepEqual(one.showing, [])
+  one.shown.push(vouch(makeKey(), one.user.principal).bytes)
+  await one.clock.advance(30 * SECOND)
+  await one.services.renew('mesh')
+  await one.services.create(mesh(1, { name: 'other' }))
+  t.deepEqual(one.showing, ['renewLease n0', 'newLease n0'])
 })
 
 test('a brief list asks no node', async (t) => {
