@@ -42,6 +42,8 @@ export interface BrokerComponents {
 export interface FoundNode {
   readonly advert: Signed<NodeAdvertisement>
   readonly via: string
+  /** UTC ms at which this peer heard it. */
+  readonly receivedAt: number
 }
 
 /** Why a node is not among those found. */
@@ -105,10 +107,10 @@ export class Broker {
     await this.#components.directory.refresh(options)
     const found: FoundNode[] = []
     const mismatches: Mismatch[] = []
-    for (const { advert, via } of this.#components.directory.entries()) {
+    for (const { advert, via, receivedAt } of this.#components.directory.entries()) {
       if (advert.body.role !== 'node') continue
       const failed = compiled?.failures(advert.body) ?? []
-      if (failed.length === 0) found.push({ advert: advert as Signed<NodeAdvertisement>, via })
+      if (failed.length === 0) found.push({ advert: advert as Signed<NodeAdvertisement>, via, receivedAt })
       else mismatches.push({ node: advert.body.issuer, name: advert.body.name, failed })
     }
     found.sort((a, b) => (a.advert.body.name < b.advert.body.name ? -1 : 1))
@@ -136,6 +138,15 @@ export class Broker {
       .entries()
       .map(({ advert }) => advert.body)
       .filter((body) => body.role === 'agent')
+  }
+
+  /**
+   * How far a node can be relied on, 0 to 1000, by what this broker's own tickets came to; 0 where a proof of fraud is
+   * known, `undefined` where nothing is.
+   */
+  reliabilityOf(node: Principal): number | undefined {
+    if (this.#asking.isProven(node)) return 0
+    return this.#observations.seen('node', node, this.#components.clock.now())
   }
 
   /** Gets up to `count` tickets, fewer when no agent would give more; `failed` then holds the reasons. */

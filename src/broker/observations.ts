@@ -35,6 +35,12 @@ export class Observations {
     if (this.#scores.size > this.#max && oldest !== undefined) this.#scores.delete(oldest)
   }
 
+  /** From 0 to 1000, of what was seen alone; `undefined` when nothing was. */
+  seen(role: Role, principal: Principal, now: number): number | undefined {
+    const score = this.#scores.get(`${role} ${principal}`)
+    return score && permille(score, now)
+  }
+
   /** From 0 to 1000, of what was seen and of what others tell, each of them one number. */
   of(role: Role, principal: Principal, told: readonly number[], now: number): number {
     const score = this.#scores.get(`${role} ${principal}`)

@@ -38,6 +38,7 @@ const TIME_FIELDS: ReadonlySet<string> = new Set([
   'lostAfter',
   'notAfter',
   'notBefore',
+  'receivedAt',
   'redeemBefore',
   'startedAt',
   'time'

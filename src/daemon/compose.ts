@@ -32,6 +32,7 @@ export interface PeerParts {
   readonly services: ServiceManager
   readonly frauds: FraudFinder
   readonly memberships: Memberships
+  readonly clock: Clock
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
 }
@@ -187,6 +188,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     services,
     frauds,
     memberships,
+    clock,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),
     agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent)

@@ -8,11 +8,10 @@ import type { Signed } from '../ticket/signed-object.ts'
 import type { PeerParts } from './compose.ts'
 import type { DaemonConfig } from './config.ts'
 import type { ControlMethods } from './control-client.ts'
-import type { LeaseView, NodeView } from './control-protocol.ts'
+import type { LeaseView } from './control-protocol.ts'
+import { discoveryHandlers } from './discovery-handlers.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
 import { VERSION } from './version.ts'
-import type { FoundNode } from '../broker/broker.ts'
-import { clauseText } from '../query/query.ts'
 
 type ControlHandlers = Handlers<ControlMethods>
 
@@ -27,6 +26,7 @@ export interface ControlHandlersInit {
 export function controlHandlers(parts: () => PeerParts, init: ControlHandlersInit): ControlHandlers {
   return {
     ...overviewHandlers(parts, init),
+    ...discoveryHandlers(parts),
     ...sliceHandlers(parts),
     ...memberHandlers(parts),
     ...ticketHandlers(parts),
@@ -41,7 +41,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
 function overviewHandlers(
   parts: () => PeerParts,
   { config, startedAt }: ControlHandlersInit
-): Pick<ControlHandlers, 'status' | 'find' | 'leaseList'> {
+): Pick<ControlHandlers, 'status' | 'leaseList'> {
   return {
     async status() {
       const { host, directory, node, agent } = parts()
@@ -63,21 +63,6 @@ function overviewHandlers(
         delegations: node?.delegations ?? agent?.delegations ?? 0,
         leases: node?.manager.table.holding().length ?? 0
       }
-    },
-    async find({ query }, { signal }) {
-      const { found, mismatches } = await parts().broker.find(query, { signal })
-      if (found.length > 0) return { nodes: found.map(nodeView) }
-      if (mismatches.length === 0) {
-        throw new SlicenetError('NO_MATCH', 'no node is known', {
-          hint: 'see with `slicenet status` whether this peer is connected; adverts may take a moment after a start',
-          details: { nodes: [] }
-        })
-      }
-      throw new SlicenetError('NO_MATCH', `none of ${mismatches.length} nodes matches`, {
-        details: {
-          nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) }))
-        }
-      })
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async leaseList() {
@@ -140,22 +125,6 @@ function memberHandlers(parts: () => PeerParts): Pick<ControlHandlers, 'sliceExe
       )
       return {}
     }
-  }
-}
-
-function nodeView({ advert: { body }, via }: FoundNode): NodeView {
-  return {
-    id: body.issuer,
-    name: body.name,
-    attributes: body.attributes,
-    capacity: body.capacity,
-    free: body.free,
-    images: body.images,
-    agents: [...body.agents],
-    multiaddrs: [...body.multiaddrs],
-    advertisedAt: body.notBefore,
-    expiresAt: body.notAfter,
-    via
   }
 }
 

@@ -13,8 +13,10 @@ import {
   sliceSchema,
   termSchema
 } from '../service/slice.ts'
+import { acceptsSchema } from '../ticket/accepts.ts'
+import { coordinateSchema } from '../ticket/coordinate.ts'
 import { principalSchema } from '../ticket/principal.ts'
-import { portsSchema, resourcesSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { proofViewSchema } from './proof-view.ts'
@@ -35,7 +37,17 @@ export const nodeViewSchema = v.strictObject({
   advertisedAt: timeSchema,
   expiresAt: timeSchema,
   /** How it was heard: gossip, pull, dht, direct. */
-  via: v.string()
+  via: v.string(),
+  /** UTC ms at which this peer heard it. */
+  receivedAt: timeSchema,
+  /** How old what it says is at least, by the node's clock or by this peer's, whichever says more. */
+  ageMs: amountSchema,
+  /** Of 1000, by what this peer's own tickets came to; 0 for proven fraud, absent while nothing is known. */
+  reliability: v.exactOptional(amountSchema),
+  rights: rightsSchema,
+  /** Whom it serves; everybody when absent. */
+  accepts: v.exactOptional(acceptsSchema),
+  coordinate: v.exactOptional(coordinateSchema)
 })
 export type NodeView = v.InferOutput<typeof nodeViewSchema>
 
@@ -104,6 +116,15 @@ export const controlProtocol = {
     find: {
       params: v.strictObject({ query: v.exactOptional(querySchema) }),
       result: v.strictObject({ nodes: v.array(nodeViewSchema) })
+    },
+    /**
+     * Streams the nodes that match now, and goes on until the caller leaves: `match` when one begins to, `update` when
+     * it says something else of itself, `expire` when it matches no more or is gone.
+     */
+    discover: {
+      params: v.strictObject({ query: v.exactOptional(querySchema) }),
+      item: v.strictObject({ event: v.picklist(['match', 'update', 'expire']), node: nodeViewSchema }),
+      result: emptySchema
     },
     sliceCreate: { params: sliceDescriptionSchema, item: progressSchema, result: sliceSchema },
     /** With `brief` no node is asked, and members that have not ended are `unknown`. */

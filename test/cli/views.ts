@@ -27,7 +27,10 @@ export const nodeView: NodeView = {
   multiaddrs: ['/ip4/198.18.0.1/tcp/4001'],
   advertisedAt: NOW,
   expiresAt: NOW + 60_000,
-  via: 'gossip'
+  via: 'gossip',
+  receivedAt: NOW + 1000,
+  ageMs: 5000,
+  rights: []
 }
 
 export function memberView(nodeName: string, changes: Partial<MemberView> = {}): MemberView {
