@@ -15,7 +15,7 @@ import { createCaller, rememberAddresses } from './calling.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
 import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
-import { libp2pDht, libp2pGossip, watchLibp2pPeers } from './libp2p-overlay.ts'
+import { libp2pDht, libp2pGossip, libp2pJoining, watchLibp2pPeers } from './libp2p-overlay.ts'
 import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
 import { Serving } from './serving.ts'
@@ -112,7 +112,7 @@ class Libp2pPeerHost implements PeerHost {
       await libp2p.start()
       const components = { ...this.#components, knownPeers }
       this.#upkeep = new Lifecycle([
-        new Joining(components, { libp2p, bootstrap: this.#bootstrap }),
+        new Joining(components, { network: libp2pJoining(libp2p), bootstrap: this.#bootstrap }),
         new ContactKeeper(components, { libp2p })
       ])
       await this.#upkeep.start()

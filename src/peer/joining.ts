@@ -2,15 +2,15 @@
  * Joins the overlay and stays in it: dials bootstrap peers, and peers known from before, whenever too few of them
  * are connected; remembers who was.
  */
-import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
-import type { Libp2p } from 'libp2p'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
-import { principalOfAddress, rememberAddresses } from './calling.ts'
+import { within } from '../base/time-limit.ts'
+import type { Principal } from '../ticket/principal.ts'
+import { principalOfAddress } from './calling.ts'
 import type { KnownPeer, KnownPeers } from './known-peers.ts'
 
 const FIRST_RETRY_MS = 500
@@ -21,7 +21,19 @@ const REMEMBER_FIRST_MS = 3000
 export interface JoiningComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly knownPeers: KnownPeers
+  readonly knownPeers: Pick<KnownPeers, 'list' | 'remember'>
+}
+
+/** What joining needs of the network under it. */
+export interface JoiningNetwork {
+  readonly principal: Principal
+  isConnected(principal: Principal): boolean
+  /** Throws when the peer cannot be reached. */
+  dial(peer: KnownPeer, options: { readonly signal: AbortSignal }): Promise<void>
+  /** Peers that are connected, and where they are; not more than `max`. */
+  neighbours(max: number): Promise<KnownPeer[]>
+  /** Calls the listener whenever a peer is connected no more, until the function given back is called. */
+  onDisconnect(listener: () => void): () => void
 }
 
 /** Throws `CONFIG_INVALID` unless the address names its peer, as in `/ip4/198.18.0.1/tcp/4001/p2p/12D3…`. */
@@ -41,15 +53,19 @@ export function parseBootstrap(address: string): KnownPeer {
 export class Joining implements Startable {
   readonly #components: JoiningComponents
   readonly #bootstrap: readonly KnownPeer[]
-  readonly #libp2p: Libp2p
+  readonly #network: JoiningNetwork
   readonly #stopping = new AbortController()
   #wake: () => void = () => {}
+  #unlisten: () => void = () => {}
   #running: Promise<void> | undefined
   #remembering: { stop(): Promise<void> } | undefined
 
-  constructor(components: JoiningComponents, init: { libp2p: Libp2p; bootstrap: readonly KnownPeer[] }) {
+  constructor(
+    components: JoiningComponents,
+    init: { network: JoiningNetwork; bootstrap: readonly KnownPeer[] }
+  ) {
     this.#components = components
-    this.#libp2p = init.libp2p
+    this.#network = init.network
     this.#bootstrap = init.bootstrap
   }
 
@@ -57,7 +73,7 @@ export class Joining implements Startable {
   // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
   async start(): Promise<void> {
     if (this.#running !== undefined) return
-    this.#libp2p.addEventListener('peer:disconnect', this.#onDisconnect)
+    this.#unlisten = this.#network.onDisconnect(() => this.#wake())
     this.#running = this.#run()
     this.#remembering = repeat(
       async () => this.#remember(),
@@ -69,10 +85,10 @@ export class Joining implements Startable {
     )
   }
 
-  /** To be stopped before libp2p, whose connections tell who is worth remembering. */
+  /** To be stopped before the network, whose connections tell who is worth remembering. */
   async stop(): Promise<void> {
     if (this.#running === undefined || this.#stopping.signal.aborted) return
-    this.#libp2p.removeEventListener('peer:disconnect', this.#onDisconnect)
+    this.#unlisten()
     this.#stopping.abort(new Error('stopped'))
     await this.#remembering?.stop()
     await this.#remember().catch((error: unknown) =>
@@ -80,8 +96,6 @@ export class Joining implements Startable {
     )
     await this.#running
   }
-
-  readonly #onDisconnect = (): void => this.#wake()
 
   async #run(): Promise<void> {
     const { signal } = this.#stopping
@@ -101,7 +115,7 @@ export class Joining implements Startable {
   async #dialMissing(): Promise<boolean> {
     const candidates = this.#candidates()
     const wanted = Math.min(LIMITS.joinPeersMax, candidates.length)
-    const missing = candidates.filter(({ principal }) => !this.#isConnected(principal))
+    const missing = candidates.filter(({ principal }) => !this.#network.isConnected(principal))
     const lacking = wanted - (candidates.length - missing.length)
     if (lacking <= 0) return true
     const dialed = await Promise.all(missing.slice(0, lacking * 2).map(async (peer) => this.#dial(peer)))
@@ -109,26 +123,20 @@ export class Joining implements Startable {
   }
 
   #candidates(): KnownPeer[] {
-    const own = this.#libp2p.peerId.toString()
     const byPrincipal = new Map<string, KnownPeer>()
     for (const peer of [...this.#bootstrap, ...this.#components.knownPeers.list()]) {
       const same = byPrincipal.get(peer.principal)
       const multiaddrs = [...(same?.multiaddrs ?? []), ...peer.multiaddrs]
       byPrincipal.set(peer.principal, { principal: peer.principal, multiaddrs })
     }
-    byPrincipal.delete(own)
+    byPrincipal.delete(this.#network.principal)
     return [...byPrincipal.values()]
   }
 
-  #isConnected(principal: string): boolean {
-    return this.#libp2p.getConnections(peerIdFromString(principal)).length > 0
-  }
-
   async #dial(peer: KnownPeer): Promise<boolean> {
-    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(LIMITS.dialMsMax)])
+    const signal = within(this.#components.clock, LIMITS.dialMsMax, this.#stopping.signal)
     try {
-      await rememberAddresses(this.#libp2p, peer.principal, peer.multiaddrs)
-      await this.#libp2p.dial(peerIdFromString(peer.principal), { signal })
+      await this.#network.dial(peer, { signal })
       return true
     } catch (error) {
       this.#components.logger.debug('a peer to join by was not reached', { principal: peer.principal, error })
@@ -137,13 +145,7 @@ export class Joining implements Startable {
   }
 
   async #remember(): Promise<void> {
-    const connected: KnownPeer[] = []
-    for (const peer of this.#libp2p.getPeers().slice(0, LIMITS.knownPeersMax)) {
-      // A peer that left between the two calls is in the store no more.
-      const stored = await this.#libp2p.peerStore.get(peer).catch(() => undefined)
-      const multiaddrs = stored?.addresses.map((address) => address.multiaddr.toString()) ?? []
-      if (multiaddrs.length > 0) connected.push({ principal: peer.toString(), multiaddrs })
-    }
+    const connected = await this.#network.neighbours(LIMITS.knownPeersMax)
     await this.#components.knownPeers.remember(connected)
   }
 }

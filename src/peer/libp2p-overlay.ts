@@ -1,7 +1,11 @@
-/** The overlay that a directory works over, as libp2p's services give it. */
+/** The overlay that a directory works over and that joining joins, as libp2p gives it. */
 import { TopicValidatorResult } from '@libp2p/gossipsub'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { CID } from 'multiformats/cid'
 import * as digests from 'multiformats/hashes/digest'
+import { rememberAddresses } from './calling.ts'
+import type { JoiningNetwork } from './joining.ts'
+import type { KnownPeer } from './known-peers.ts'
 import type { PeerLibp2p, PeerServices } from './libp2p-options.ts'
 import type { Judgement, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
 
@@ -97,5 +101,31 @@ export async function watchLibp2pPeers(
   return () => {
     libp2p.removeEventListener('peer:disconnect', onDisconnect)
     libp2p.unregister(topology)
+  }
+}
+
+export function libp2pJoining(libp2p: PeerLibp2p): JoiningNetwork {
+  return {
+    principal: libp2p.peerId.toString(),
+    isConnected: (principal) => libp2p.getConnections(peerIdFromString(principal)).length > 0,
+    async dial({ principal, multiaddrs }, options) {
+      await rememberAddresses(libp2p, principal, multiaddrs)
+      await libp2p.dial(peerIdFromString(principal), options)
+    },
+    async neighbours(max) {
+      const connected: KnownPeer[] = []
+      for (const peer of libp2p.getPeers().slice(0, max)) {
+        // A peer that left between the two calls is in the store no more.
+        const stored = await libp2p.peerStore.get(peer).catch(() => undefined)
+        const multiaddrs = stored?.addresses.map((address) => address.multiaddr.toString()) ?? []
+        if (multiaddrs.length > 0) connected.push({ principal: peer.toString(), multiaddrs })
+      }
+      return connected
+    },
+    onDisconnect(listener) {
+      const onDisconnect = (): void => listener()
+      libp2p.addEventListener('peer:disconnect', onDisconnect)
+      return () => libp2p.removeEventListener('peer:disconnect', onDisconnect)
+    }
   }
 }
