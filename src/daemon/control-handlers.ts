@@ -81,12 +81,19 @@ function overviewHandlers(
 
 function sliceHandlers(
   parts: () => PeerParts
-): Pick<ControlHandlers, 'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceRenew' | 'sliceDelete'> {
+): Pick<
+  ControlHandlers,
+  'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceWatch' | 'sliceRenew' | 'sliceDelete'
+> {
   return {
     sliceCreate: (description, { emit, signal }) =>
       parts().services.create(description, { onProgress: emit, signal }),
     sliceList: async (params, { signal }) => ({ slices: await parts().services.list({ ...params, signal }) }),
     sliceShow: ({ slice }, { signal }) => parts().services.show(slice, { signal }),
+    async sliceWatch({ slice }, { emit, signal }) {
+      for await (const news of parts().services.watch(slice, { signal })) await emit(news)
+      return {}
+    },
     sliceRenew: ({ slice, ...term }, { emit, signal }) =>
       parts().services.renew(slice, { ...term, onProgress: emit, signal }),
     async sliceDelete({ slice }, { emit, signal }) {

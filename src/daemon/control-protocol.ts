@@ -6,6 +6,7 @@ import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { emptySchema, querySchema } from '../protocol/agent-protocol.ts'
 import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
+import { sliceNewsSchema } from '../service/slice-event.ts'
 import {
   progressSchema,
   renewalSchema,
@@ -133,6 +134,8 @@ export const controlProtocol = {
       result: v.strictObject({ slices: v.array(sliceSchema) })
     },
     sliceShow: { params: v.strictObject(sliceParams), result: sliceSchema },
+    /** Streams the slice as it is, then what happens to it, until its end. Throws `NOT_FOUND`. */
+    sliceWatch: { params: v.strictObject(sliceParams), item: sliceNewsSchema, result: emptySchema },
     /** Runs on one member, named by a prefix of node name, node id, lease or vserver; the only or first one when absent. */
     sliceExec: {
       params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()), program: programSchema }),

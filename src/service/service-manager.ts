@@ -16,7 +16,10 @@ import { Demands } from './demands.ts'
 import { briefState, MemberCalls, type CallNode } from './member-calls.ts'
 import { endOf, Renewal } from './renewal.ts'
 import { SliceBook, type MemberRecord, type SliceRecord } from './slice-book.ts'
-import type { MemberView, Progress, RenewalView, SliceDescription, SliceView } from './slice.ts'
+import type { SliceNews } from './slice-event.ts'
+import { sliceView } from './slice-view.ts'
+import { SliceWatches } from './slice-watch.ts'
+import type { Progress, RenewalView, RenewedMember, SliceDescription, SliceView } from './slice.ts'
 
 export interface ServiceManagerComponents {
   readonly key: SigningKey
@@ -35,6 +38,8 @@ export interface ServiceManagerComponents {
 export interface ServiceManagerInit {
   /** How often what could not be given up or renewed yet is tried again, at most. */
   readonly retryMs: number
+  /** How often the nodes of a slice that is watched are asked for the state of its members; default 10 s. */
+  readonly memberPollMs?: number
 }
 
 export interface ProgressOptions {
@@ -52,7 +57,10 @@ interface Open {
   readonly book: SliceBook
   readonly acquisition: Acquisition
   readonly renewal: Renewal
+  readonly watches: SliceWatches
 }
+
+const MEMBER_POLL_MS = 10_000
 
 export class ServiceManager implements Startable {
   readonly #components: ServiceManagerComponents
@@ -77,7 +85,17 @@ export class ServiceManager implements Startable {
     const { store, clock, logger } = this.#components
     const book = await SliceBook.open(store)
     const parts = { ...this.#components, book, calls: this.#calls, demands: this.#demands }
-    this.#open = { book, acquisition: new Acquisition(parts), renewal: new Renewal(parts, this.#init) }
+    const view = (name: string, { brief, signal }: { brief?: boolean; signal?: AbortSignal }) =>
+      this.#view(this.#require(name), signal, brief)
+    this.#open = {
+      book,
+      acquisition: new Acquisition(parts),
+      renewal: new Renewal(parts, this.#init),
+      watches: new SliceWatches(
+        { book, view, clock, logger },
+        { pollMs: this.#init.memberPollMs ?? MEMBER_POLL_MS }
+      )
+    }
     this.#loop = repeat(
       (signal) => this.#resume(signal),
       { clock, onError: (error) => logger.warn('resuming slices failed', { error }) },
@@ -143,6 +161,11 @@ export class ServiceManager implements Startable {
     return this.#view(this.#require(name), options.signal)
   }
 
+  /** The slice as it is, and then what happens to it until its end. Throws `NOT_FOUND`, and the signal's reason. */
+  watch(name: string, options: { readonly signal?: AbortSignal } = {}): AsyncIterable<SliceNews> {
+    return this.#state.watches.watch(name, options)
+  }
+
   /**
    * The leased members that `prefix` names by node name, node id, lease or vserver; all when it is absent.
    * Throws `NOT_FOUND`, and `AMBIGUOUS_ID` when several match and none exactly.
@@ -188,7 +211,7 @@ export class ServiceManager implements Startable {
       const began = this.#components.clock.monotonic()
       const durationMs = options.durationMs ?? description.leaseMs
       const leased = this.members(name)
-      const members = await this.#state.renewal.renew(this.#require(name), leased, durationMs, signal)
+      const members = await this.#renewMembers(this.#require(name), leased, durationMs, signal)
       if (members.length === 0) throw new SlicenetError('NOT_FOUND', `slice ${name} has no members to renew`)
       members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
       const ms = Math.round(this.#components.clock.monotonic() - began)
@@ -295,6 +318,18 @@ export class ServiceManager implements Startable {
     )
   }
 
+  async #renewMembers(
+    record: SliceRecord,
+    due: readonly MemberRecord[],
+    durationMs: number,
+    signal: AbortSignal
+  ): Promise<RenewedMember[]> {
+    const { renewal, watches } = this.#state
+    const members = await renewal.renew(record, due, durationMs, signal)
+    watches.renewed(record.description.name, members)
+    return members
+  }
+
   /** Drops and renews what is due of a slice that was made, until somebody deletes it. */
   async #tend(name: string, stopping: AbortSignal): Promise<void> {
     const work = async (signal: AbortSignal): Promise<void> => {
@@ -302,7 +337,7 @@ export class ServiceManager implements Startable {
       signal.throwIfAborted()
       const record = this.#require(name)
       const due = this.#state.renewal.due(record)
-      if (due.length > 0) await this.#state.renewal.renew(record, due, record.description.leaseMs, signal)
+      if (due.length > 0) await this.#renewMembers(record, due, record.description.leaseMs, signal)
     }
     try {
       await this.#interruptibly(name, stopping, work)
@@ -359,43 +394,8 @@ export class ServiceManager implements Startable {
 
   async #view(record: SliceRecord, signal?: AbortSignal, brief = false): Promise<SliceView> {
     const now = this.#components.clock.now()
-    const shown = [...record.members.values()].filter(({ lease }) => lease !== undefined)
-    const members = await Promise.all(
-      shown.map(async (member) => ({
-        ...memberView(member),
-        ...(brief ? briefState(member, now) : await this.#calls.state(member, now, signal))
-      }))
+    return sliceView(record, async (member) =>
+      brief ? briefState(member, now) : this.#calls.state(member, now, signal)
     )
-    members.sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
-    const ends = members.map(({ notAfter }) => notAfter)
-    const { description, state, createdAt } = record
-    return {
-      name: description.name,
-      state,
-      count: description.count,
-      createdAt,
-      ...(ends.length === 0 ? {} : { notAfter: Math.min(...ends) }),
-      renew: description.renew ?? false,
-      members
-    }
-  }
-}
-
-function memberView(member: MemberRecord): Omit<MemberView, 'state' | 'exitCode'> {
-  const { node, nodeName, agent, agentName, lease, ticket } = member
-  if (lease === undefined) throw new TypeError('only leased members are shown')
-  const { vserver, address, ports, notBefore, notAfter } = lease.body
-  return {
-    node,
-    nodeName,
-    agent,
-    agentName,
-    lease: lease.id,
-    ticket: ticket.id,
-    vserver,
-    address,
-    ports: [...ports],
-    notBefore,
-    notAfter
   }
 }

@@ -84,6 +84,7 @@ const MEMBERS_PER_COMMIT = 50
 export class SliceBook {
   readonly #store: Store
   readonly #slices = new Map<string, SliceRecord>()
+  readonly #listeners = new Set<(name: string) => void>()
 
   private constructor(store: Store) {
     this.#store = store
@@ -118,6 +119,12 @@ export class SliceBook {
     return [...this.#slices.values()]
   }
 
+  /** Calls the listener with the name of each slice of which something else is known now, until the function given back is called. */
+  on(_event: 'change', listener: (name: string) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
   async add(record: SliceRecord): Promise<void> {
     const { name, files } = record.description
     this.#slices.set(name, record)
@@ -130,12 +137,13 @@ export class SliceBook {
       this.#slices.delete(name)
       throw error
     }
+    this.#changed(name)
   }
 
   async setState(name: string, state: SliceRecord['state']): Promise<void> {
     const record = { ...this.#slice(name), state }
     await this.#store.commit([{ table: SLICES, key: name, value: encodeSlice(record) }])
-    this.#slices.set(name, { ...this.#slice(name), state })
+    this.#set(name, { ...this.#slice(name), state })
   }
 
   /** In several commits when they are many; each member by itself is put whole or not at all. */
@@ -151,7 +159,7 @@ export class SliceBook {
       )
       const members = new Map(this.#slice(name).members)
       for (const member of some) members.set(member.ticket.id, member)
-      this.#slices.set(name, { ...this.#slice(name), members })
+      this.#set(name, { ...this.#slice(name), members })
     }
   }
 
@@ -163,14 +171,14 @@ export class SliceBook {
     ])
     const members = new Map(this.#slice(name).members)
     members.delete(before.ticket.id)
-    this.#slices.set(name, { ...this.#slice(name), members: members.set(after.ticket.id, after) })
+    this.#set(name, { ...this.#slice(name), members: members.set(after.ticket.id, after) })
   }
 
   async removeMember(name: string, member: MemberRecord): Promise<void> {
     await this.#store.commit([{ table: MEMBERS, key: `${name}/${member.ticket.id}`, value: null }])
     const members = new Map(this.#slice(name).members)
     members.delete(member.ticket.id)
-    this.#slices.set(name, { ...this.#slice(name), members })
+    this.#set(name, { ...this.#slice(name), members })
   }
 
   async remove(name: string): Promise<void> {
@@ -181,6 +189,16 @@ export class SliceBook {
       ...[...members.keys()].map((ticket) => ({ table: MEMBERS, key: `${name}/${ticket}`, value: null }))
     ])
     this.#slices.delete(name)
+    this.#changed(name)
+  }
+
+  #set(name: string, record: SliceRecord): void {
+    this.#slices.set(name, record)
+    this.#changed(name)
+  }
+
+  #changed(name: string): void {
+    for (const listener of this.#listeners) listener(name)
   }
 
   #slice(name: string): SliceRecord {

@@ -71,6 +71,8 @@ export const sliceSchema = v.strictObject({
 })
 export type SliceView = v.InferOutput<typeof sliceSchema>
 
+export const reasonSchema = v.strictObject({ code: v.custom<ErrorCode>(isErrorCode), message: v.string() })
+
 const renewedMemberSchema = v.strictObject({
   node: principalSchema,
   nodeName: v.string(),
@@ -79,7 +81,7 @@ const renewedMemberSchema = v.strictObject({
   notAfter: timeSchema,
   renewed: v.boolean(),
   /** Why it was not renewed. */
-  reason: v.exactOptional(v.strictObject({ code: v.custom<ErrorCode>(isErrorCode), message: v.string() }))
+  reason: v.exactOptional(reasonSchema)
 })
 export type RenewedMember = v.InferOutput<typeof renewedMemberSchema>
 
