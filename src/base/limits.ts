@@ -59,6 +59,8 @@ export const LIMITS = {
   /** Peers that one call has another ping, and bytes that one takes to measure an uplink. */
   pingTargetsMax: 16,
   sinkBytesMax: 8 * 1024 * 1024,
+  /** Others whose round-trip times a peer keeps, to place itself by. */
+  neighboursMax: 64,
   /** A ticket that is not redeemed within this is worth nothing. */
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,

@@ -6,15 +6,20 @@ import * as v from 'valibot'
 
 export const COORDINATE_DIMENSIONS = 4
 /** A coordinate beyond a minute of round-trip time is no place on this planet. */
-const MICROS_MAX = 60_000_000
+export const COORDINATE_MICROS_MAX = 60_000_000
 
-const axis = v.pipe(v.number(), v.integer(), v.minValue(-MICROS_MAX), v.maxValue(MICROS_MAX))
+const axis = v.pipe(
+  v.number(),
+  v.integer(),
+  v.minValue(-COORDINATE_MICROS_MAX),
+  v.maxValue(COORDINATE_MICROS_MAX)
+)
 
 export const coordinateSchema = v.strictObject({
   /** Microseconds along each axis. */
   vector: v.pipe(v.array(axis), v.length(COORDINATE_DIMENSIONS)),
   /** Microseconds that every path of this peer has in common: its access link. */
-  height: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MICROS_MAX)),
+  height: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(COORDINATE_MICROS_MAX)),
   /** How far its own estimates are off, in permille; 1000 says that it knows nothing yet. */
   error: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2000))
 })
@@ -24,4 +29,20 @@ export type Coordinate = v.InferOutput<typeof coordinateSchema>
 export function estimatedRttMicros(one: Coordinate, other: Coordinate): number {
   const squares = one.vector.map((at, axis) => (at - (other.vector[axis] ?? 0)) ** 2)
   return Math.sqrt(squares.reduce((sum, square) => sum + square, 0)) + one.height + other.height
+}
+
+/** Of whose coordinate this is, nothing is known yet. */
+const UNKNOWN_ERROR = 1000
+
+/**
+ * The same in milliseconds, for whoever chooses by it: `undefined` where either has no coordinate or one that its owner
+ * knows to be worth nothing.
+ */
+export function estimatedRttMs(
+  one: Coordinate | undefined,
+  other: Coordinate | undefined
+): number | undefined {
+  if (one === undefined || other === undefined) return undefined
+  if (one.error >= UNKNOWN_ERROR || other.error >= UNKNOWN_ERROR) return undefined
+  return estimatedRttMicros(one, other) / 1000
 }
