@@ -9,6 +9,7 @@ import { parse as parseYaml } from 'yaml'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { byteUnit, cpuUnit, durationUnit, rateUnit, type Unit } from '../base/units.ts'
+import { acceptsSchema } from '../ticket/accepts.ts'
 import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { rightsSchema } from '../ticket/resource-schema.ts'
@@ -103,7 +104,14 @@ const nodeSchema = v.strictObject({
     'icmp/20000-29999'
   ]),
   agents: v.pipe(v.array(agentShareSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
-  delegationTerm: v.optional(amount(durationUnit), '7d')
+  delegationTerm: v.optional(amount(durationUnit), '7d'),
+  /** Whom the node leases to, whatever its agents grant: these, and whom these organisations vouch for. Default: anyone. */
+  accepts: v.optional(
+    v.strictObject({
+      principals: v.optional(acceptsSchema.entries.principals, []),
+      organisations: v.optional(acceptsSchema.entries.organisations, [])
+    })
+  )
 })
 
 const wishesMax = LIMITS.portRangesPerTicketMax

@@ -133,7 +133,7 @@ export class NodeRole implements Startable {
         },
         observe: (object) => frauds.observe(object)
       },
-      { capacity, address, epoch }
+      { capacity, address, epoch, ...(node.accepts === undefined ? {} : { accepts: node.accepts }) }
     )
     const shares = sharesOf(node)
     for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
@@ -169,6 +169,8 @@ export class NodeRole implements Startable {
         epoch,
         capacity,
         attributes: { ...attributes, ...placeAttributes(config) },
+        rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
+        ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         intervalMs: config.advertEvery,
         lifetimeMs: config.advertLife
       }

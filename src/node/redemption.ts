@@ -6,10 +6,12 @@ import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
+import { acceptanceFault, type Accepts } from '../ticket/accepts.ts'
 import type { AnyObject } from '../ticket/any-object.ts'
 import type { Chain } from '../ticket/chain.ts'
 import type { Finding } from '../ticket/fraud.ts'
 import type { Lease } from '../ticket/lease.ts'
+import { vouchedBy } from '../ticket/membership.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { redeemObject, type Redeem } from '../ticket/redeem.ts'
 import type { Reason, Refusal } from '../ticket/refusal.ts'
@@ -53,11 +55,15 @@ export interface RedemptionInit {
   /** Address at which the world reaches owned ports. */
   readonly address: string
   readonly epoch: number
+  /** Whom the node leases to, whatever its agents grant; everybody when absent. */
+  readonly accepts?: Accepts
 }
 
 /** Envelopes as they came in. */
 export interface RedemptionRequest extends ChainBytes {
   readonly redeem: Uint8Array
+  /** Of the holder, for nodes that lease to members of organisations only. */
+  readonly memberships?: readonly Uint8Array[]
 }
 
 export type RedemptionOutcome = { readonly lease: Signed<Lease> } | { readonly refusal: Signed<Refusal> }
@@ -156,6 +162,8 @@ export class Redemption {
   #admit(redeem: Signed<Redeem>, request: RedemptionRequest): Admitted | Reason {
     const { key, table, clock } = this.#components
     const now = clock.now()
+    const unwelcome = this.#acceptanceFault(redeem, request)
+    if (unwelcome !== undefined) return unwelcome
     const opened = openChain(redeem, request, { node: key.principal, now })
     if ('code' in opened) {
       // Who issued it has signed for more than it had: that much is proof, if it is signed indeed.
@@ -172,6 +180,17 @@ export class Redemption {
       (redeem.body.renews === undefined ? undefined : renewalFault(redeem, leaf, renewed, now)) ??
       this.#roomFault(chain, leaf, renewed)
     return fault ?? { chain, leaf, ...(renewed === undefined ? {} : { renewed }) }
+  }
+
+  /** Looked at before the chain, whose signatures cost more. */
+  #acceptanceFault({ body }: Signed<Redeem>, { memberships = [] }: RedemptionRequest): Reason | undefined {
+    const { accepts } = this.#init
+    const { issuer: holder } = body
+    if (accepts === undefined || accepts.principals.includes(holder)) return undefined
+    const shown = accepts.organisations.length === 0 ? [] : memberships
+    const organisations = vouchedBy(shown, { member: holder, now: this.#components.clock.now() })
+    const fault = acceptanceFault({ accepts }, holder, organisations)
+    return fault === undefined ? undefined : { code: 'DENIED', message: `this node ${fault}` }
   }
 
   /** Whether the ticket, or one that it was cut from, is good for nothing any more. */

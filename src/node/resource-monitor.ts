@@ -5,8 +5,10 @@
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import type { Accepts } from '../ticket/accepts.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
+import type { Right } from '../ticket/resource-schema.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { NodeManager } from './node-manager.ts'
@@ -32,6 +34,10 @@ export interface ResourceMonitorInit {
   readonly epoch: number
   readonly capacity: Resources
   readonly attributes: Readonly<Record<string, string | number>>
+  /** Whom it leases to; everybody when absent. */
+  readonly accepts?: Accepts
+  /** What it delegates to any of its agents. */
+  readonly rights?: readonly Right[]
   readonly intervalMs: number
   /** How long an advert is good for; several intervals, so that one lost is no death. */
   readonly lifetimeMs: number
@@ -96,7 +102,7 @@ export class ResourceMonitor implements Startable {
   async #report(): Promise<void> {
     const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
     const memberships = this.#components.memberships?.() ?? []
-    const { name, epoch, capacity, attributes, lifetimeMs } = this.#init
+    const { name, epoch, capacity, attributes, lifetimeMs, accepts, rights = [] } = this.#init
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
     const advert = advertisementObject.sign(
@@ -115,6 +121,8 @@ export class ResourceMonitor implements Startable {
         delegatedPercent: this.#components.delegatedPercent(),
         images: await images(),
         agents: [...agents()],
+        ...(rights.length === 0 ? {} : { rights: [...rights] }),
+        ...(accepts === undefined ? {} : { accepts }),
         ...(memberships.length === 0 ? {} : { memberships: [...memberships] })
       },
       key

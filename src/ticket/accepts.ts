@@ -3,6 +3,8 @@ import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { principalSchema, type Principal } from './principal.ts'
 
+const LISTED_MAX = 3
+
 const principals = v.pipe(v.array(principalSchema), v.maxLength(LIMITS.acceptedPrincipalsMax))
 
 /** Where it is absent, everybody is served; where both lists are empty, nobody. */
@@ -20,4 +22,30 @@ export function isAccepted(
     accepts.principals.includes(principal) ||
     organisations.some((organisation) => accepts.organisations.includes(organisation))
   )
+}
+
+/**
+ * Why who advertised does not serve `principal`, in words that go on with its name; `undefined` when it does, or
+ * tells nobody whom it serves.
+ */
+export function acceptanceFault(
+  { accepts }: { readonly accepts?: Accepts | undefined },
+  principal: Principal,
+  organisations: readonly Principal[]
+): string | undefined {
+  if (accepts === undefined || isAccepted(accepts, principal, organisations)) return undefined
+  const { principals, organisations: served } = accepts
+  if (principals.length === 0 && served.length === 0) return 'serves nobody now'
+  const whom = [
+    ...(served.length === 0 ? [] : [`members of ${listed(served)}`]),
+    ...(principals.length === 0 ? [] : [`${principals.length} named principals`])
+  ]
+  return `serves ${whom.join(' and ')} only`
+}
+
+/** The first few: what is told is to be read. */
+function listed(organisations: readonly Principal[]): string {
+  const rest = organisations.length - LISTED_MAX
+  const shown = organisations.slice(0, LISTED_MAX).join(', ')
+  return rest > 0 ? `${shown} or ${rest} other organisations` : shown
 }

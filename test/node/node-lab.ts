@@ -5,6 +5,7 @@ import type { DelegationRules } from '../../src/node/redemption.ts'
 import { nodeHandlers } from '../../src/node/node-service.ts'
 import type { Caller } from '../../src/protocol/method.ts'
 import { nodeProtocol, type TicketState } from '../../src/protocol/node-protocol.ts'
+import type { Accepts } from '../../src/ticket/accepts.ts'
 import type { Delegation } from '../../src/ticket/delegation.ts'
 import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
@@ -41,6 +42,7 @@ export interface NodeLab {
 
 type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
   readonly delegations?: DelegationRules
+  readonly accepts?: Accepts
 }
 
 export async function nodeLab(from: From = {}): Promise<NodeLab> {
@@ -64,7 +66,12 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
         return found
       }
     },
-    { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
+    {
+      capacity: CAPACITY,
+      address: '198.18.0.1',
+      epoch: 1,
+      ...(from.accepts === undefined ? {} : { accepts: from.accepts })
+    }
   )
   await manager.start()
   const handlers = nodeHandlers({ manager, enforcer })
@@ -78,7 +85,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
     as: (principal) => localCaller(nodeProtocol, handlers, principal),
     async restart() {
       await manager.stop()
-      return nodeLab({ key, clock, store, enforcer })
+      return nodeLab({ ...from, key, clock, store, enforcer })
     },
     leased: () =>
       manager.table
@@ -108,6 +115,7 @@ export interface Presented {
   readonly delegation: Signed<Delegation>
   readonly tickets: readonly Signed<Ticket>[]
   readonly holder: SigningKey
+  readonly memberships?: readonly Uint8Array[]
   readonly changes?: Partial<Redeem>
 }
 
@@ -138,10 +146,15 @@ export async function renew(
 async function present(
   lab: NodeLab,
   method: 'newLease' | 'renewLease',
-  { delegation, tickets, holder }: Presented,
+  { delegation, tickets, holder, memberships }: Presented,
   redeem: Uint8Array
 ): Promise<Outcome> {
-  const params = { redeem, delegation: delegation.bytes, tickets: tickets.map(({ bytes }) => bytes) }
+  const params = {
+    redeem,
+    delegation: delegation.bytes,
+    tickets: tickets.map(({ bytes }) => bytes),
+    ...(memberships === undefined ? {} : { memberships: [...memberships] })
+  }
   const reply = await lab.as(holder.principal)(method, params)
   if (reply.refusal !== undefined) return { refusal: refusalObject.open(reply.refusal) }
   if (reply.lease === undefined) throw new TypeError('neither lease nor refusal')

@@ -1,20 +1,21 @@
 import test from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
-import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
+import { ResourceMonitor, type ResourceMonitorInit } from '../../src/node/resource-monitor.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { settle } from '../base/manual-clock.ts'
 import { amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
 import { vouch } from '../ticket/memberships.ts'
-import { deleteLease, CAPACITY, leaseOf, nodeLab, redeem } from './node-lab.ts'
+import { deleteLease, CAPACITY, leaseOf, nodeLab, redeem, type NodeLab } from './node-lab.ts'
 
 const agent = makeKey()
 const holder = makeKey()
 
-test('adverts say what is free: now and then, and soon after a change', async (t) => {
-  const lab = await nodeLab()
-  const adverts: NodeAdvertisement[] = []
-  const shown: Uint8Array[] = []
-  const monitor = new ResourceMonitor(
+function monitorOf(
+  lab: NodeLab,
+  adverts: NodeAdvertisement[],
+  { shown = [], ...init }: Partial<ResourceMonitorInit> & { readonly shown?: readonly Uint8Array[] } = {}
+): ResourceMonitor {
+  return new ResourceMonitor(
     {
       key: lab.key,
       manager: lab.manager,
@@ -33,9 +34,32 @@ test('adverts say what is free: now and then, and soon after a change', async (t
       capacity: CAPACITY,
       attributes: { region: 'eu' },
       intervalMs: 60_000,
-      lifetimeMs: 180_000
+      lifetimeMs: 180_000,
+      ...init
     }
   )
+}
+
+test('adverts say whom the node leases to and which rights it delegates, where it has a say in that', async (t) => {
+  const lab = await nodeLab()
+  const adverts: NodeAdvertisement[] = []
+  const accepts = { principals: [holder.principal], organisations: [agent.principal] }
+  for (const init of [{}, { accepts, rights: ['raw-socket' as const] }]) {
+    const monitor = monitorOf(lab, adverts, init)
+    await monitor.start()
+    await lab.clock.advance(0)
+    await monitor.stop()
+  }
+  const [plain, choosy] = adverts
+  t.false(plain === undefined || 'accepts' in plain || 'rights' in plain)
+  t.like(choosy, { accepts, rights: ['raw-socket'] })
+})
+
+test('adverts say what is free: now and then, and soon after a change', async (t) => {
+  const lab = await nodeLab()
+  const adverts: NodeAdvertisement[] = []
+  const shown: Uint8Array[] = []
+  const monitor = monitorOf(lab, adverts, { shown })
   const free = (): (number | undefined)[] => adverts.map((advert) => advert.free.memoryBytes)
   const ten = amounts(10).memoryBytes
   const nine = amounts(9).memoryBytes
