@@ -5,6 +5,13 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { emptySchema, querySchema } from '../protocol/agent-protocol.ts'
+import {
+  failedClauseSchema,
+  plannedMemberSchema,
+  planResultSchema,
+  rejectionSchema,
+  wantSchema
+} from '../protocol/broker-protocol.ts'
 import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
 import { sliceNewsSchema } from '../service/slice-event.ts'
 import {
@@ -51,6 +58,28 @@ export const nodeViewSchema = v.strictObject({
   coordinate: v.exactOptional(coordinateSchema)
 })
 export type NodeView = v.InferOutput<typeof nodeViewSchema>
+
+/** Of a node every condition of a query or a slice that it fails, none when it matches. */
+export const explanationViewSchema = v.strictObject({
+  node: principalSchema,
+  name: v.string(),
+  matches: v.boolean(),
+  failed: v.array(failedClauseSchema),
+  via: v.string(),
+  ageMs: amountSchema
+})
+export type ExplanationView = v.InferOutput<typeof explanationViewSchema>
+
+/** A member that a slice would have. */
+export const plannedMemberViewSchema = v.strictObject({
+  ...plannedMemberSchema.entries,
+  /** Absent when its advertisement is not known here, or has none. */
+  site: v.exactOptional(v.string()),
+  agentName: v.exactOptional(v.string()),
+  /** The longest round-trip time to another member, as their coordinates have it. */
+  rttMicros: v.exactOptional(amountSchema)
+})
+export type PlannedMemberView = v.InferOutput<typeof plannedMemberViewSchema>
 
 export const leaseViewSchema = v.strictObject({
   lease: idSchema,
@@ -126,6 +155,27 @@ export const controlProtocol = {
       params: v.strictObject({ query: v.exactOptional(querySchema) }),
       item: v.strictObject({ event: v.picklist(['match', 'update', 'expire']), node: nodeViewSchema }),
       result: emptySchema
+    },
+    /**
+     * Streams every node with what it fails: of a query, or of what a slice needs; then also what agents do not offer of
+     * it. Throws `QUERY_INVALID`.
+     */
+    explain: {
+      params: v.union([
+        v.strictObject({ query: v.exactOptional(querySchema) }),
+        v.strictObject({ want: wantSchema })
+      ]),
+      item: explanationViewSchema,
+      result: emptySchema
+    },
+    /** Streams what a slice would be made of now, and the nodes that it would not. Nothing is held. Throws `QUERY_INVALID`. */
+    plan: {
+      params: v.strictObject({ want: wantSchema }),
+      item: v.strictObject({
+        member: v.exactOptional(plannedMemberViewSchema),
+        rejection: v.exactOptional(rejectionSchema)
+      }),
+      result: planResultSchema
     },
     sliceCreate: { params: sliceDescriptionSchema, item: progressSchema, result: sliceSchema },
     /** With `brief` no node is asked, and members that have not ended are `unknown`. */

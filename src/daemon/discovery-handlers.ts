@@ -1,17 +1,28 @@
 /** What the daemon answers about the nodes that there are. */
 import { SlicenetError } from '../base/errors.ts'
+import type { Broker } from '../broker/broker.ts'
 import { watchNodes } from '../broker/watch.ts'
+import type { Directory } from '../peer/directory.ts'
+import type { PlannedMember, Want } from '../protocol/broker-protocol.ts'
 import type { Handlers } from '../protocol/method.ts'
-import { clauseText } from '../query/query.ts'
+import { clauseText, type FailedClause } from '../query/query.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
+import { estimatedRttMicros } from '../ticket/coordinate.ts'
+import type { Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { PeerParts } from './compose.ts'
 import type { ControlMethods } from './control-client.ts'
-import type { NodeView } from './control-protocol.ts'
+import type { NodeView, PlannedMemberView } from './control-protocol.ts'
 
 type Parts = Pick<PeerParts, 'broker' | 'directory' | 'clock'>
 
-export function discoveryHandlers(parts: () => Parts): Pick<Handlers<ControlMethods>, 'find' | 'discover'> {
+type Answered<M extends keyof ControlMethods> = Pick<Handlers<ControlMethods>, M>
+
+export function discoveryHandlers(parts: () => Parts): Answered<'find' | 'discover' | 'explain' | 'plan'> {
+  return { ...nodeHandlers(parts), ...planHandlers(parts) }
+}
+
+function nodeHandlers(parts: () => Parts): Answered<'find' | 'discover'> {
   return {
     async find({ query }, { signal }) {
       const { broker } = parts()
@@ -40,6 +51,69 @@ export function discoveryHandlers(parts: () => Parts): Pick<Handlers<ControlMeth
   }
 }
 
+function planHandlers(parts: () => Parts): Answered<'explain' | 'plan'> {
+  return {
+    async explain(what, { emit, signal }) {
+      const { broker, clock } = parts()
+      const explanations = await broker.explain(what, { signal })
+      const unoffered =
+        'want' in what ? await rejected(broker, what.want, signal) : new Map<Principal, never>()
+      for (const explanation of explanations) {
+        const { node, name, via, failed: own } = explanation
+        const failed = own.length > 0 ? own : (unoffered.get(node) ?? [])
+        const ageMs = ageOf(explanation, clock.now())
+        await emit({ node, name, matches: failed.length === 0, failed: [...failed], via, ageMs })
+      }
+      return {}
+    },
+    async plan({ want }, { emit, signal }) {
+      const { broker, directory } = parts()
+      const { members, rejections, ...result } = await broker.plan(want, { signal })
+      for (const member of plannedMemberViews(members, directory)) await emit({ member })
+      for (const rejection of rejections) await emit({ rejection })
+      return result
+    }
+  }
+}
+
+/** What agents do not offer of the nodes, by node. */
+async function rejected(
+  broker: Broker,
+  want: Want,
+  signal: AbortSignal
+): Promise<ReadonlyMap<Principal, readonly FailedClause[]>> {
+  const { rejections } = await broker.plan(want, { signal })
+  return new Map(rejections.map(({ node, failed }) => [node, failed]))
+}
+
+/** The members with what the directory knows of them. */
+export function plannedMemberViews(
+  members: readonly PlannedMember[],
+  directory: Pick<Directory, 'get'>
+): PlannedMemberView[] {
+  const bodyOf = (principal: Principal, role: 'node' | 'agent') => directory.get(principal, role)?.advert.body
+  const coordinates = members.map(({ node }) => {
+    const body = bodyOf(node, 'node')
+    return body?.role === 'node' ? body.coordinate : undefined
+  })
+  return members.map((member, index) => {
+    const site = bodyOf(member.node, 'node')?.attributes['site']
+    const agentName = bodyOf(member.agent, 'agent')?.name
+    const own = coordinates[index]
+    const times = coordinates.flatMap((other, at) =>
+      own === undefined || other === undefined || at === index
+        ? []
+        : [Math.round(estimatedRttMicros(own, other))]
+    )
+    return {
+      ...member,
+      ...(typeof site === 'string' ? { site } : {}),
+      ...(agentName === undefined ? {} : { agentName }),
+      ...(times.length === 0 ? {} : { rttMicros: Math.max(...times) })
+    }
+  })
+}
+
 export interface HeardNode {
   readonly advert: Signed<NodeAdvertisement>
   readonly via: string
@@ -47,9 +121,10 @@ export interface HeardNode {
 }
 
 export function nodeView(
-  { advert: { body }, via, receivedAt }: HeardNode,
+  { advert, via, receivedAt }: HeardNode,
   { broker, clock }: Pick<Parts, 'broker' | 'clock'>
 ): NodeView {
+  const { body } = advert
   const { coordinate, accepts } = body
   const now = clock.now()
   const reliability = broker.reliabilityOf(body.issuer)
@@ -66,11 +141,15 @@ export function nodeView(
     expiresAt: body.notAfter,
     via,
     receivedAt,
-    // Either clock may be behind the other.
-    ageMs: Math.max(0, now - body.notBefore, now - receivedAt),
+    ageMs: ageOf({ advert, receivedAt }, now),
     rights: [...(body.rights ?? [])],
     ...(reliability === undefined ? {} : { reliability }),
     ...(accepts === undefined ? {} : { accepts }),
     ...(coordinate === undefined ? {} : { coordinate })
   }
+}
+
+/** Either clock may be behind the other. */
+function ageOf({ advert, receivedAt }: Omit<HeardNode, 'via'>, now: number): number {
+  return Math.max(0, now - advert.body.notBefore, now - receivedAt)
 }

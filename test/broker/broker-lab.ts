@@ -23,6 +23,8 @@ export interface Lab {
   readonly agents: readonly SigningKey[]
   readonly nodes: readonly SigningKey[]
   readonly adverts: Signed<NodeAdvertisement>[]
+  /** In the order of their keys. */
+  readonly agentBooks: readonly Pick<Agent, 'tickets'>[]
   /** What agents answer; a test may put its own in. */
   readonly handlers: Map<Principal, AgentHandlers>
   readonly calls: string[]
@@ -44,6 +46,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
     nodeAdvert(node, { name: `n${index}`, agents: names, seq: index })
   )
   const handlers = new Map<Principal, AgentHandlers>()
+  const agentBooks: Agent[] = []
   for (const key of agents) {
     const agent = new Agent(
       {
@@ -63,6 +66,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
       }
     )
     await agent.start()
+    agentBooks.push(agent)
     handlers.set(key.principal, agent.handlers())
     for (const node of nodes) {
       const { bytes } = delegate(node, key)
@@ -104,7 +108,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
     failed: new FailedPairs(),
     granted: new Map()
   })
-  return { broker, clock, holder, agents, nodes, adverts, handlers, calls, proven, shown, search }
+  return { broker, clock, holder, agents, nodes, adverts, agentBooks, handlers, calls, proven, shown, search }
 }
 
 export function replace(one: Lab, index: number, changes: Partial<AgentHandlers>): void {

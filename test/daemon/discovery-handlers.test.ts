@@ -2,11 +2,14 @@ import test from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
 import { Broker } from '../../src/broker/broker.ts'
 import { createControlClient } from '../../src/daemon/control-client.ts'
+import type { ExplanationView, PlannedMemberView } from '../../src/daemon/control-protocol.ts'
 import { discoveryHandlers } from '../../src/daemon/discovery-handlers.ts'
 import { advertKey, AdvertTable } from '../../src/peer/advert-table.ts'
+import type { Rejection, Want } from '../../src/protocol/broker-protocol.ts'
 import { ManualClock } from '../base/manual-clock.ts'
 import { nodeAdvert } from '../broker/adverts.ts'
-import { makeKey, NOW } from '../ticket/fixtures.ts'
+import { lab, replace } from '../broker/broker-lab.ts'
+import { amounts, makeKey, NOW } from '../ticket/fixtures.ts'
 import { serveControl } from './control-fixture.ts'
 
 function parts() {
@@ -71,4 +74,81 @@ test('discovery streams what begins to match, and ends when the caller leaves', 
   await t.throwsAsync(watching, { message: 'enough' })
   t.deepEqual(seen, ['match one', 'match two'])
   await t.throwsAsync(call('discover', { query: 'node.' }), { code: 'QUERY_INVALID' })
+})
+
+/** Real agents, and a directory of their nodes' adverts. */
+async function labParts(nodes: number, agents: number) {
+  const one = await lab(nodes, agents)
+  const clock = new ManualClock()
+  const table = new AdvertTable({ clock })
+  for (const { bytes } of one.adverts) table.offer(bytes, 'gossip')
+  const directory = { get: (node: string, role: 'node' | 'agent') => table.get(advertKey(node, role)) }
+  return { one, parts: { clock, broker: one.broker, directory: directory as never } }
+}
+
+const want = (changes: Partial<Want> = {}): Want => ({
+  count: 2,
+  minimum: 2,
+  resources: amounts(1),
+  ports: [],
+  rights: [],
+  durationMs: 60_000,
+  ...changes
+})
+
+test('a plan names members and the others with reasons, and no ticket is issued for it', async (t) => {
+  const { one, parts } = await labParts(3, 1)
+  await using control = await serveControl(discoveryHandlers(() => parts))
+  const call = createControlClient(control)
+  const members: PlannedMemberView[] = []
+  const rejections: Rejection[] = []
+  const onItem = (item: { member?: PlannedMemberView; rejection?: Rejection }): void => {
+    if (item.member !== undefined) members.push(item.member)
+    if (item.rejection !== undefined) rejections.push(item.rejection)
+  }
+  const query = 'node.name != "n0"'
+  const result = await call('plan', { want: want({ query }) }, { onItem })
+  t.deepEqual(result, { satisfiable: true })
+  t.deepEqual(members.map(({ name }) => name).sort(), ['n1', 'n2'])
+  t.true(members.every(({ agent }) => agent === one.agents[0]?.principal))
+  t.deepEqual(rejections, [
+    { node: one.nodes[0]?.principal ?? '', name: 'n0', failed: [{ clause: query, value: '"n0"' }] }
+  ])
+  t.deepEqual(one.calls, ['getAds'])
+  const book = one.agentBooks[0]
+  t.deepEqual(book?.tickets(), [])
+  // The control: a slice that is made shows in the same book.
+  await one.broker.getTickets(one.search(1))
+  t.is(book?.tickets().length, 1)
+})
+
+test('a plan that cannot be had says why', async (t) => {
+  const { parts } = await labParts(2, 1)
+  await using control = await serveControl(discoveryHandlers(() => parts))
+  const result = await createControlClient(control)('plan', { want: want({ count: 5, minimum: 3 }) })
+  t.false(result.satisfiable)
+  t.is(typeof result.reason, 'string')
+})
+
+test('a node that no agent offers is explained, and only where a slice is asked about', async (t) => {
+  const { one, parts } = await labParts(2, 1)
+  replace(one, 0, { getAds: async () => ({ ratings: [] }) })
+  await using control = await serveControl(discoveryHandlers(() => parts))
+  const call = createControlClient(control)
+  const explained = async (params: Parameters<typeof call<'explain'>>[1]): Promise<ExplanationView[]> => {
+    const nodes: ExplanationView[] = []
+    await call('explain', params, { onItem: (node) => void nodes.push(node) })
+    return nodes
+  }
+  t.deepEqual(
+    (await explained({})).map(({ name, matches }) => `${name} ${matches}`),
+    ['n0 true', 'n1 true']
+  )
+  const ofSlice = await explained({ want: want({ query: 'node.name == "n1"' }) })
+  t.deepEqual(
+    ofSlice.map(({ matches }) => matches),
+    [false, false]
+  )
+  t.deepEqual(ofSlice[0]?.failed, [{ clause: 'node.name == "n1"', value: '"n0"' }])
+  t.regex(ofSlice[1]?.failed[0]?.clause ?? '', /agent/)
 })
