@@ -1,15 +1,14 @@
 /** The role of an agent: its book and grants, its own adverts, and listening for the nodes that it serves. */
 import { Agent, type TicketView } from '../agent/agent.ts'
 import type { Purchase, Supplier } from '../agent/purchases.ts'
-import { Lifecycle, repeat, type Startable } from '../base/lifecycle.ts'
-import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
+import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
-import { advertisementObject, type NodeAdvertisement } from '../ticket/advertisement.ts'
 import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import type { Revocation } from '../ticket/revocation.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
+import { AgentAdvertising } from './agent-advertising.ts'
 import type { AgentConfig, DaemonConfig, PurchaseConfig } from './config.ts'
 import type { RoleComponents } from './node-role.ts'
 
@@ -20,15 +19,13 @@ export interface AgentRoleInit {
 }
 
 const SETTLE_INTERVAL_MS = 15_000
-const CHANGE_POLL_MS = 500
 
 export class AgentRole implements Startable {
   readonly #components: RoleComponents
   readonly #init: AgentRoleInit
   readonly #agent: Agent
-  #advertised = { at: -Infinity, what: '' }
+  readonly #advertising: AgentAdvertising
   #parts: Lifecycle | undefined
-  #seq = 0
 
   constructor(components: RoleComponents, init: AgentRoleInit) {
     const { key, store, host, directory, frauds, memberships, clock, logger } = components
@@ -61,6 +58,7 @@ export class AgentRole implements Startable {
         settleIntervalMs: SETTLE_INTERVAL_MS
       }
     )
+    this.#advertising = advertising(components, init, this.#agent)
   }
 
   /** Nodes whose delegation it holds now. */
@@ -80,24 +78,11 @@ export class AgentRole implements Startable {
 
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
-    const { host, directory, clock, logger } = this.#components
-    const advertising: Startable = {
-      start: async () => {
-        directory.subscribe(AGENTS_TOPIC)
-        directory.announceAgent()
-        loop = repeat(
-          () => this.#advertise(),
-          { clock, onError: (error) => logger.warn('advertising failed', { error }) },
-          { intervalMs: CHANGE_POLL_MS }
-        )
-      },
-      stop: async () => loop?.stop()
-    }
-    let loop: { stop(): Promise<void> } | undefined
+    const { host } = this.#components
     for (const { address } of this.#init.agent.suppliers) {
       await host.addAddresses(agentAt(address), [address])
     }
-    this.#parts = new Lifecycle([this.#agent, advertising])
+    this.#parts = new Lifecycle([this.#agent, this.#advertising])
     await this.#parts.start()
     await host.serve(agentProtocol, this.#agent.handlers())
   }
@@ -107,47 +92,32 @@ export class AgentRole implements Startable {
     this.#parts = undefined
     await parts?.stop()
   }
+}
 
-  /** Says what it serves, now and then and as soon as that changed, and listens to where its nodes are. */
-  async #advertise(): Promise<void> {
-    const { key, host, directory, memberships, clock } = this.#components
-    const { config, epoch } = this.#init
-    const served = this.#agent.nodes()
-    const adverts = served.flatMap((node) => {
-      const body = directory.get(node, 'node')?.advert.body
-      return body?.role === 'node' ? [body] : []
-    })
-    const regions = valuesOf(adverts, 'region')
-    const organisations = valuesOf(adverts, 'organisation')
-    for (const region of regions) directory.subscribe(regionTopic(region))
-    for (const organisation of organisations) directory.subscribe(organisationTopic(organisation))
-    const shown = memberships.shown()
-    const what = JSON.stringify([served.length, regions, organisations, shown.length])
-    const due = clock.monotonic() - this.#advertised.at >= config.advertEvery
-    if (!due && what === this.#advertised.what) return
-    const now = clock.now()
-    this.#seq = Math.max(this.#seq + 1, now)
-    const advert = advertisementObject.sign(
-      {
-        role: 'agent',
-        issuer: key.principal,
-        notBefore: now,
-        notAfter: now + config.advertLife,
-        seq: this.#seq,
-        name: config.name,
-        epoch,
-        multiaddrs: host.multiaddrs(),
-        attributes: { organisation: config.organisation, region: config.region },
-        nodes: served.length,
-        regions,
-        organisations,
-        ...(shown.length === 0 ? {} : { memberships: shown })
-      },
-      key
-    )
-    this.#advertised = { at: clock.monotonic(), what }
-    await directory.publish(advert, { topics: [AGENTS_TOPIC], agents: [] })
-  }
+function advertising(
+  components: RoleComponents,
+  { config, epoch }: AgentRoleInit,
+  agent: Agent
+): AgentAdvertising {
+  const { host, memberships } = components
+  return new AgentAdvertising(
+    {
+      ...components,
+      served: () => agent.nodes(),
+      multiaddrs: () => host.multiaddrs(),
+      more: () => {
+        const shown = memberships.shown()
+        return shown.length === 0 ? {} : { memberships: shown }
+      }
+    },
+    {
+      name: config.name,
+      epoch,
+      attributes: { organisation: config.organisation, region: config.region },
+      intervalMs: config.advertEvery,
+      lifetimeMs: config.advertLife
+    }
+  )
 }
 
 function agentAt(address: string): Principal {
@@ -179,11 +149,4 @@ export function purchaseOf(config: PurchaseConfig): Purchase {
     rights,
     durationMs: term
   }
-}
-
-function valuesOf(adverts: readonly NodeAdvertisement[], attribute: string): string[] {
-  const values = adverts
-    .map(({ attributes }) => attributes[attribute])
-    .filter((value) => typeof value === 'string')
-  return [...new Set(values)].sort().slice(0, 64)
 }

@@ -4,13 +4,12 @@
  */
 import * as v from 'valibot'
 import type { Clock } from '../base/clock.ts'
-import { Lifecycle, repeat, type Startable } from '../base/lifecycle.ts'
+import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { Broker } from '../broker/broker.ts'
 import { createDirectory, type Directory } from '../peer/directory.ts'
 import { createPeerHost, type PeerHost } from '../peer/host.ts'
-import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { ServiceManager } from '../service/service-manager.ts'
@@ -20,6 +19,7 @@ import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { FraudFinder } from './fraud-finder.ts'
+import { listening } from './listening.ts'
 import { Memberships } from './memberships.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
 import type { PartDecorators } from './part-decorators.ts'
@@ -55,9 +55,6 @@ export interface ComposeInit {
 }
 
 const RESUME_INTERVAL_MS = 10_000
-const FIND_AGENTS_INTERVAL_MS = 120_000
-/** While none is known. */
-const FIND_AGENTS_RETRY_MS = 5_000
 const PULL_INTERVAL_MS = 30_000
 
 /** Makes the parts; the store is started here, because the parts are made from what it holds. */
@@ -99,7 +96,9 @@ export class ComposedPeer implements Startable {
         watching(parts),
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
-        ...(config.node === undefined || agent !== undefined ? [listening(parts, this.#components)] : []),
+        ...(config.node === undefined || agent !== undefined
+          ? [listening({ ...this.#components, directory })]
+          : []),
         services
       ])
       await this.#life.start()
@@ -208,38 +207,6 @@ function watching({ directory, frauds }: PeerParts): Startable {
     // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
     async stop() {
       unsubscribe()
-    }
-  }
-}
-
-/**
- * How one who looks for nodes hears of them: agents are found through the DHT now and then, and where they say that
- * they serve nodes is listened to.
- */
-function listening({ directory }: PeerParts, { clock, logger }: ComposeComponents): Startable {
-  let loop: { stop(): Promise<void> } | undefined
-  let unsubscribe = (): void => {}
-  return {
-    async start() {
-      directory.subscribe(AGENTS_TOPIC)
-      unsubscribe = directory.on('update', ({ advert: { body } }) => {
-        if (body.role !== 'agent') return
-        for (const region of body.regions) directory.subscribe(regionTopic(region))
-        for (const organisation of body.organisations) directory.subscribe(organisationTopic(organisation))
-      })
-      loop = repeat(
-        async (signal) => {
-          while ((await directory.findAgents({ signal })).length === 0) {
-            await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
-          }
-        },
-        { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
-        { intervalMs: FIND_AGENTS_INTERVAL_MS }
-      )
-    },
-    async stop() {
-      unsubscribe()
-      await loop?.stop()
     }
   }
 }

@@ -1,0 +1,118 @@
+/** What an agent says of itself, now and then and as soon as it changed, and its listening to where its nodes are. */
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import type { Directory } from '../peer/directory.ts'
+import { AGENTS_TOPIC } from '../peer/topics.ts'
+import {
+  advertisementObject,
+  type AgentAdvertisement,
+  type NodeAdvertisement
+} from '../ticket/advertisement.ts'
+import type { Principal, SigningKey } from '../ticket/principal.ts'
+import { listenTo } from './listening.ts'
+
+const CHANGE_POLL_MS = 500
+
+export interface AgentAdvertisingComponents {
+  readonly key: SigningKey
+  readonly directory: Directory
+  readonly clock: Clock
+  readonly logger: Logger
+  /** Nodes whose delegation it holds now. */
+  readonly served: () => readonly Principal[]
+  readonly multiaddrs: () => readonly string[]
+  /** What else it says, such as whom it serves. */
+  readonly more: () => Partial<AgentAdvertisement>
+}
+
+export interface AgentAdvertisingInit {
+  readonly name: string
+  readonly epoch: number
+  readonly attributes: AgentAdvertisement['attributes']
+  readonly intervalMs: number
+  readonly lifetimeMs: number
+}
+
+export class AgentAdvertising implements Startable {
+  readonly #components: AgentAdvertisingComponents
+  readonly #init: AgentAdvertisingInit
+  #said = { at: -Infinity, what: '' }
+  #loop: { stop(): Promise<void> } | undefined
+  #seq = 0
+
+  constructor(components: AgentAdvertisingComponents, init: AgentAdvertisingInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { directory, clock, logger } = this.#components
+    directory.subscribe(AGENTS_TOPIC)
+    directory.announceAgent()
+    this.#loop = repeat(
+      async () => this.#advertise(),
+      { clock, onError: (error) => logger.warn('advertising failed', { error }) },
+      { intervalMs: CHANGE_POLL_MS }
+    )
+  }
+
+  async stop(): Promise<void> {
+    const loop = this.#loop
+    this.#loop = undefined
+    await loop?.stop()
+  }
+
+  async #advertise(): Promise<void> {
+    const { directory, clock, logger, served } = this.#components
+    const nodes = served()
+    const adverts = nodes.flatMap((node) => {
+      const body = directory.get(node, 'node')?.advert.body
+      return body?.role === 'node' ? [body] : []
+    })
+    const places = {
+      regions: valuesOf(adverts, 'region'),
+      organisations: valuesOf(adverts, 'organisation')
+    }
+    listenTo(directory, places, logger)
+    const { accepts, memberships } = this.#components.more()
+    const what = JSON.stringify([nodes.length, places, accepts, memberships?.length])
+    const due = clock.monotonic() - this.#said.at >= this.#init.intervalMs
+    if (!due && what === this.#said.what) return
+    this.#said = { at: clock.monotonic(), what }
+    await this.#publish({ nodes: nodes.length, ...places })
+  }
+
+  async #publish(served: Pick<AgentAdvertisement, 'nodes' | 'regions' | 'organisations'>): Promise<void> {
+    const { key, directory, clock, multiaddrs, more } = this.#components
+    const { name, epoch, attributes, lifetimeMs } = this.#init
+    const now = clock.now()
+    this.#seq = Math.max(this.#seq + 1, now)
+    const advert = advertisementObject.sign(
+      {
+        role: 'agent',
+        issuer: key.principal,
+        notBefore: now,
+        notAfter: now + lifetimeMs,
+        seq: this.#seq,
+        name,
+        epoch,
+        multiaddrs: [...multiaddrs()],
+        attributes,
+        ...served,
+        ...more()
+      },
+      key
+    )
+    await directory.publish(advert, { topics: [AGENTS_TOPIC], agents: [] })
+  }
+}
+
+function valuesOf(adverts: readonly NodeAdvertisement[], attribute: string): string[] {
+  const values = adverts
+    .map(({ attributes }) => attributes[attribute])
+    .filter((value) => typeof value === 'string')
+  return [...new Set(values)].sort().slice(0, 64)
+}
