@@ -41,6 +41,9 @@ export const LIMITS = {
   digestPagesMax: 400,
   /** Exchanges of digests at a time. */
   pullsAtOnceMax: 8,
+  /** Principals of which a peer finds out whether they are still there, and calls to them at a time. */
+  suspectsMax: 4096,
+  probesAtOnceMax: 16,
   /** Principals, and as many organisations, that an advert says its issuer serves. */
   acceptedPrincipalsMax: 64,
   /** Memberships that one principal shows, and each of them. */

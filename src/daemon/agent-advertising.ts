@@ -10,9 +10,11 @@ import {
   type NodeAdvertisement
 } from '../ticket/advertisement.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
-import { listenTo } from './listening.ts'
+import { listenTo, type Places } from './listening.ts'
 
 const CHANGE_POLL_MS = 500
+/** An agent that goes waits so long at most until that is told. */
+const LEAVE_MS = 1500
 
 export interface AgentAdvertisingComponents {
   readonly key: SigningKey
@@ -38,6 +40,7 @@ export class AgentAdvertising implements Startable {
   readonly #components: AgentAdvertisingComponents
   readonly #init: AgentAdvertisingInit
   #said = { at: -Infinity, what: '' }
+  #places: Places = { regions: [], organisations: [] }
   #loop: { stop(): Promise<void> } | undefined
   #seq = 0
 
@@ -63,6 +66,16 @@ export class AgentAdvertising implements Startable {
     const loop = this.#loop
     this.#loop = undefined
     await loop?.stop()
+    if (loop !== undefined && this.#seq > 0) await this.#leave()
+  }
+
+  async #leave(): Promise<void> {
+    const { clock, logger } = this.#components
+    const told = new AbortController()
+    const telling = this.#publish({ nodes: 0, leaving: true })
+      .catch((error: unknown) => logger.debug('the leaving was not told', { error }))
+      .finally(() => told.abort(new Error('told')))
+    await Promise.race([telling, clock.sleep(LEAVE_MS, { signal: told.signal }).catch(() => {})])
   }
 
   async #advertise(): Promise<void> {
@@ -82,10 +95,11 @@ export class AgentAdvertising implements Startable {
     const due = clock.monotonic() - this.#said.at >= this.#init.intervalMs
     if (!due && what === this.#said.what) return
     this.#said = { at: clock.monotonic(), what }
-    await this.#publish({ nodes: nodes.length, ...places })
+    this.#places = places
+    await this.#publish({ nodes: nodes.length })
   }
 
-  async #publish(served: Pick<AgentAdvertisement, 'nodes' | 'regions' | 'organisations'>): Promise<void> {
+  async #publish(said: Pick<AgentAdvertisement, 'nodes' | 'leaving'>): Promise<void> {
     const { key, directory, clock, multiaddrs, more } = this.#components
     const { name, epoch, attributes, lifetimeMs } = this.#init
     const now = clock.now()
@@ -101,7 +115,9 @@ export class AgentAdvertising implements Startable {
         epoch,
         multiaddrs: [...multiaddrs()],
         attributes,
-        ...served,
+        regions: [...this.#places.regions],
+        organisations: [...this.#places.organisations],
+        ...said,
         ...more()
       },
       key

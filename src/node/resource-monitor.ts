@@ -15,7 +15,7 @@ import type { NodeManager } from './node-manager.ts'
 
 export interface ResourceMonitorComponents {
   readonly key: SigningKey
-  readonly manager: NodeManager
+  readonly manager: Pick<NodeManager, 'free' | 'onChange'>
   readonly clock: Clock
   readonly logger: Logger
   /** Content ids of the images here, by name. */
@@ -45,6 +45,8 @@ export interface ResourceMonitorInit {
 
 /** Changes that come together are told together. */
 const SETTLE_MS = 200
+/** A node that goes waits so long at most until that is told. */
+const LEAVE_MS = 1500
 
 export class ResourceMonitor implements Startable {
   readonly #components: ResourceMonitorComponents
@@ -78,6 +80,7 @@ export class ResourceMonitor implements Startable {
     this.#pending?.abort()
     this.#pending = undefined
     await loop?.stop()
+    if (loop !== undefined && this.#seq > 0) await this.#leave()
   }
 
   /** Reports within a moment; many calls make one report. */
@@ -99,7 +102,17 @@ export class ResourceMonitor implements Startable {
     }
   }
 
-  async #report(): Promise<void> {
+  /** Says that the node is there no more, so that nobody counts on it until its advert runs out. */
+  async #leave(): Promise<void> {
+    const { clock, logger } = this.#components
+    const told = new AbortController()
+    const telling = this.#report({ leaving: true })
+      .catch((error: unknown) => logger.debug('the leaving was not told', { error }))
+      .finally(() => told.abort(new Error('told')))
+    await Promise.race([telling, clock.sleep(LEAVE_MS, { signal: told.signal }).catch(() => {})])
+  }
+
+  async #report(more: { readonly leaving?: true } = {}): Promise<void> {
     const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
     const memberships = this.#components.memberships?.() ?? []
     const { name, epoch, capacity, attributes, lifetimeMs, accepts, rights = [] } = this.#init
@@ -123,7 +136,8 @@ export class ResourceMonitor implements Startable {
         agents: [...agents()],
         ...(rights.length === 0 ? {} : { rights: [...rights] }),
         ...(accepts === undefined ? {} : { accepts }),
-        ...(memberships.length === 0 ? {} : { memberships: [...memberships] })
+        ...(memberships.length === 0 ? {} : { memberships: [...memberships] }),
+        ...more
       },
       key
     )

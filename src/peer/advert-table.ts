@@ -43,7 +43,18 @@ interface Slot {
   /** UTC ms from which no older advert can be valid. */
   forgetAt: number
   entry: DirectoryEntry | undefined
+  /** Whether the principal cannot be reached: its advert counts no more, until there is a newer one. */
+  isLost: boolean
   readonly rate: SignerRate
+}
+
+/** What others are told of: a leaving as well, but nobody that this peer alone has lost. */
+function isHeld({ entry, isLost }: Slot, now: number): boolean {
+  return entry !== undefined && !isLost && entry.advert.body.notAfter > now
+}
+
+function isPresent(slot: Slot, now: number): boolean {
+  return isHeld(slot, now) && slot.entry?.advert.body.leaving !== true
 }
 
 function keptSeq({ entry }: Slot): number {
@@ -81,9 +92,20 @@ export class AdvertTable {
     // Whoever holds the key makes its own adverts: only those of others are counted.
     if (via !== 'own' && !slot.rate.take(this.#clock.monotonic())) return { verdict: 'too-often', advert }
     this.#note(slot, advert)
-    slot.entry = { advert, receivedAt: this.#clock.now(), via }
-    for (const listener of this.#listeners.update) listener(slot.entry)
+    const entry: DirectoryEntry = { advert, receivedAt: this.#clock.now(), via }
+    if (advert.body.leaving === true) this.#expire(slot)
+    slot.entry = entry
+    slot.isLost = false
+    if (advert.body.leaving !== true) for (const listener of this.#listeners.update) listener(entry)
     return { verdict: 'new', advert }
+  }
+
+  /** The principal of that key cannot be reached since it said this: until it says more it counts as gone, here. */
+  lose(key: string, entry: DirectoryEntry): void {
+    const slot = this.#slots.get(key)
+    if (slot?.entry !== entry) return
+    this.#expire(slot)
+    slot.isLost = true
   }
 
   /**
@@ -99,17 +121,19 @@ export class AdvertTable {
     return { verdict, ...(advert === undefined ? {} : { advert }) }
   }
 
-  /** Live ones only. */
+  /** Live ones only, of principals that are there. */
   entries(): DirectoryEntry[] {
-    const now = this.#clock.now()
-    return [...this.#slots.values()].flatMap(({ entry }) =>
-      entry !== undefined && entry.advert.body.notAfter > now ? [entry] : []
-    )
+    return this.#entriesThat(isPresent)
+  }
+
+  /** What is exchanged with others: those who leave are among it, so that everybody hears of that. */
+  held(): DirectoryEntry[] {
+    return this.#entriesThat(isHeld)
   }
 
   get(key: string): DirectoryEntry | undefined {
-    const entry = this.#slots.get(key)?.entry
-    return entry !== undefined && entry.advert.body.notAfter > this.#clock.now() ? entry : undefined
+    const slot = this.#slots.get(key)
+    return slot !== undefined && isPresent(slot, this.#clock.now()) ? slot.entry : undefined
   }
 
   /** Whether an advert of this key and sequence number would be news. */
@@ -124,11 +148,26 @@ export class AdvertTable {
     for (const [key, slot] of this.#slots) {
       const { entry } = slot
       if (entry !== undefined && entry.advert.body.notAfter <= now) {
+        this.#expire(slot)
         slot.entry = undefined
-        for (const listener of this.#listeners.expire) listener(entry)
       }
       if (slot.entry === undefined && slot.forgetAt <= now) this.#slots.delete(key)
     }
+  }
+
+  #entriesThat(test: (slot: Slot, now: number) => boolean): DirectoryEntry[] {
+    const now = this.#clock.now()
+    const found: DirectoryEntry[] = []
+    for (const slot of this.#slots.values()) {
+      if (slot.entry !== undefined && test(slot, now)) found.push(slot.entry)
+    }
+    return found
+  }
+
+  /** Tells that what is in the slot counts no more, unless that was told before. */
+  #expire({ entry, isLost }: Slot): void {
+    if (entry === undefined || isLost || entry.advert.body.leaving === true) return
+    for (const listener of this.#listeners.expire) listener(entry)
   }
 
   #check(
@@ -166,7 +205,13 @@ export class AdvertTable {
     const known = this.#slots.get(key)
     if (known !== undefined) return known
     if (this.#slots.size >= this.#entriesMax && !this.#makeRoom(via)) return undefined
-    const slot: Slot = { newestSeq: advert.body.seq, forgetAt: 0, entry: undefined, rate: new SignerRate() }
+    const slot: Slot = {
+      newestSeq: advert.body.seq,
+      forgetAt: 0,
+      entry: undefined,
+      isLost: false,
+      rate: new SignerRate()
+    }
     this.#slots.set(key, slot)
     return slot
   }

@@ -24,6 +24,7 @@ import { DhtUpkeep } from './dht-upkeep.ts'
 import { Exchanges } from './exchanges.ts'
 import { Gossip } from './gossip.ts'
 import type { DirectoryHost } from './overlay.ts'
+import { Presence } from './presence.ts'
 import { proofHandlers } from './proof-exchange.ts'
 import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
@@ -49,8 +50,8 @@ export interface DirectoryInit {
   readonly pullIntervalMs?: number
   /** How often an own advert is put into the DHT, which is dear. */
   readonly dhtPutIntervalMs?: number
-  /** Ways that are not used, so that each can be shown to work alone. */
-  readonly without?: readonly ('gossip' | 'pull' | 'dht')[]
+  /** Ways that are not used, and parts that do not work, so that each can be shown to matter. */
+  readonly without?: readonly ('gossip' | 'pull' | 'dht' | 'presence')[]
 }
 
 export interface Directory extends Startable {
@@ -111,6 +112,7 @@ class PeerDirectory implements Directory {
   readonly #gossip: Gossip
   readonly #exchanges: Exchanges
   readonly #upkeep: DhtUpkeep
+  readonly #presence: Presence | undefined
   readonly #own = new Map<string, Own>()
   #sweeping: { stop(): Promise<void> } | undefined
 
@@ -148,6 +150,8 @@ class PeerDirectory implements Directory {
       { clock, logger, dht: () => host.dht },
       { putIntervalMs: init.dhtPutIntervalMs ?? LIMITS.advertLifetimeMsMax / 2 }
     )
+    const isAware = init.collects && !this.#without.has('presence') && !this.#without.has('pull')
+    this.#presence = isAware ? new Presence({ clock, logger, host, table }) : undefined
     host.useRules({
       records: this.#without.has('dht') ? {} : { [RECORD_NAMESPACE]: advertRecordRule(table) },
       acceptsMessage: (topic, data) => this.#gossip.acceptsMessage(topic, data),
@@ -175,10 +179,12 @@ class PeerDirectory implements Directory {
     if (!this.#without.has('gossip')) this.#gossip.start(host.gossip)
     if (!this.#without.has('dht')) this.#upkeep.start()
     await this.#exchanges.start()
+    await this.#presence?.start()
   }
 
   async stop(): Promise<void> {
     if (this.#sweeping === undefined) return
+    await this.#presence?.stop()
     await this.#exchanges.stop()
     await this.#upkeep.stop()
     this.#gossip.stop()

@@ -27,7 +27,7 @@ export function advertHandlers(
 ): Pick<DirectoryHandlers, 'about' | 'pull' | 'publish'> {
   return {
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
-    about: async () => ({ collects: init.collects, adverts: table.entries().length }),
+    about: async () => ({ collects: init.collects, adverts: table.held().length }),
     pull: async ({ after, through, digest }, call) => {
       const theirs = new Map(digest)
       const page = sorted(table).filter(([key]) => key > after && (through === null || key <= through))
@@ -66,7 +66,7 @@ function take(table: AdvertTable, bytes: Uint8Array, from: Principal | undefined
 
 function sorted(table: AdvertTable): [string, DirectoryEntry][] {
   return table
-    .entries()
+    .held()
     .map((entry): [string, DirectoryEntry] => [keyOfAdvert(entry.advert), entry])
     .sort(([a], [b]) => (a < b ? -1 : 1))
 }

@@ -44,7 +44,9 @@ const common = {
   /** Whom it serves; everybody when absent. */
   accepts: v.exactOptional(acceptsSchema),
   /** Envelopes of memberships: the organisations that vouch for it. */
-  memberships: v.exactOptional(membershipsSchema)
+  memberships: v.exactOptional(membershipsSchema),
+  /** It goes away in order: whoever hears this counts it no more, until it says something newer. */
+  leaving: v.exactOptional(v.literal(true))
 }
 
 const nodeSchema = v.strictObject({
