@@ -68,6 +68,9 @@ export const LIMITS = {
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,
   queryCharsMax: 4096,
+  /** What evaluating a query over one advert may cost at worst, and one query over all adverts that a peer knows. */
+  queryStepsMax: 20_000,
+  queryMsMax: 5000,
   sliceFileBytesMax: 64 * 1024,
   sliceMembersMax: 1000,
   portRangesPerTicketMax: 64,

@@ -12,6 +12,7 @@ import type { Directory } from '../peer/directory.ts'
 import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Plan, Want } from '../protocol/broker-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
+import { compileQuery } from '../query/query.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
 import { membershipParams } from '../ticket/membership.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -21,10 +22,10 @@ import type { Ticket } from '../ticket/ticket.ts'
 import { askOffers, type AskingComponents } from './asking.ts'
 import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
+import { findNodes, type FoundNode, type Mismatch } from './finding.ts'
 import { openGrant, type Holding } from './grant.ts'
 import { Observations } from './observations.ts'
 import { explainNodes, planOf, type Explained, type Explanation } from './planning.ts'
-import { compileQuery, type FailedClause } from '../query/query.ts'
 
 export interface BrokerComponents {
   /** Whom tickets are for. */
@@ -37,20 +38,6 @@ export interface BrokerComponents {
   readonly isProven?: (principal: Principal) => boolean
   /** Envelopes: who vouches for whom the tickets are for. */
   readonly memberships?: () => readonly Uint8Array[]
-}
-
-export interface FoundNode {
-  readonly advert: Signed<NodeAdvertisement>
-  readonly via: string
-  /** UTC ms at which this peer heard it. */
-  readonly receivedAt: number
-}
-
-/** Why a node is not among those found. */
-export interface Mismatch {
-  readonly node: Principal
-  readonly name: string
-  readonly failed: readonly FailedClause[]
 }
 
 export type Request = Omit<TicketRequest, 'node'>
@@ -105,23 +92,19 @@ export class Broker {
   ): Promise<{ found: FoundNode[]; mismatches: Mismatch[] }> {
     const compiled = query === undefined ? undefined : compileQuery(query)
     await this.#components.directory.refresh(options)
-    const found: FoundNode[] = []
-    const mismatches: Mismatch[] = []
-    for (const { advert, via, receivedAt } of this.#components.directory.entries()) {
-      if (advert.body.role !== 'node') continue
-      const failed = compiled?.failures(advert.body) ?? []
-      if (failed.length === 0) found.push({ advert: advert as Signed<NodeAdvertisement>, via, receivedAt })
-      else mismatches.push({ node: advert.body.issuer, name: advert.body.name, failed })
-    }
-    found.sort((a, b) => (a.advert.body.name < b.advert.body.name ? -1 : 1))
-    mismatches.sort((a, b) => (a.name < b.name ? -1 : 1))
-    return { found, mismatches }
+    return findNodes(compiled, this.#components.directory.entries(), {
+      clock: this.#components.clock,
+      signal: options.signal
+    })
   }
 
   /** Every node, by name, with every condition that it fails. Throws `QUERY_INVALID`. */
   async explain(what: Explained, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation[]> {
     await this.#components.directory.refresh(options)
-    return explainNodes(what, this.#components.directory.entries())
+    return explainNodes(what, this.#components.directory.entries(), {
+      clock: this.#components.clock,
+      signal: options.signal
+    })
   }
 
   /** What a slice would be made of now; nothing is held. Throws `QUERY_INVALID`. */

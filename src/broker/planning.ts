@@ -2,12 +2,14 @@
 import { LIMITS } from '../base/limits.ts'
 import type { AdvertWay, DirectoryEntry } from '../peer/advert-table.ts'
 import type { Plan, Rejection, Want } from '../protocol/broker-protocol.ts'
-import { compileQuery, type FailedClause } from '../query/query.ts'
+import type { FailedClause } from '../query/clauses.ts'
+import { compileQuery } from '../query/query.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { SUMMED_RESOURCES } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { chooseMembers, type Candidate } from './choice.ts'
+import { byName, isNode, queryPace, type FindOptions } from './finding.ts'
 
 /** A node, and every condition of a query or of a slice that it fails; none when it matches. */
 export interface Explanation {
@@ -24,28 +26,29 @@ export interface Explanation {
 export type Explained = { readonly query?: string } | { readonly want: Want }
 
 /** Every node among `entries`, by name. Throws `QUERY_INVALID`. */
-export function explainNodes(what: Explained, entries: readonly DirectoryEntry[]): Explanation[] {
+export async function explainNodes(
+  what: Explained,
+  entries: readonly DirectoryEntry[],
+  { clock, signal }: FindOptions
+): Promise<Explanation[]> {
   const wanted = 'want' in what ? what.want : undefined
   const text = 'want' in what ? what.want.query : what.query
   const query = text === undefined ? undefined : compileQuery(text)
-  const explanations = entries.flatMap(({ advert, via, receivedAt }) => {
-    const { body } = advert
-    if (body.role !== 'node') return []
-    const failed = [...(query?.failures(body) ?? []), ...(wanted === undefined ? [] : unmet(wanted, body))]
-    const { issuer: node, name } = body
-    return [
-      {
-        node,
-        name,
-        matches: failed.length === 0,
-        failed: failed.slice(0, LIMITS.failedClausesMax),
-        advert: advert as Signed<NodeAdvertisement>,
-        via,
-        receivedAt
-      }
+  const pace = queryPace(clock)
+  const explanations: Explanation[] = []
+  for (const entry of entries) {
+    if (!isNode(entry)) continue
+    const { advert, via, receivedAt } = entry
+    const { issuer: node, name } = advert.body
+    const all = [
+      ...(query?.failures(advert.body) ?? []),
+      ...(wanted === undefined ? [] : unmet(wanted, advert.body))
     ]
-  })
-  return explanations.sort((a, b) => (a.name < b.name ? -1 : 1))
+    const failed = all.slice(0, LIMITS.failedClausesMax)
+    explanations.push({ node, name, matches: failed.length === 0, failed, advert, via, receivedAt })
+    if (pace.isDue()) await pace.pause(signal)
+  }
+  return explanations.sort(byName)
 }
 
 /** What a slice would be made of, by what agents offer of the nodes that match. */

@@ -44,8 +44,7 @@ export function watchNodes(
   options: { readonly signal?: AbortSignal } = {}
 ): AsyncGenerator<WatchEvent, void, undefined> {
   const compiled = query === undefined ? undefined : compileQuery(query)
-  const matches = (body: NodeAdvertisement): boolean =>
-    compiled === undefined || compiled.failures(body).length === 0
+  const matches = (body: NodeAdvertisement): boolean => compiled === undefined || compiled.matches(body)
   return watch(components, matches, options.signal)
 }
 
