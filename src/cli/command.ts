@@ -7,6 +7,8 @@ import type { Services } from './services.ts'
 
 export interface TerminalStream extends Writable {
   readonly isTTY?: boolean
+  /** Of a terminal: how many characters a line has. */
+  readonly columns?: number
 }
 
 export interface Terminal {

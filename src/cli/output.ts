@@ -14,8 +14,9 @@ export interface Outcome {
   readonly exitCode?: number
 }
 
-/** How headings and warnings are set off; plain without a terminal. */
+/** How headings and warnings are set off, and the columns that there are; plain and boundless without a terminal. */
 export interface Style {
+  readonly width?: number
   readonly heading: (text: string) => string
   readonly bad: (text: string) => string
 }

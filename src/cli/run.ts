@@ -9,6 +9,7 @@ import { examples } from './command.ts'
 import { addDaemonCommand } from './daemon-command.ts'
 import { addDevnetCommand } from './devnet-command.ts'
 import { addDoctorCommand } from './doctor-command.ts'
+import { addExplainCommand } from './explain-command.ts'
 import { addFindCommand } from './find-command.ts'
 import { addImageCommand } from './image-command.ts'
 import { addKeysCommand } from './keys-command.ts'
@@ -88,7 +89,9 @@ async function reportFailure(
 }
 
 function styleOf(stream: TerminalStream, environment: Environment): Style {
-  return environment.color && stream.isTTY === true ? colorStyle : plainStyle
+  if (stream.isTTY !== true) return plainStyle
+  const style = environment.color ? colorStyle : plainStyle
+  return stream.columns === undefined ? style : { ...style, width: stream.columns }
 }
 
 class CommandLine {
@@ -150,6 +153,7 @@ class CommandLine {
       )
     const run: RunCommand = (work, options) => this.#runCommand(work, options)
     addFindCommand(root, run)
+    addExplainCommand(root, run)
     addSliceCommand(root, run)
     addLeaseCommand(root, run)
     addTicketCommand(root, run)

@@ -8,6 +8,7 @@ import { examples, QUESTION, type CommandContext, type RunCommand } from './comm
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
 import { addSliceExecCommand } from './slice-exec-command.ts'
+import { addSlicePlanCommand } from './slice-plan-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
 import { findSlice } from './slice-find.ts'
 import { progressLine, renewalText, sliceTable, sliceText } from './slice-view.ts'
@@ -38,6 +39,7 @@ export function addSliceCommand(root: Command, run: RunCommand): void {
     .argument('<name>', 'the slice, or how its name begins')
     .addHelpText('after', examples('slicenet slice show mesh'))
     .action((name: string) => run((context) => show(context, name), QUESTION))
+  addSlicePlanCommand(slice, run)
   addSliceExecCommand(slice, run)
   addSliceLogsCommand(slice, run)
   slice

@@ -1,4 +1,5 @@
 /** Text for people: aligned tables, times, shortened ids; and the taming of what peers may have put into it. */
+import { durationUnit } from '../base/units.ts'
 
 /**
  * Peers choose names, attributes and messages: control characters could move the cursor, and marks of writing
@@ -29,6 +30,41 @@ export function formatTable(
   return [options.heading?.(first) ?? first, ...rest].map((line) => `${line}\n`).join('')
 }
 
+export interface Column<Row> {
+  readonly name: string
+  readonly cell: (row: Row) => string
+  /** Where the terminal is too narrow, the column with the largest is left out first; never without. */
+  readonly spare?: number
+}
+
+/** A table of the columns that fit into `width`; of all of them without one, as when no terminal reads it. */
+export function formatColumns<Row>(
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  options: { readonly heading?: (line: string) => string; readonly width?: number } = {}
+): string {
+  const kept = [...columns]
+  for (;;) {
+    const header = kept.map(({ name }) => name)
+    const cells = rows.map((row) => kept.map(({ cell }) => clip(cell(row))))
+    const width = Math.max(...formatTable(header, cells).split('\n').map(widthOf))
+    const [spare] = kept
+      .filter((one) => one.spare !== undefined)
+      .sort((a, b) => (b.spare ?? 0) - (a.spare ?? 0))
+    if (spare === undefined || width <= (options.width ?? Infinity))
+      return formatTable(header, cells, options)
+    kept.splice(kept.indexOf(spare), 1)
+  }
+}
+
+const CELL_CHARS_MAX = 32
+
+/** What a peer says of itself must not make a table wider than anybody can read. */
+function clip(text: string): string {
+  const characters = Array.from(text)
+  return characters.length <= CELL_CHARS_MAX ? text : `${characters.slice(0, CELL_CHARS_MAX - 1).join('')}…`
+}
+
 function widthOf(text: string): number {
   return Array.from(text).length
 }
@@ -49,4 +85,9 @@ const SHORT_ID_CHARS = 16
 /** Enough of a peer ID or object id to be told apart, and to be given back. */
 export function shortId(id: string): string {
   return id.slice(0, id.startsWith('sha256:') ? SHORT_ID_CHARS + 3 : SHORT_ID_CHARS)
+}
+
+/** How long ago, to the second or less exactly. */
+export function formatAge(ageMs: number): string {
+  return ageMs < 1000 ? '0s' : durationUnit.format(ageMs)
 }

@@ -70,6 +70,8 @@ export const explanationViewSchema = v.strictObject({
 })
 export type ExplanationView = v.InferOutput<typeof explanationViewSchema>
 
+export type RejectionView = v.InferOutput<typeof rejectionSchema>
+
 /** A member that a slice would have. */
 export const plannedMemberViewSchema = v.strictObject({
   ...plannedMemberSchema.entries,

@@ -4,7 +4,9 @@ import { open } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
+import type { Want } from '../protocol/broker-protocol.ts'
 import { parseSliceFile, type SliceFileSource } from '../service/slice-file.ts'
+import { wantOf } from '../service/slice-want.ts'
 import type { SliceDescription } from '../service/slice.ts'
 
 /** What a file without a mode of its own may keep of its permission bits. */
@@ -36,6 +38,11 @@ export async function loadSliceDescription(
     loaded.push({ path: file.path, content, mode: file.mode ?? mode & MODE_MASK })
   }
   return { ...description, files: loaded }
+}
+
+/** What the slice that a file describes needs of nodes. Throws as `loadSliceDescription`. */
+export async function loadWant(path: string, options: { readonly signal?: AbortSignal } = {}): Promise<Want> {
+  return wantOf(await loadSliceDescription(path, options))
 }
 
 async function readDescription(path: string): Promise<string> {

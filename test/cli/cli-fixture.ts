@@ -17,6 +17,7 @@ export interface CliOptions {
   readonly services?: Partial<Services>
   readonly stdin?: Readable
   readonly isTTY?: boolean
+  readonly columns?: number
   readonly variables?: Readonly<Record<string, string>>
   readonly interrupt?: AbortSignal
 }
@@ -26,11 +27,13 @@ const { startEmbedded: _startEmbedded, ...withoutEmbedded } = systemServices
 
 class Memory extends Writable {
   readonly isTTY: boolean
+  readonly columns: number
   readonly #chunks: Buffer[] = []
 
-  constructor(isTTY: boolean) {
+  constructor({ isTTY, columns }: CliOptions) {
     super()
-    this.isTTY = isTTY
+    this.isTTY = isTTY ?? false
+    this.columns = columns ?? 200
   }
 
   override _write(chunk: Buffer, _: string, done: () => void): void {
@@ -44,8 +47,8 @@ class Memory extends Writable {
 }
 
 export async function cli(argv: readonly string[], options: CliOptions = {}): Promise<Finished> {
-  const stdout = new Memory(options.isTTY ?? false)
-  const stderr = new Memory(options.isTTY ?? false)
+  const stdout = new Memory(options)
+  const stderr = new Memory(options)
   const terminal: Terminal = { stdin: () => options.stdin ?? Readable.from([]), stdout, stderr }
   const exitCode = await runCli({
     argv,

@@ -9,8 +9,10 @@ import { leaseView, nodeView } from './views.ts'
 
 const COMMANDS = [
   'find',
+  'explain',
   'slice',
   'slice create',
+  'slice plan',
   'slice list',
   'slice show',
   'slice exec',
@@ -53,6 +55,9 @@ test('what the grammar does not have is USAGE, for people on stderr and for prog
     'slice make',
     'find --bogus',
     'find a b',
+    'explain',
+    'explain a --slice b.yaml',
+    'slice plan',
     'slice show',
     'slice exec mesh',
     'find -- ls',
@@ -199,8 +204,8 @@ test('nodes are a table for people and a document for programs', async (t) => {
   const human = await cli(['find', 'node.cpu.free > 1'], { home: control.directory })
   t.is(
     human.stdout,
-    'NAME   NODE              REGION  CPU FREE    MEMORY  DISK   EGRESS  IMAGES  AGENTS  VIA     EXPIRES\n' +
-      `node1  ${nodeView.id.slice(0, 16)}  eu      200m/2000m  64MiB   64MiB  1Mbps   debian  1       gossip  2027-01-15T08:01:00Z\n`
+    'NAME   NODE              REGION  CPU FREE    MEMORY  DISK   EGRESS  IMAGES  AGENTS  VIA     AGE  RELIABILITY\n' +
+      `node1  ${nodeView.id.slice(0, 16)}  eu      200m/2000m  64MiB   64MiB  1Mbps   debian  1       gossip  5s   -\n`
   )
   const program = (await cli(['find', '--json'], { home: control.directory })).json()
   t.is(program['schema'], 1)

@@ -1,0 +1,95 @@
+/** `slicenet slice plan FILE`: what a slice would be made of now, without anything being held for it. */
+import type { Command } from 'commander'
+import { SlicenetError } from '../base/errors.ts'
+import type { ControlResult } from '../daemon/control-client.ts'
+import type { PlannedMemberView, RejectionView } from '../daemon/control-protocol.ts'
+import { loadWant } from '../daemon/slice-source.ts'
+import { toldNodes } from './clause-view.ts'
+import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
+import type { Outcome, Style } from './output.ts'
+import { withSession } from './session.ts'
+import { formatColumns, shortId, type Column } from './table.ts'
+
+export function addSlicePlanCommand(slice: Command, run: RunCommand): void {
+  slice
+    .command('plan')
+    .description('say what a slice would be made of now, and why not of other nodes; nothing is held')
+    .argument('<file>', 'a description in YAML (see docs/cli.md)')
+    .addHelpText(
+      'after',
+      `${examples('slicenet slice plan mesh.yaml', 'slicenet slice plan mesh.yaml --json')}
+
+It exits with 0 when the slice could be made, with 3 when it could not.`
+    )
+    .action((file: string) => run((context) => plan(context, file), QUESTION))
+}
+
+interface Planned extends ControlResult<'plan'> {
+  readonly members: readonly PlannedMemberView[]
+  readonly rejections: readonly RejectionView[]
+}
+
+async function plan(context: CommandContext, file: string): Promise<Outcome> {
+  const { signal } = context
+  const want = await loadWant(file, { signal })
+  const members: PlannedMemberView[] = []
+  const rejections: RejectionView[] = []
+  const result = await withSession(context, (call) =>
+    call(
+      'plan',
+      { want },
+      {
+        signal,
+        onItem({ member, rejection }) {
+          if (member !== undefined) members.push(member)
+          if (rejection !== undefined) rejections.push(rejection)
+        }
+      }
+    )
+  )
+  const planned = { ...result, members, rejections }
+  const outcome = {
+    document: { plan: planned },
+    text: (style: Style) => planText(planned, want.count, style)
+  }
+  if (result.satisfiable) return outcome
+  const reason = result.reason ?? 'there are fewer members than the slice needs'
+  const hint = 'ask for less, or see why the other nodes were passed over'
+  return { ...outcome, error: new SlicenetError('NO_MATCH', reason, { hint }) }
+}
+
+function planText({ members, rejections, satisfiable }: Planned, count: number, style: Style): string {
+  const had = `${members.length} of ${count} members could be had`
+  const verdict = satisfiable
+    ? `The slice could be made: ${had}.\n`
+    : `The slice could not be made: ${had}.\n`
+  const told = rejections.map(({ node, name, failed }) => ({
+    node,
+    name,
+    remark: failed.length === 0 ? 'not needed' : 'passed over',
+    failed
+  }))
+  const table = members.length === 0 ? '' : `${formatColumns(columnsOf(members), members, style)}\n`
+  const others = told.length === 0 ? '' : `${style.heading('OTHER NODES')}\n${toldNodes(told, style)}\n`
+  return `${table}${others}${verdict}`
+}
+
+/** Ranks and round-trip times where there are any. */
+function columnsOf(members: readonly PlannedMemberView[]): Column<PlannedMemberView>[] {
+  const hasRank = members.some(({ rank }) => rank !== undefined)
+  const hasRtt = members.some(({ rttMicros }) => rttMicros !== undefined)
+  return [
+    { name: 'MEMBER', cell: ({ name }) => name },
+    { name: 'NODE', cell: ({ node }) => shortId(node) },
+    { name: 'SITE', cell: ({ site }) => site ?? '-' },
+    { name: 'AGENT', cell: ({ agent, agentName }) => agentName ?? shortId(agent) },
+    ...(hasRank ? [{ name: 'RANK', cell: ({ rank }: PlannedMemberView) => rank ?? '-' }] : []),
+    ...(hasRtt ? [{ name: 'RTT', cell: ({ rttMicros }: PlannedMemberView) => millis(rttMicros) }] : [])
+  ]
+}
+
+function millis(micros: number | undefined): string {
+  if (micros === undefined) return '-'
+  const ms = micros / 1000
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)}ms`
+}
