@@ -25,7 +25,13 @@ const limits = { bytesMax: LIMITS.messageBytesMax, depthMax: 4 }
 
 const sourceCodec = cborCodec(v.strictObject({ chain, forgottenUntil: timeSchema }), limits)
 const ticketCodec = cborCodec(
-  v.strictObject({ ticket: bytes, settled: v.boolean(), revoked: v.boolean(), rated: v.boolean() }),
+  v.strictObject({
+    ticket: bytes,
+    settled: v.boolean(),
+    revoked: v.boolean(),
+    rated: v.boolean(),
+    organisation: v.exactOptional(principalSchema)
+  }),
   limits
 )
 const stateCodec = cborCodec(v.strictObject({ seq: amountSchema, horizon: timeSchema }))
@@ -87,8 +93,9 @@ export function sourceEntry(source: Source, forgottenUntil: number): Entry {
   return { table: SOURCES, key: source.parent.id, value }
 }
 
-export function ticketEntry({ ticket, settled, revoked, rated }: Issued): Entry {
-  const value = ticketCodec.encode({ ticket: ticket.bytes, settled, revoked, rated })
+export function ticketEntry({ ticket, settled, revoked, rated, organisation }: Issued): Entry {
+  const of = organisation === undefined ? {} : { organisation }
+  const value = ticketCodec.encode({ ticket: ticket.bytes, settled, revoked, rated, ...of })
   return { table: TICKETS, key: ticket.id, value }
 }
 

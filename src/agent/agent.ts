@@ -9,14 +9,16 @@ import type { agentProtocol, Offer } from '../protocol/agent-protocol.ts'
 import type { Call, Caller, Handlers } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
 import type { Store } from '../store/store.ts'
+import type { Accepts } from '../ticket/accepts.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { AnyObject } from '../ticket/any-object.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import type { Revocation } from '../ticket/revocation.ts'
 import type { Signed } from '../ticket/signed-object.ts'
+import { acceptedBy, type AdmissionPolicy, type AgentPolicy } from './admission-policy.ts'
 import { readAgent } from './agent-tables.ts'
 import { Delegations } from './delegations.ts'
-import { Granting, type AgentPolicy } from './granting.ts'
+import { Granting } from './granting.ts'
 import { Purchases, type Supplier } from './purchases.ts'
 import { Ratings } from './ratings.ts'
 import { Reports } from './reports.ts'
@@ -134,6 +136,16 @@ export class Agent implements Startable {
     return this.#book.nodes(this.#components.clock.now())
   }
 
+  /** Whom it says it serves; everybody when absent. */
+  accepts(): Accepts | undefined {
+    return acceptedBy(this.#granting.policy)
+  }
+
+  /** Decides by another policy from now on; tickets that are out stay as they are, and count. */
+  setPolicy(policy: AdmissionPolicy): void {
+    this.#granting.policy = policy
+  }
+
   /** Every ticket that counts. */
   tickets(): TicketView[] {
     return this.#book.issued().map(({ ticket: { id, body }, settled, revoked }) => ({
@@ -168,8 +180,8 @@ export class Agent implements Startable {
         await this.#advertise(call)
         return { ratings: this.#ratings.agents(this.#components.clock.now()) }
       },
-      getTickets: async ({ slice, requests }, { principal }) => {
-        return { grants: await this.#granting.grant(slice, requirePrincipal(principal), requests) }
+      getTickets: async (asked, { principal }) => {
+        return { grants: await this.#granting.grant(asked, requirePrincipal(principal)) }
       },
       report: async ({ receipts }) => {
         await this.#reports.take(receipts)

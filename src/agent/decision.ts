@@ -56,6 +56,11 @@ export interface AskedLine {
   readonly newest: Issued | undefined
 }
 
+/** The name of the line that a request says it goes on with, see `lineOf`. */
+export function askedLine({ request: { supersedes, node }, holder, slice }: Ask): string | undefined {
+  return supersedes === undefined ? undefined : [supersedes, holder, node, slice ?? ''].join(' ')
+}
+
 /** Decides on a request by one source. */
 export function decideFrom(
   source: Source,

@@ -5,34 +5,29 @@
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { durationUnit } from '../base/units.ts'
 import type { Grant, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Store } from '../store/store.ts'
+import { vouchedBy } from '../ticket/membership.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { callId } from '../ticket/refusal.ts'
 import { RefusalSigner } from '../ticket/refusal-signer.ts'
-import type { Right } from '../ticket/resource-schema.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
+import {
+  admissionPolicy,
+  looksAtMemberships,
+  matchedRule,
+  type AdmissionPolicy,
+  type AgentPolicy,
+  type Matched,
+  type Terms
+} from './admission-policy.ts'
 import { stateEntry, ticketEntry } from './agent-tables.ts'
 import type { Ask, Decision, Refused } from './decision.ts'
 import type { Issued } from './node-account.ts'
 import { chainBytes, redeemLimit } from './source.ts'
 import type { TicketBook } from './ticket-book.ts'
-
-/** Another agent that may have tickets without a slice, to cut its own from. */
-export interface Partner {
-  readonly principal: Principal
-}
-
-export interface AgentPolicy {
-  /** Who may have tickets. */
-  readonly holders: 'anyone' | readonly Principal[]
-  readonly durationMsMax: number
-  readonly rights: readonly Right[]
-  /** Tickets of one holder that no node has settled; default 256. */
-  readonly ticketsPerHolderMax?: number
-  readonly partners?: readonly Partner[]
-}
 
 export interface GrantingComponents {
   readonly key: SigningKey
@@ -43,8 +38,18 @@ export interface GrantingComponents {
   readonly isProven: (principal: Principal) => boolean
 }
 
-/** A request, and the id of the call that it came in. */
+/** What is asked for in one message. */
+export interface AskedTickets {
+  /** Absent where other tickets are to be cut from those asked for. */
+  readonly slice?: string
+  readonly requests: readonly TicketRequest[]
+  /** Of the holder. */
+  readonly memberships?: readonly Uint8Array[]
+}
+
+/** A request, the rule that decides on it, and the id of the call that it came in. */
 interface Asked extends Ask {
+  readonly matched: Matched | undefined
   readonly call: () => string
 }
 
@@ -53,14 +58,13 @@ export interface GrantingInit {
   readonly holdMs: number
 }
 
-export const TICKETS_PER_HOLDER = 256
-
 /** What refusals and the frame of the answer take beside the chains. */
 const REPLY_BYTES_MAX = LIMITS.messageBytesMax - LIMITS.ticketsPerMessageMax * 1024
 
 export class Granting {
   readonly #components: GrantingComponents
   readonly #init: GrantingInit
+  #policy: AdmissionPolicy
   /** The last sequence number used: one series for all nodes, so that none need be remembered for its own. */
   #seq = 0
   readonly #refusals: RefusalSigner
@@ -70,6 +74,7 @@ export class Granting {
   constructor(components: GrantingComponents, init: GrantingInit) {
     this.#components = components
     this.#init = init
+    this.#policy = admissionPolicy(init.policy)
     this.#refusals = new RefusalSigner(components.key, () => components.clock.now())
   }
 
@@ -81,26 +86,32 @@ export class Granting {
     this.#seq = seq
   }
 
+  /** By what is decided from now on; tickets that are out stay as they are. */
+  get policy(): AdmissionPolicy {
+    return this.#policy
+  }
+
+  set policy(policy: AdmissionPolicy) {
+    this.#policy = policy
+  }
+
   /** The commit that a ticket waits for, while it may yet turn out never to have been issued. */
   pending(ticket: string): Promise<void> | undefined {
     return this.#pending.get(ticket)
   }
 
   /** One grant a request, in order. Throws `STORE_FAILED` and the like; nothing was issued then. */
-  async grant(
-    slice: string | undefined,
-    holder: Principal,
-    requests: readonly TicketRequest[]
-  ): Promise<Grant[]> {
+  async grant(asked: AskedTickets, holder: Principal): Promise<Grant[]> {
+    const { slice, requests, memberships } = asked
     const { book, store, logger } = this.#components
     const issued: Issued[] = []
     try {
       // Chains may be long: what does not fit the answer any more is to be asked for again.
       let room = REPLY_BYTES_MAX
-      const call = (): string =>
-        callId('getTickets', slice === undefined ? { requests } : { slice, requests })
+      const call = (): string => callId('getTickets', asked)
+      const matched = this.#match(holder, memberships)
       const grants = requests.map((request) => {
-        const grant = this.#decide({ request, holder, slice, call }, issued, room)
+        const grant = this.#decide({ request, holder, slice, matched, call }, issued, room)
         room -= sizeOf(grant)
         return grant
       })
@@ -124,7 +135,7 @@ export class Granting {
   #decide(ask: Asked, issued: Issued[], room: number): Grant {
     const { book, clock } = this.#components
     const now = book.time(clock.now())
-    const fault = this.#policyFault(ask)
+    const fault = this.#policyFault(ask, now)
     const decision = fault === undefined ? book.decide(ask, now) : { refused: fault }
     if ('refused' in decision) return this.#refuse(ask, decision.refused)
     const ticket = this.#sign(ask, decision.granted, now)
@@ -135,7 +146,8 @@ export class Granting {
     if (sizeOf(grant) > room) {
       return this.#refuse(ask, { code: 'BUSY', message: 'ask for fewer tickets at a time' })
     }
-    issued.push(book.record(ticket))
+    const organisation = ask.matched?.organisation
+    issued.push(book.record(ticket, organisation === undefined ? {} : { organisation }))
     return grant
   }
 
@@ -170,39 +182,57 @@ export class Granting {
     )
   }
 
-  #policyFault({ request, holder, slice }: Ask): Refused | undefined {
-    const { policy } = this.#init
-    const { book, isProven } = this.#components
-    const denied = this.#partyFault(holder, slice === undefined)
-    if (denied !== undefined) return { code: 'DENIED', message: denied }
-    if (slice === undefined && request.canDelegate !== true) {
+  #match(holder: Principal, memberships: readonly Uint8Array[] = []): Matched | undefined {
+    const policy = this.#policy
+    const { clock } = this.#components
+    // Signatures are looked at where something depends on them.
+    const shown = looksAtMemberships(policy) ? memberships : []
+    return matchedRule(policy, holder, vouchedBy(shown, { member: holder, now: clock.now() }))
+  }
+
+  #policyFault(ask: Asked, now: number): Refused | undefined {
+    const { request, holder, slice, matched } = ask
+    const { isProven } = this.#components
+    const terms = matched?.rule.terms
+    if (matched === undefined || terms === undefined) {
+      const message = `this agent grants nothing to ${holder}`
+      return { code: 'DENIED', message: matched === undefined ? message : byRule(matched, message) }
+    }
+    const isWholesale = slice === undefined
+    if (terms.grants === (isWholesale ? 'slices' : 'wholesale')) {
+      const message = isWholesale
+        ? 'this agent gives tickets without a slice to its partners only'
+        : `this agent grants no slices to ${holder}`
+      return { code: 'DENIED', message: byRule(matched, message) }
+    }
+    if (isWholesale && request.canDelegate !== true) {
       return { code: 'DENIED', message: 'a ticket without a slice is for cutting others from' }
     }
     if (isProven(request.node)) return { code: 'DENIED', message: 'this node was shown to cheat' }
-    if (request.durationMs > policy.durationMsMax) {
-      const message = `this agent grants terms of at most ${policy.durationMsMax} ms`
-      return { code: 'QUOTA_EXCEEDED', message }
+    const right = request.rights.find((name) => !terms.rights.includes(name))
+    if (right !== undefined) {
+      const message = byRule(matched, `this agent does not grant the right ${right}`)
+      return { code: 'DENIED', message }
     }
-    const outstanding = book.outstanding(holder)
-    if (outstanding >= (policy.ticketsPerHolderMax ?? TICKETS_PER_HOLDER)) {
-      return { code: 'QUOTA_EXCEEDED', message: `${outstanding} tickets of yours are out already` }
-    }
-    const right = request.rights.find((name) => !policy.rights.includes(name))
-    return right === undefined
-      ? undefined
-      : { code: 'DENIED', message: `this agent does not grant the right ${right}` }
+    const beyond = this.#quotaFault(ask, terms, matched.organisation, now)
+    return beyond === undefined ? undefined : { code: 'QUOTA_EXCEEDED', message: byRule(matched, beyond) }
   }
 
-  /** Why somebody gets no ticket, or no wholesale ticket, whatever it is for. */
-  #partyFault(holder: Principal, isWholesale: boolean): string | undefined {
-    const { holders, partners = [] } = this.#init.policy
-    if (isWholesale) {
-      const isPartner = partners.some(({ principal }) => principal === holder)
-      return isPartner ? undefined : 'this agent gives tickets without a slice to its partners only'
+  /** Nothing is waited for between this and the ticket being counted, so no two requests get the last of a quota. */
+  #quotaFault(
+    ask: Asked,
+    terms: Terms,
+    organisation: Principal | undefined,
+    now: number
+  ): string | undefined {
+    const { book } = this.#components
+    const { durationMsMax, perPrincipal, perOrganisation } = terms
+    if (ask.request.durationMs > durationMsMax) {
+      return `the longest term is ${durationUnit.format(durationMsMax)}`
     }
-    return holders === 'anyone' || holders.includes(holder)
-      ? undefined
-      : `this agent grants nothing to ${holder}`
+    const own = book.quotaFault(ask, { principal: ask.holder }, perPrincipal, now)
+    if (own !== undefined || organisation === undefined) return own
+    return book.quotaFault(ask, { organisation }, perOrganisation, now)
   }
 
   #refuse({ request, call }: Asked, { code, message }: Refused): Grant {
@@ -212,6 +242,10 @@ export class Granting {
     const refusal = this.#refusals.sign({ code, message, evidence }, call())
     return { node: request.node, refusal: refusal.bytes }
   }
+}
+
+function byRule({ rule: { name } }: Matched, message: string): string {
+  return `${message} (by the rule ${JSON.stringify(name)})`
 }
 
 function sizeOf({ chain = [] }: Grant): number {

@@ -22,6 +22,15 @@ export class Ledger {
     return this.#lines.size === 0
   }
 
+  get lineCount(): number {
+    return this.#lines.size
+  }
+
+  /** How many tickets of a line are in it. */
+  countOf(line: string): number {
+    return this.#lines.get(line)?.tickets.size ?? 0
+  }
+
   add(ticket: Signed<Ticket>): void {
     const key = lineOf(ticket)
     const line: Line = this.#lines.get(key) ?? { tickets: new Map(), claim: undefined }

@@ -16,6 +16,8 @@ export interface Issued {
   readonly ticket: Signed<Ticket>
   /** Of the sources that it counts against. */
   readonly group: string
+  /** Whose quota it counts for beside the holder's. */
+  readonly organisation?: Principal
   /** The node said that nothing more can come of it. */
   settled: boolean
   revoked: boolean

@@ -18,7 +18,9 @@ import {
 } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
+import type { Quota } from './admission-policy.ts'
 import {
+  askedLine,
   CLOCK_SKEW_MS,
   decideFrom,
   refuse,
@@ -28,6 +30,7 @@ import {
   type Refused
 } from './decision.ts'
 import { NodeAccount, type Dropped, type Issued, type Verdict } from './node-account.ts'
+import { QuotaLedger, type Subject } from './quota-ledger.ts'
 import type { Source } from './source.ts'
 
 export interface TicketBookInit {
@@ -46,8 +49,8 @@ export class TicketBook {
   readonly #accounts = new Map<Principal, NodeAccount>()
   /** The account of each ticket by its id. */
   readonly #places = new Map<string, NodeAccount>()
-  /** Tickets by holder that no node has settled. */
-  readonly #outstanding = new Map<Principal, number>()
+  /** Of tickets that no node has settled. */
+  readonly #quotas = new QuotaLedger()
   #horizon = 0
 
   constructor(init: TicketBookInit = {}) {
@@ -119,7 +122,7 @@ export class TicketBook {
     const account = this.#account(ticket.body.node)
     const issued = account.record(ticket, state)
     this.#places.set(ticket.id, account)
-    if (!issued.settled) this.#count(ticket.body.holder, 1)
+    if (!issued.settled) this.#quotas.add(issued)
     return issued
   }
 
@@ -132,7 +135,7 @@ export class TicketBook {
   settle(tickets: readonly Issued[]): readonly Issued[] {
     return tickets.filter((issued) => {
       if (issued.settled) return false
-      this.#count(issued.ticket.body.holder, -1)
+      this.#quotas.remove(issued)
       const isGone = this.#places.get(issued.ticket.id)?.settle(issued) ?? false
       if (isGone) this.#places.delete(issued.ticket.id)
       return isGone
@@ -176,9 +179,11 @@ export class TicketBook {
     return [...this.#accounts.values()].flatMap((account) => [...account.issued()])
   }
 
-  /** Tickets of one holder that no node has settled. */
-  outstanding(holder: Principal): number {
-    return this.#outstanding.get(holder) ?? 0
+  /** Which quota a ticket would go beyond that `ask` were granted now, in words. */
+  quotaFault(ask: Ask, subject: Subject, quota: Quota, now: number): string | undefined {
+    const time = this.time(now)
+    const term = { notBefore: time - CLOCK_SKEW_MS, notAfter: time + ask.request.durationMs }
+    return this.#quotas.fault(subject, quota, { ...ask.request, term, line: askedLine(ask) })
   }
 
   /** Nodes of which something may be issued. */
@@ -248,7 +253,8 @@ export class TicketBook {
     account: NodeAccount
   ): AskedLine | { readonly refused: Refused } | undefined {
     const { supersedes, node } = request
-    if (supersedes === undefined) return undefined
+    const name = askedLine({ request, holder, slice })
+    if (supersedes === undefined || name === undefined) return undefined
     const began = this.get(supersedes)?.ticket.body
     const isOthers =
       began !== undefined &&
@@ -257,7 +263,6 @@ export class TicketBook {
         began.slice !== slice ||
         began.supersedes !== undefined)
     if (isOthers) return refuse('DENIED', 'the ticket to be renewed is another one')
-    const name = [supersedes, holder, node, slice ?? ''].join(' ')
     const newest = account.newestOf(name)
     if (newest === undefined) return { name, newest }
     if (newest.revoked) return refuse('TICKET_REVOKED', 'the ticket to be renewed was revoked')
@@ -284,12 +289,6 @@ export class TicketBook {
   #remove(issued: Issued): void {
     const { ticket } = issued
     this.#places.get(ticket.id)?.unrecord(issued)
-    if (this.#places.delete(ticket.id) && !issued.settled) this.#count(ticket.body.holder, -1)
-  }
-
-  #count(holder: Principal, change: number): void {
-    const count = (this.#outstanding.get(holder) ?? 0) + change
-    if (count > 0) this.#outstanding.set(holder, count)
-    else this.#outstanding.delete(holder)
+    if (this.#places.delete(ticket.id) && !issued.settled) this.#quotas.remove(issued)
   }
 }

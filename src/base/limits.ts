@@ -76,6 +76,8 @@ export const LIMITS = {
   portRangesPerTicketMax: 64,
   /** Tickets asked for, given back or settled in one message; with their chains they must fit into it. */
   ticketsPerMessageMax: 32,
+  /** Tickets of one line that no node has settled, each of which goes on with the one before. */
+  ticketsPerLineMax: 32,
   receiptsPerMessageMax: 16,
   /** Principals that one peer rates, and tells of in one answer. */
   ratedMax: 4096,

@@ -1,6 +1,6 @@
 /** Delegations that count what is out, tickets taken back, and what a holder may have. */
 import test from 'ava'
-import { TICKETS_PER_HOLDER } from '../../src/agent/granting.ts'
+import { TICKETS_PER_HOLDER } from '../../src/agent/admission-policy.ts'
 import type { AnyObject } from '../../src/ticket/any-object.ts'
 import { equivocation } from '../../src/ticket/fraud.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'

@@ -1,6 +1,6 @@
 /** Agents: honest ones are the real agent; a cheating one signs whatever is asked of it. */
 import { Agent, type AgentInit } from '../../src/agent/agent.ts'
-import type { AgentPolicy } from '../../src/agent/granting.ts'
+import type { PlainPolicy } from '../../src/agent/admission-policy.ts'
 import { agentProtocol, type TicketRequest } from '../../src/protocol/agent-protocol.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { advertisementObject } from '../../src/ticket/advertisement.ts'
@@ -19,7 +19,7 @@ export interface AgentActorInit {
   readonly isHonest: boolean
   readonly holdMs: number
   /** Other agents that may have tickets to cut from, and whom it gets such of; known once all hosts are there. */
-  readonly trade: () => Pick<AgentInit, 'suppliers'> & Pick<AgentPolicy, 'partners'>
+  readonly trade: () => Pick<AgentInit, 'suppliers'> & Pick<PlainPolicy, 'partners'>
   readonly flaw: Flaw | undefined
 }
 
