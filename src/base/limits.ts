@@ -51,6 +51,14 @@ export const LIMITS = {
   membershipBytesMax: 640,
   /** Its own memberships that a peer keeps, later terms included. */
   membershipsKeptMax: 32,
+  /** How long an organisation vouches at a time, and for how long an invite can be used. */
+  membershipMsMax: 366 * 24 * 3_600_000,
+  inviteMsMax: 90 * 24 * 3_600_000,
+  /** Addresses that one invite names, and letters of each; all that invites brought; an invite or membership as text. */
+  invitedAddressesMax: 16,
+  invitedAddressCharsMax: 256,
+  invitedPeersMax: 64,
+  objectTextCharsMax: 9000,
   topicsPerPeerMax: 256,
   /** Rendezvous keys that one agent announces itself under. */
   rendezvousKeysMax: 32,

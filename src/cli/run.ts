@@ -12,6 +12,7 @@ import { addDoctorCommand } from './doctor-command.ts'
 import { addExplainCommand } from './explain-command.ts'
 import { addFindCommand } from './find-command.ts'
 import { addImageCommand } from './image-command.ts'
+import { addInviteCommand } from './invite-command.ts'
 import { addKeysCommand } from './keys-command.ts'
 import { addLeaseCommand } from './lease-command.ts'
 import {
@@ -24,6 +25,7 @@ import {
   type Style
 } from './output.ts'
 import type { Services } from './services.ts'
+import { addOrgCommand } from './org-command.ts'
 import { addProofCommand } from './proof-command.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
@@ -158,6 +160,8 @@ class CommandLine {
     addLeaseCommand(root, run)
     addTicketCommand(root, run)
     addProofCommand(root, run)
+    addOrgCommand(root, run)
+    addInviteCommand(root, run)
     addStatusCommand(root, run)
     addDaemonCommand(root, run)
     addStoreCommand(root, run)

@@ -3,6 +3,22 @@ import { SlicenetError } from '../base/errors.ts'
 import { connectControl, createControlClient, type ControlCaller } from '../daemon/control-client.ts'
 import type { CommandContext } from './command.ts'
 
+/** What the daemon that runs answers; `undefined` when none does. */
+export async function withDaemonIfAny<T>(
+  { environment, signal }: CommandContext,
+  work: (call: ControlCaller) => Promise<T>
+): Promise<T | undefined> {
+  const { socketPath } = environment
+  try {
+    const socket = await connectControl(socketPath, { signal })
+    socket.destroy()
+  } catch (error) {
+    if (error instanceof SlicenetError && error.code === 'DAEMON_UNREACHABLE') return undefined
+    throw error
+  }
+  return work(createControlClient({ socketPath }))
+}
+
 /** Throws `DAEMON_UNREACHABLE` when no daemon runs and this build has no embedded peer. */
 export async function withSession<T>(
   context: CommandContext,

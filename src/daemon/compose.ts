@@ -20,6 +20,7 @@ import type { AgentRole } from './agent-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { FraudFinder } from './fraud-finder.ts'
 import { listening } from './listening.ts'
+import { InvitedPeers } from './invited-peers.ts'
 import { Memberships } from './memberships.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
 import type { PartDecorators } from './part-decorators.ts'
@@ -32,6 +33,7 @@ export interface PeerParts {
   readonly services: ServiceManager
   readonly frauds: FraudFinder
   readonly memberships: Memberships
+  readonly invitedPeers: InvitedPeers
   readonly clock: Clock
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
@@ -128,13 +130,15 @@ interface WireInit extends ComposeInit {
 async function wire(components: ComposeComponents, init: WireInit): Promise<PeerParts> {
   const { key, store, clock, random, logger } = components
   const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch, decorators = {} } = init
+  const invitedPeers = new InvitedPeers({ logger }, { stateDirectory })
+  await invitedPeers.load()
   const host = createPeerHost(
     { logger: logger.child('peer'), clock },
     {
       key,
       listen: shortLived ? [] : config.listen,
       ...(config.announce === undefined ? {} : { announce: config.announce }),
-      bootstrap,
+      bootstrap: [...bootstrap, ...invitedPeers.list()],
       stateDirectory,
       dhtMode: shortLived ? 'client' : 'server'
     }
@@ -187,6 +191,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     services,
     frauds,
     memberships,
+    invitedPeers,
     clock,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),

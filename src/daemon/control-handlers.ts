@@ -10,6 +10,7 @@ import type { DaemonConfig } from './config.ts'
 import type { ControlMethods } from './control-client.ts'
 import type { LeaseView } from './control-protocol.ts'
 import { discoveryHandlers } from './discovery-handlers.ts'
+import { joinHandlers } from './join-handlers.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
 import { VERSION } from './version.ts'
 
@@ -31,6 +32,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
     ...memberHandlers(parts),
     ...ticketHandlers(parts),
     ...proofHandlers(parts),
+    ...joinHandlers(parts),
     async shutdown(options) {
       await init.onShutdown(options)
       return {}

@@ -33,6 +33,8 @@ export class Memberships {
   readonly #member: Principal
   readonly #directory: string
   readonly #kept = new Map<string, Signed<Membership>>()
+  /** Shown although nothing is written yet. */
+  readonly #tried = new Set<Signed<Membership>>()
   readonly #listeners = new Set<() => void>()
 
   constructor(components: MembershipsComponents, init: MembershipsInit) {
@@ -62,7 +64,8 @@ export class Memberships {
   /** What to show to others: of each organisation the newest that is valid now, envelopes. */
   shown(): Uint8Array[] {
     const now = this.#components.clock.now()
-    const valid = this.list().filter(({ body }) => contains(body, now))
+    const all = [...this.#tried, ...this.list()].sort(byNewest)
+    const valid = all.filter(({ body }) => contains(body, now))
     const newest = valid.filter(
       ({ body }, index) => valid.findIndex((other) => other.body.issuer === body.issuer) === index
     )
@@ -81,14 +84,31 @@ export class Memberships {
     await this.#write(membership)
     this.#kept.set(membership.id, membership)
     await this.#drop()
-    for (const listener of this.#listeners) listener()
+    this.#tell()
     return membership
   }
 
-  /** Told when one was taken in; gives what ends that. */
+  /** Shows one as well, until it is disposed of; nothing is written. */
+  tryOut(membership: Signed<Membership>): Disposable & { readonly membership: Signed<Membership> } {
+    this.#tried.add(membership)
+    this.#tell()
+    return {
+      membership,
+      [Symbol.dispose]: () => {
+        this.#tried.delete(membership)
+        this.#tell()
+      }
+    }
+  }
+
+  /** Told when others are shown; gives what ends that. */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener()
   }
 
   async #read(name: string): Promise<void> {

@@ -44,6 +44,8 @@ export interface PeerHost extends DirectoryHost, Startable, AsyncDisposable {
   multiaddrs(): string[]
   /** Throws `TypeError` unless started. */
   readonly libp2p: PeerLibp2p
+  /** Joins by these peers as well, as long as this object lives. Throws as `createPeerHost`. */
+  addBootstrap(multiaddrs: readonly string[]): void
 }
 
 /** Throws `CONFIG_INVALID` when a bootstrap address does not name its peer. */
@@ -55,7 +57,7 @@ class Libp2pPeerHost implements PeerHost {
   readonly principal: Principal
   readonly #components: PeerHostComponents
   readonly #init: PeerHostInit
-  readonly #bootstrap: readonly KnownPeer[]
+  readonly #bootstrap: KnownPeer[]
   readonly #serving: Serving
   #rules: OverlayRules = NO_RULES
   #libp2p: PeerLibp2p | undefined
@@ -84,6 +86,11 @@ class Libp2pPeerHost implements PeerHost {
 
   get dht(): OverlayDht {
     return libp2pDht(this.libp2p.services.dht)
+  }
+
+  addBootstrap(multiaddrs: readonly string[]): void {
+    const known = new Set(this.#bootstrap.flatMap((peer) => peer.multiaddrs))
+    this.#bootstrap.push(...multiaddrs.filter((address) => !known.has(address)).map(parseBootstrap))
   }
 
   multiaddrs(): string[] {

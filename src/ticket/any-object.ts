@@ -7,6 +7,7 @@ import { decodeEnvelope } from '../wire/envelope.ts'
 import { advertisementObject, type Advertisement } from './advertisement.ts'
 import { delegationObject, type Delegation } from './delegation.ts'
 import { fraudProofObject, type FraudProof } from './fraud-proof.ts'
+import { inviteObject, type Invite } from './invite.ts'
 import { leaseObject, type Lease } from './lease.ts'
 import { membershipObject, type Membership } from './membership.ts'
 import { redeemObject, type Redeem } from './redeem.ts'
@@ -21,6 +22,7 @@ interface Bodies {
   readonly delegation: Delegation
   readonly ticket: Ticket
   readonly redeem: Redeem
+  readonly invite: Invite
   readonly lease: Lease
   readonly membership: Membership
   readonly refusal: Refusal
@@ -40,6 +42,7 @@ export const OBJECT_TYPES: { readonly [T in ObjectTypeName]: ObjectType<Bodies[T
   delegation: delegationObject,
   ticket: ticketObject,
   redeem: redeemObject,
+  invite: inviteObject,
   lease: leaseObject,
   membership: membershipObject,
   refusal: refusalObject,

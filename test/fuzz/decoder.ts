@@ -9,6 +9,7 @@ import type { AnyMethod } from '../../src/protocol/method.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { advertisementObject } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
+import { inviteObject } from '../../src/ticket/invite.ts'
 import { leaseObject } from '../../src/ticket/lease.ts'
 import { membershipObject } from '../../src/ticket/membership.ts'
 import { principalOfPublicKey } from '../../src/ticket/principal.ts'
@@ -65,7 +66,8 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...objectDecoders(revocationObject, seed),
     ...objectDecoders(surrenderObject, seed),
     ...objectDecoders(fraudProofObject, seed),
-    ...objectDecoders(membershipObject, seed)
+    ...objectDecoders(membershipObject, seed),
+    ...objectDecoders(inviteObject, seed)
   ]
   const messages = [
     ...methodDecoders(agentProtocol.methods, goodAgentMessages),

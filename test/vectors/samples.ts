@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { advertisementObject, type Advertisement } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
+import { inviteObject, type Invite } from '../../src/ticket/invite.ts'
 import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
 import { membershipObject, type Membership } from '../../src/ticket/membership.ts'
 import type { SigningKey } from '../../src/ticket/principal.ts'
@@ -145,6 +146,7 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
         agent
       )
     ],
+    invite: invites(agent, holder),
     refusal: [
       sample(
         refusalObject,
@@ -201,6 +203,27 @@ function vouch(organisation: SigningKey, member: SigningKey): Membership {
     member: member.principal,
     organisation: 'example'
   }
+}
+
+function invites(organisation: SigningKey, invited: SigningKey): Sample[] {
+  const { member: _member, ...term } = vouch(organisation, invited)
+  const at = (address: string): string => `${address}/p2p/${organisation.principal}`
+  const ofAnybody: Invite = { ...term, bootstrap: [at('/ip4/192.0.2.1/tcp/4001')] }
+  const ofOne: Invite = {
+    ...ofAnybody,
+    organisation: 'Universität 例',
+    bootstrap: [
+      at('/ip4/192.0.2.1/tcp/4001'),
+      at('/ip6/2001:db8::1/tcp/4001'),
+      at('/dns4/boot.example/tcp/4001'),
+      at(`/ip4/192.0.2.9/tcp/4001/p2p/${invited.principal}/p2p-circuit`)
+    ],
+    membership: membershipObject.sign(vouch(organisation, invited), organisation).bytes
+  }
+  return [
+    sample(inviteObject, 'of anybody', 'names a peer to join by and nothing else', ofAnybody, organisation),
+    sample(inviteObject, 'of one', 'addresses of every kind, and a membership', ofOne, organisation)
+  ]
 }
 
 function adverts(node: SigningKey, agent: SigningKey): Sample[] {
