@@ -1,8 +1,13 @@
-/** What programs import from slicenet: a client of the daemon, slice descriptions, and the errors. */
+/** What programs import from slicenet: a client of the daemon or of a peer of their own, slice descriptions, and the errors. */
 export { ERROR_CODES, SlicenetError, isErrorCode } from './base/errors.ts'
 export type { ErrorCode, ErrorInit, ErrorJson } from './base/errors.ts'
 export { connect } from './sdk/client.ts'
-export type { CallSettings, Client, ClientInit, ProgressSettings } from './sdk/client.ts'
+export type { CallSettings, Client, ClientInit, EmbeddedSettings, ProgressSettings } from './sdk/client.ts'
+export type { DiscoverSettings, NodeEvent } from './sdk/discovery.ts'
+export type { Execution, ExecSettings, OutputChunk } from './sdk/execution.ts'
+export type { LogEntry, LogSettings, MemberName, SliceHandle } from './sdk/slice-handle.ts'
+export type { SliceEventMap } from './sdk/slice-listeners.ts'
+export type { SliceEvent } from './service/slice-event.ts'
 export { loadSliceDescription } from './daemon/slice-source.ts'
 export { parseSliceFile } from './service/slice-file.ts'
 export type { ParsedSliceFile, SliceFileSource } from './service/slice-file.ts'

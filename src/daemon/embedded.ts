@@ -17,7 +17,7 @@ export interface EmbeddedInit {
   readonly environment: Environment
   /** Instead of what the configuration file says. */
   readonly changes?: Partial<Pick<DaemonConfig, 'bootstrap'>>
-  /** Takes the peer's log, a line at a time; default standard error. */
+  /** Takes the peer's log, a line at a time; by default errors go to standard error. */
   readonly writeLog?: (line: string) => void
   readonly signal: AbortSignal
 }
@@ -38,7 +38,7 @@ export async function startEmbedded(init: EmbeddedInit): Promise<EmbeddedPeer> {
     ...changes
   }
   const logger = createLogger({
-    level: environment.debug ? environment.logLevel : 'error',
+    level: environment.debug || init.writeLog !== undefined ? environment.logLevel : 'error',
     clock: systemClock,
     write: init.writeLog ?? ((line) => void process.stderr.write(line))
   })
@@ -54,6 +54,10 @@ export async function startEmbedded(init: EmbeddedInit): Promise<EmbeddedPeer> {
   )
   signal.throwIfAborted()
   await peer.start()
+  if (signal.aborted) {
+    await peer.stop()
+    throw signal.reason
+  }
   const handlers = controlHandlers(() => peer.parts, {
     config,
     startedAt: systemClock.now(),

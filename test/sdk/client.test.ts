@@ -1,4 +1,5 @@
 import test from 'ava'
+import { getEventListeners } from 'node:events'
 import { SlicenetError } from '../../src/base/errors.ts'
 import * as slicenet from '../../src/index.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
@@ -54,14 +55,23 @@ test('a client makes, shows and deletes slices, and hears of the progress', asyn
   const client = await slicenet.connect({ socketPath: control.socketPath })
   const steps: string[] = []
   const onProgress = ({ step }: slicenet.Progress): void => void steps.push(step)
-  t.deepEqual(await client.createSlice(DESCRIPTION, { onProgress }), VIEW)
+  const slice = await client.createSlice(DESCRIPTION, { onProgress })
+  t.deepEqual(slice.view, VIEW)
+  t.deepEqual(JSON.parse(JSON.stringify(slice)), VIEW)
   t.deepEqual(steps, ['launch'])
   t.deepEqual(await client.listSlices(), [VIEW])
   t.deepEqual(await client.showSlice('mesh'), VIEW)
   t.deepEqual(await client.deleteSlice('mesh'), { deleted: 1, unreachable: [] })
   t.is((await client.renewSlice('mesh', { durationMs: 60_000 })).notAfter, 1)
   await client.renewSlice('mesh')
-  t.deepEqual(asked, ['mesh', 'mesh', { slice: 'mesh', durationMs: 60_000 }, { slice: 'mesh' }])
+  await slice.renew({ durationMs: 60_000 })
+  t.deepEqual(asked, [
+    'mesh',
+    'mesh',
+    { slice: 'mesh', durationMs: 60_000 },
+    { slice: 'mesh' },
+    { slice: 'mesh', durationMs: 60_000 }
+  ])
 })
 
 test('errors come with their codes, and an abort with its reason', async (t) => {
@@ -81,10 +91,36 @@ test('errors come with their codes, and an abort with its reason', async (t) => 
   const asking = client.status({ signal: controller.signal })
   controller.abort(new Error('enough'))
   await t.throwsAsync(asking, { message: 'enough' })
+  t.is(getEventListeners(controller.signal, 'abort').length, 0)
 })
 
 test('without a daemon there is no client', async (t) => {
   await t.throwsAsync(slicenet.connect({ socketPath: '/nonexistent/control.sock' }), {
     code: 'DAEMON_UNREACHABLE'
+  })
+})
+
+test('a client that is closed ends its calls with INTERRUPTED, and those of no other', async (t) => {
+  const release = Promise.withResolvers<void>()
+  await using control = await serveControl({
+    sliceList: async () => {
+      await release.promise
+      return { slices: [] }
+    }
+  })
+  const one = await slicenet.connect({ socketPath: control.socketPath })
+  const other = await slicenet.connect({ socketPath: control.socketPath })
+  const interrupted = t.throwsAsync(one.listSlices(), { code: 'INTERRUPTED' })
+  const served = other.listSlices()
+  await Promise.all([one.close(), one.close()])
+  await interrupted
+  await t.throwsAsync(one.listSlices(), { instanceOf: TypeError })
+  release.resolve()
+  t.deepEqual(await served, [])
+})
+
+test('what is no client is a mistake of the programmer', async (t) => {
+  await t.throwsAsync(slicenet.connect({ socketPath: '/tmp/x.sock', embedded: true }), {
+    instanceOf: TypeError
   })
 })
