@@ -6,6 +6,7 @@ export type { CallSettings, Client, ClientInit, EmbeddedSettings, ProgressSettin
 export type { DiscoverSettings, NodeEvent } from './sdk/discovery.ts'
 export type { Execution, ExecSettings, OutputChunk } from './sdk/execution.ts'
 export type { LogEntry, LogSettings, MemberName, SliceHandle } from './sdk/slice-handle.ts'
+export type { SlicePlan } from './sdk/plan.ts'
 export type { SliceEventMap } from './sdk/slice-listeners.ts'
 export type { SliceEvent } from './service/slice-event.ts'
 export { loadSliceDescription } from './daemon/slice-source.ts'
@@ -19,7 +20,8 @@ export type {
   SliceDescription,
   SliceView
 } from './service/slice.ts'
-export type { LeaseView, NodeView, StatusView } from './daemon/control-protocol.ts'
+export type { LeaseView, NodeView, PlannedMemberView, StatusView } from './daemon/control-protocol.ts'
+export type { FailedClause, Rejection } from './protocol/broker-protocol.ts'
 export type { PortRange } from './ticket/ports.ts'
 export type { Principal } from './ticket/principal.ts'
 export type { Resources } from './ticket/resources.ts'

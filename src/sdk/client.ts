@@ -4,6 +4,7 @@ import type { LeaseView, NodeView, StatusView } from '../daemon/control-protocol
 import { readEnvironment } from '../daemon/environment.ts'
 import type { Progress, RenewalView, SliceDescription, SliceView } from '../service/slice.ts'
 import { discover, type DiscoverSettings, type NodeEvent } from './discovery.ts'
+import { plan, type SlicePlan } from './plan.ts'
 import { progressOptions, Session } from './session.ts'
 import { sliceHandle, type SliceHandle } from './slice-handle.ts'
 
@@ -48,6 +49,8 @@ export interface Client extends AsyncDisposable {
    * `QUERY_INVALID` before the first.
    */
   discover(query?: string, settings?: DiscoverSettings): AsyncIterable<NodeEvent>
+  /** What a slice would be made of now, and why the other nodes would not do. Nothing is held. Throws `QUERY_INVALID`. */
+  plan(description: Omit<SliceDescription, 'files'>, settings?: CallSettings): Promise<SlicePlan>
   /** Resolves when the slice's program runs. Throws `NAME_TAKEN`, `NO_MATCH`, `IMAGE_MISSING`, and refusals. */
   createSlice(description: SliceDescription, settings?: ProgressSettings): Promise<SliceHandle>
   /** A slice that there is. Throws `NOT_FOUND`. */
@@ -122,6 +125,7 @@ function createClient(session: Session): Client {
     find: async (query, settings) =>
       (await call('find', query === undefined ? {} : { query }, settings)).nodes,
     discover: (query, settings) => discover(session, query, settings),
+    plan: (description, settings) => plan(session, description, settings),
     createSlice: async (description, settings) => {
       const view = await call('sliceCreate', description, progressOptions(settings))
       return sliceHandle(session, view, { owned: true })

@@ -25,8 +25,8 @@ const DAEMON = [
 
 /**
  * Which rooms a room may import beside itself and `base`. Beyond design §7: the roles put codecs of `wire` on what they
- * keep in the store, the SDK stands on the daemon's control client, so the daemon not on it, and queries, which brokers
- * and agents evaluate, have a room of their own.
+ * keep in the store, the SDK stands on the daemon's control client, so the daemon not on it, and says what the messages
+ * of `protocol` take, and queries, which brokers and agents evaluate, have a room of their own.
  */
 export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
@@ -41,7 +41,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
   node: [...AGENT, 'enforce'],
   broker: ['ticket', 'query', 'protocol', 'peer'],
   service: [...AGENT, 'query', 'broker'],
-  sdk: ['ticket', 'peer', 'broker', 'service', 'daemon'],
+  sdk: ['ticket', 'protocol', 'peer', 'broker', 'service', 'daemon'],
   web: ['ticket', 'agent', 'node'],
   daemon: DAEMON,
   cli: ['daemon', 'sdk']
