@@ -60,9 +60,16 @@ export const LIMITS = {
   invitedPeersMax: 64,
   objectTextCharsMax: 9000,
   topicsPerPeerMax: 256,
-  /** Rendezvous keys that one agent announces itself under. */
-  rendezvousKeysMax: 32,
+  /** Keys of the DHT that one agent announces itself under, and how long others keep an announcement. */
+  rendezvousKeysMax: 48,
+  providerLifetimeMs: 45 * 60_000,
   agentsFoundMax: 64,
+  /** Keys of the index that one query looks up. */
+  indexLookupsMax: 6,
+  /** Adverts taken of one agent that the index names. */
+  indexedAdvertsMax: 2000,
+  /** Regions, and as many organisations, of one agent's advert that are listened to. */
+  topicsPerAgentMax: 8,
   /** Agents that a broker asks what they hold; the adverts of nodes name them, truly or not. */
   agentsAskedMax: 64,
   /** Clauses of a query and of a slice that a node fails, as far as they are told. */

@@ -12,7 +12,7 @@ import type { Directory } from '../peer/directory.ts'
 import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-protocol.ts'
 import type { Plan, Want } from '../protocol/broker-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
-import { compileQuery } from '../query/query.ts'
+import { compileQuery, type Query } from '../query/query.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
 import { membershipParams } from '../ticket/membership.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -24,13 +24,15 @@ import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
 import { findNodes, type FoundNode, type Mismatch } from './finding.ts'
 import { openGrant, type Holding } from './grant.ts'
+import { IndexSearch, type Evaluation } from './index-search.ts'
 import { Observations } from './observations.ts'
 import { explainNodes, planOf, type Explained, type Explanation } from './planning.ts'
 
 export interface BrokerComponents {
   /** Whom tickets are for. */
   readonly principal: Principal
-  readonly directory: Pick<Directory, 'refresh' | 'entries'>
+  readonly directory: Pick<Directory, 'refresh' | 'entries'> &
+    Partial<Pick<Directory, 'findIndexed' | 'learn'>>
   readonly clock: Clock
   readonly logger: Logger
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
@@ -76,6 +78,8 @@ export class Broker {
   readonly #callMs: number
   readonly #observations = new Observations()
   readonly #asking: AskingComponents
+  /** Absent over a directory without an index. */
+  readonly #index: IndexSearch | undefined
 
   /** `callMs`: how long an agent may take to answer; default 10 s. */
   constructor(components: BrokerComponents, init: { readonly callMs?: number } = {}) {
@@ -83,6 +87,10 @@ export class Broker {
     this.#callMs = init.callMs ?? CALL_MS
     const isProven = components.isProven ?? (() => false)
     this.#asking = { ...components, isProven, observations: this.#observations }
+    const { findIndexed, learn } = components.directory
+    if (findIndexed === undefined || learn === undefined) return
+    const directory = components.directory as Directory
+    this.#index = new IndexSearch({ ...components, directory }, { callMs: this.#callMs })
   }
 
   /** The nodes that match, and for the others why not. Throws `QUERY_INVALID`. */
@@ -91,20 +99,38 @@ export class Broker {
     options: { readonly signal?: AbortSignal } = {}
   ): Promise<{ found: FoundNode[]; mismatches: Mismatch[] }> {
     const compiled = query === undefined ? undefined : compileQuery(query)
-    await this.#components.directory.refresh(options)
-    return findNodes(compiled, this.#components.directory.entries(), {
-      clock: this.#components.clock,
-      signal: options.signal
-    })
+    return this.#evaluate(
+      compiled,
+      {
+        wanted: 1,
+        run: async () =>
+          findNodes(compiled, this.#components.directory.entries(), {
+            clock: this.#components.clock,
+            signal: options.signal
+          }),
+        matches: ({ found }) => found.length
+      },
+      options
+    )
   }
 
   /** Every node, by name, with every condition that it fails. Throws `QUERY_INVALID`. */
   async explain(what: Explained, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation[]> {
-    await this.#components.directory.refresh(options)
-    return explainNodes(what, this.#components.directory.entries(), {
-      clock: this.#components.clock,
-      signal: options.signal
-    })
+    const query = 'want' in what ? what.want.query : what.query
+    const compiled = query === undefined ? undefined : compileQuery(query)
+    return this.#evaluate(
+      compiled,
+      {
+        wanted: 'want' in what ? what.want.count : 1,
+        run: async () =>
+          explainNodes(what, this.#components.directory.entries(), {
+            clock: this.#components.clock,
+            signal: options.signal
+          }),
+        matches: (explanations) => explanations.filter(({ matches }) => matches).length
+      },
+      options
+    )
   }
 
   /** What a slice would be made of now; nothing is held. Throws `QUERY_INVALID`. */
@@ -113,6 +139,17 @@ export class Broker {
     const nodes = explanations.filter(({ matches }) => matches).map(({ advert }) => advert.body)
     const candidates = await askOffers(this.#asking, nodes, this.#callMs, options.signal)
     return planOf(want, explanations, candidates, this.#components.clock.now())
+  }
+
+  /** Evaluates over what connected peers know, and what the index leads to. */
+  async #evaluate<T>(
+    query: Query | undefined,
+    evaluation: Evaluation<T>,
+    options: { readonly signal?: AbortSignal }
+  ): Promise<T> {
+    await this.#components.directory.refresh(options)
+    if (query === undefined || this.#index === undefined) return evaluation.run()
+    return this.#index.evaluate(query, evaluation, options)
   }
 
   /** Agents by what their adverts say. */

@@ -1,14 +1,16 @@
 /** What an agent says of itself, now and then and as soon as it changed, and its listening to where its nodes are. */
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Directory } from '../peer/directory.ts'
-import { AGENTS_TOPIC } from '../peer/topics.ts'
+import { AGENTS_TOPIC, indexTopic } from '../peer/topics.ts'
 import {
   advertisementObject,
   type AgentAdvertisement,
   type NodeAdvertisement
 } from '../ticket/advertisement.ts'
+import { indexKeysOf } from '../ticket/index-term.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { listenTo, type Places } from './listening.ts'
 
@@ -79,7 +81,7 @@ export class AgentAdvertising implements Startable {
   }
 
   async #advertise(): Promise<void> {
-    const { directory, clock, logger, served } = this.#components
+    const { directory, clock, served } = this.#components
     const nodes = served()
     const adverts = nodes.flatMap((node) => {
       const body = directory.get(node, 'node')?.advert.body
@@ -89,12 +91,13 @@ export class AgentAdvertising implements Startable {
       regions: valuesOf(adverts, 'region'),
       organisations: valuesOf(adverts, 'organisation')
     }
-    listenTo(directory, places, logger)
+    listenTo(directory, places)
     const { accepts, memberships } = this.#components.more()
     const what = JSON.stringify([nodes.length, places, accepts, memberships?.length])
     const due = clock.monotonic() - this.#said.at >= this.#init.intervalMs
     if (!due && what === this.#said.what) return
     this.#said = { at: clock.monotonic(), what }
+    directory.announceAgent(indexKeysOf(adverts, LIMITS.rendezvousKeysMax - 1).map(indexTopic))
     this.#places = places
     await this.#publish({ nodes: nodes.length })
   }

@@ -1,47 +1,29 @@
 /**
- * How one who looks for nodes hears of them: agents are found through the DHT now and then, and where they say that
- * they serve nodes is listened to.
+ * How one who looks for nodes hears of them: agents are found through the DHT now and then, and where they say that they
+ * serve nodes is listened to for as long as one of them says so. Agents are strangers: each has only so many places.
  */
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import type { DirectoryEntry } from '../peer/advert-table.ts'
 import type { Directory } from '../peer/directory.ts'
 import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
+import type { Advertisement } from '../ticket/advertisement.ts'
+import type { Principal } from '../ticket/principal.ts'
 
 const FIND_AGENTS_INTERVAL_MS = 120_000
 /** While none is known. */
 const FIND_AGENTS_RETRY_MS = 5_000
 
 export interface ListeningComponents {
-  readonly directory: Directory
+  readonly directory: Pick<Directory, 'subscribe' | 'unsubscribe' | 'on' | 'findAgents'>
   readonly clock: Clock
   readonly logger: Logger
 }
 
-export function listening({ directory, clock, logger }: ListeningComponents): Startable {
-  let loop: { stop(): Promise<void> } | undefined
-  let unsubscribe = (): void => {}
-  return {
-    async start() {
-      directory.subscribe(AGENTS_TOPIC)
-      unsubscribe = directory.on('update', ({ advert: { body } }) => {
-        if (body.role === 'agent') listenTo(directory, body, logger)
-      })
-      loop = repeat(
-        async (signal) => {
-          while ((await directory.findAgents({ signal })).length === 0) {
-            await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
-          }
-        },
-        { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
-        { intervalMs: FIND_AGENTS_INTERVAL_MS }
-      )
-    },
-    async stop() {
-      unsubscribe()
-      await loop?.stop()
-    }
-  }
+export function listening(components: ListeningComponents): Startable {
+  return new Listening(components)
 }
 
 export interface Places {
@@ -49,16 +31,73 @@ export interface Places {
   readonly organisations: readonly string[]
 }
 
-/** Listens to the adverts of places, as many as a peer may: anybody can name more. */
-export function listenTo(
-  directory: Pick<Directory, 'subscribe'>,
-  { regions, organisations }: Places,
-  logger: Logger
-): void {
-  try {
-    for (const region of regions) directory.subscribe(regionTopic(region))
-    for (const organisation of organisations) directory.subscribe(organisationTopic(organisation))
-  } catch (error) {
-    logger.debug('not all places are listened to', { error })
+/** Listens to the adverts of places, as far as there is room. */
+export function listenTo(directory: Pick<Directory, 'subscribe'>, { regions, organisations }: Places): void {
+  for (const region of regions) directory.subscribe(regionTopic(region))
+  for (const organisation of organisations) directory.subscribe(organisationTopic(organisation))
+}
+
+class Listening implements Startable {
+  readonly #components: ListeningComponents
+  /** What each agent's newest advert names, as far as it is listened to. */
+  readonly #places = new Map<Principal, ReadonlySet<string>>()
+  readonly #unsubscribe: (() => void)[] = []
+  #loop: { stop(): Promise<void> } | undefined
+
+  constructor(components: ListeningComponents) {
+    this.#components = components
   }
+
+  // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { directory, clock, logger } = this.#components
+    directory.subscribe(AGENTS_TOPIC)
+    this.#unsubscribe.push(
+      directory.on('update', ({ advert }) => this.#listen(advert.body.issuer, topicsOf(advert.body))),
+      directory.on('expire', ({ advert }: DirectoryEntry) => {
+        if (advert.body.role === 'agent') this.#listen(advert.body.issuer, new Set())
+      })
+    )
+    this.#loop = repeat(
+      async (signal) => {
+        while ((await directory.findAgents({ signal })).length === 0) {
+          await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
+        }
+      },
+      { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
+      { intervalMs: FIND_AGENTS_INTERVAL_MS }
+    )
+  }
+
+  async stop(): Promise<void> {
+    const loop = this.#loop
+    this.#loop = undefined
+    for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe()
+    await loop?.stop()
+  }
+
+  /** `topics`: `undefined` where the advert is no agent's. */
+  #listen(agent: Principal, topics: ReadonlySet<string> | undefined): void {
+    if (topics === undefined) return
+    const { directory } = this.#components
+    const before = this.#places.get(agent) ?? new Set<string>()
+    const heard = [...topics].filter((topic) => directory.subscribe(topic))
+    if (heard.length > 0) this.#places.set(agent, new Set(heard))
+    else this.#places.delete(agent)
+    const gone = [...before].filter((topic) => !topics.has(topic))
+    for (const topic of gone) if (!this.#isNamed(topic)) directory.unsubscribe(topic)
+  }
+
+  #isNamed(topic: string): boolean {
+    return this.#places.values().some((topics) => topics.has(topic))
+  }
+}
+
+function topicsOf(body: Advertisement): ReadonlySet<string> | undefined {
+  if (body.role !== 'agent') return undefined
+  return new Set([
+    ...body.regions.slice(0, LIMITS.topicsPerAgentMax).map(regionTopic),
+    ...body.organisations.slice(0, LIMITS.topicsPerAgentMax).map(organisationTopic)
+  ])
 }

@@ -70,11 +70,17 @@ export class AdvertTable {
   readonly #clock: Clock
   readonly #slots = new Map<string, Slot>()
   readonly #entriesMax: number
+  #news = 0
   readonly #listeners: Listeners = { update: new Set(), expire: new Set() }
 
   constructor(components: { readonly clock: Clock }, init: { readonly entriesMax?: number } = {}) {
     this.#clock = components.clock
     this.#entriesMax = init.entriesMax ?? LIMITS.directoryEntriesMax
+  }
+
+  /** How many adverts were news so far. */
+  get news(): number {
+    return this.#news
   }
 
   on(event: keyof Listeners, listener: (entry: DirectoryEntry) => void): () => void {
@@ -96,6 +102,7 @@ export class AdvertTable {
     if (advert.body.leaving === true) this.#expire(slot)
     slot.entry = entry
     slot.isLost = false
+    this.#news += 1
     if (advert.body.leaving !== true) for (const listener of this.#listeners.update) listener(entry)
     return { verdict: 'new', advert }
   }

@@ -8,20 +8,24 @@ import type { Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import { putAdvert } from './dht-records.ts'
 import type { OverlayDht } from './overlay.ts'
-import { announce } from './rendezvous.ts'
+import { announce, withdraw } from './rendezvous.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 
 const OPERATION_MS_MAX = 20_000
 const RETRY_MS = 5000
-/** Providers count for 48 hours, but those who keep the record may restart. */
-const ANNOUNCE_INTERVAL_MS = 15 * 60_000
+/** A third of how long others keep it, and those who keep it may restart. */
+const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
+/** Between the announcements of one peer: each costs some 60 messages, and there is no hurry about most of them. */
+const ANNOUNCE_PACE_MS = 2000
 
 export interface DhtUpkeepComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly dht: () => OverlayDht
 }
+
+const TOPIC_DUTY = 'topic '
 
 /** Something kept in the DHT: what to do, and when it is due again. Times are of the monotonic clock. */
 interface Duty {
@@ -67,23 +71,32 @@ export class DhtUpkeep {
     })
   }
 
+  /** Under which topics this peer is to be found from now on; the first are announced first, others are given up. */
   announce(topics: readonly string[]): void {
-    for (const topic of topics) {
-      const keys = this.#duties
-        .keys()
-        .filter((name) => name.startsWith('topic '))
-        .toArray()
-      if (keys.length >= LIMITS.rendezvousKeysMax) return
-      this.#add(`topic ${topic}`, ANNOUNCE_INTERVAL_MS, async (signal) =>
+    const wanted = topics.slice(0, LIMITS.rendezvousKeysMax)
+    const names = new Set(wanted.map((topic) => TOPIC_DUTY + topic))
+    for (const name of this.#duties.keys()) {
+      if (name.startsWith(TOPIC_DUTY) && !names.has(name)) this.#drop(name)
+    }
+    for (const [place, topic] of wanted.entries()) {
+      const run = async (signal: AbortSignal): Promise<number> =>
         announce(this.#components.dht(), topic, { signal })
-      )
+      this.#add(TOPIC_DUTY + topic, ANNOUNCE_INTERVAL_MS, run, place * ANNOUNCE_PACE_MS)
     }
   }
 
-  #add(name: string, intervalMs: number, run: Duty['run']): void {
+  #add(name: string, intervalMs: number, run: Duty['run'], delayMs = 0): void {
     if (this.#duties.has(name)) return
-    this.#duties.set(name, { run, intervalMs, dueAt: this.#components.clock.monotonic() })
+    this.#duties.set(name, { run, intervalMs, dueAt: this.#components.clock.monotonic() + delayMs })
     this.#wake()
+  }
+
+  #drop(name: string): void {
+    this.#duties.delete(name)
+    if (this.#running === undefined) return
+    withdraw(this.#components.dht(), name.slice(TOPIC_DUTY.length)).catch((error: unknown) =>
+      this.#components.logger.debug('the DHT was not told', { error })
+    )
   }
 
   async #run(signal: AbortSignal): Promise<void> {

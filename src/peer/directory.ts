@@ -30,7 +30,7 @@ import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
 import { advertHandlers } from './pull.ts'
 import { findProviders } from './rendezvous.ts'
-import { AGENTS_TOPIC, PROOFS_TOPIC } from './topics.ts'
+import { AGENTS_TOPIC, indexTopic, PROOFS_TOPIC } from './topics.ts'
 
 const SWEEP_INTERVAL_MS = 5000
 const LOOKUP_MS = 10_000
@@ -65,8 +65,9 @@ export interface Directory extends Startable {
     advert: Signed<Advertisement>,
     to: { readonly topics: readonly string[]; readonly agents: readonly Principal[] }
   ): Promise<void>
-  /** Listens to adverts of a topic. Throws `TypeError` beyond `LIMITS.topicsPerPeerMax` topics. */
-  subscribe(topic: string): void
+  /** Listens to adverts of a topic; gives whether there is room, see `LIMITS.topicsPerPeerMax`. */
+  subscribe(topic: string): boolean
+  unsubscribe(topic: string): void
   /** What is known and has not expired. */
   entries(): DirectoryEntry[]
   /** A principal's advert of that role; without a role its node's, else its agent's. */
@@ -84,7 +85,21 @@ export interface Directory extends Startable {
    * fails for want of answers; does not wait long for the last ones.
    */
   findAgents(options?: { readonly topic?: string; readonly signal?: AbortSignal }): Promise<Principal[]>
-  /** Lets this peer be found as an agent, under the topic of all agents and those given, from soon after until `stop`. */
+  /**
+   * Agents that the DHT names under the keys of the index: under one of each list, as far as there are such, else under
+   * some. At most `LIMITS.indexLookupsMax` keys are looked up. They are only named: what they have is to be asked. Gives
+   * none where the DHT does not answer.
+   */
+  findIndexed(
+    demands: readonly (readonly string[])[],
+    options?: { readonly signal?: AbortSignal }
+  ): Promise<Principal[]>
+  /** Checks an advert that somebody told of, and keeps it if it is news. */
+  learn(bytes: Uint8Array): void
+  /**
+   * Lets this peer be found as an agent, under the topic of all agents and those given, from soon after until `stop`. What
+   * was given before and is not now is given up.
+   */
   announceAgent(topics?: readonly string[]): void
   /** Asks every connected peer now; waits a moment for the first when none is connected yet. Gives the number of news. */
   refresh(options?: { readonly signal?: AbortSignal; readonly waitMs?: number }): Promise<number>
@@ -211,9 +226,17 @@ class PeerDirectory implements Directory {
     ])
   }
 
-  subscribe(topic: string): void {
+  subscribe(topic: string): boolean {
     const offer = (data: Uint8Array): Verdict => this.#table.offer(data, 'gossip').verdict
-    this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
+    return this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
+  }
+
+  unsubscribe(topic: string): void {
+    this.#gossip.unsubscribe(topic)
+  }
+
+  learn(bytes: Uint8Array): void {
+    this.#table.offer(bytes, 'pull')
   }
 
   entries(): DirectoryEntry[] {
@@ -270,13 +293,40 @@ class PeerDirectory implements Directory {
 
   async refresh(options: { readonly signal?: AbortSignal; readonly waitMs?: number } = {}): Promise<number> {
     if (this.#without.has('pull')) return 0
-    const signal = within(this.#components.clock, LOOKUP_MS * 3, options.signal)
+    const signal = within(this.#components.clock, LOOKUP_MS, options.signal)
     await this.#exchanges.waitForPartner(options.waitMs ?? 5000, signal)
-    const news = await Promise.all(
-      this.#exchanges.partners().map(async (peer) => (await this.#tryPull(peer, signal)) ?? 0)
+    // An exchange that outlasts the patience goes on, and what it brings is there next time.
+    using patience = new Patience(this.#components, STRAGGLERS_MS, signal)
+    const before = this.#table.news
+    const partners = this.#exchanges.partners()
+    await Promise.all(
+      partners.map(async (peer) => {
+        const isDone = await endsBefore(this.#tryPull(peer), patience.signal)
+        if (isDone) patience.shorten()
+      })
     )
     options.signal?.throwIfAborted()
-    return news.reduce((sum, each) => sum + each, 0)
+    return this.#table.news - before
+  }
+
+  async findIndexed(
+    demands: readonly (readonly string[])[],
+    options: { readonly signal?: AbortSignal } = {}
+  ): Promise<Principal[]> {
+    const signal = within(this.#components.clock, LOOKUP_MS, options.signal)
+    let left = LIMITS.indexLookupsMax
+    const lookups = demands.filter(({ length }) => (left -= length) >= 0)
+    const named = await Promise.all(
+      lookups.map(async (keys) => {
+        const lists = await Promise.all(keys.map(async (key) => this.#namedByDht(indexTopic(key), signal)))
+        return new Set(lists.flat())
+      })
+    )
+    options.signal?.throwIfAborted()
+    const all = named.reduce((union, each) => union.union(each), new Set<Principal>())
+    // An agent of very many places announces only those that most of its nodes are in.
+    const common = named.reduce((rest, each) => rest.intersection(each), all)
+    return [...(common.size > 0 ? common : all)].slice(0, LIMITS.agentsFoundMax)
   }
 
   on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void {
@@ -319,9 +369,9 @@ class PeerDirectory implements Directory {
   }
 
   /** The number of news, `undefined` when the peer did not answer. */
-  async #tryPull(peer: Principal, signal: AbortSignal): Promise<number | undefined> {
+  async #tryPull(peer: Principal, signal?: AbortSignal): Promise<number | undefined> {
     try {
-      return await this.#exchanges.pull(peer, { signal })
+      return await this.#exchanges.pull(peer, signal === undefined ? {} : { signal })
     } catch (error) {
       this.#components.logger.debug('an exchange of adverts failed', { peer, error })
       return undefined
@@ -345,5 +395,18 @@ class PeerDirectory implements Directory {
       const live = advert.body.notAfter > this.#components.clock.now()
       if (live && topics.includes(topic)) void this.#gossip.publish(topic, advert.bytes)
     }
+  }
+}
+
+/** Whether the work is done when the signal aborts; it goes on if it is not. */
+async function endsBefore(work: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
+  const { promise: aborted, resolve } = Promise.withResolvers<false>()
+  const onAbort = (): void => resolve(false)
+  if (signal.aborted) onAbort()
+  else signal.addEventListener('abort', onAbort)
+  try {
+    return await Promise.race([work.then(() => true), aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
   }
 }

@@ -54,14 +54,17 @@ export class Gossip {
     this.#overlay = undefined
   }
 
-  subscribe(topic: string, rule: TopicRule): void {
-    if (topic.length > TOPIC_CHARS_MAX) throw new TypeError(`a topic of ${topic.length} characters`)
-    if (this.#topics.has(topic)) return
-    if (this.#topics.size >= LIMITS.topicsPerPeerMax) {
-      throw new TypeError(`more than ${LIMITS.topicsPerPeerMax} topics`)
-    }
+  /** Gives whether it is listened to: strangers name topics, and there is a maximum. */
+  subscribe(topic: string, rule: TopicRule): boolean {
+    if (this.#topics.has(topic)) return true
+    if (topic.length > TOPIC_CHARS_MAX || this.#topics.size >= LIMITS.topicsPerPeerMax) return false
     this.#topics.set(topic, rule)
     if (this.#overlay !== undefined) this.#join(this.#overlay, topic, rule)
+    return true
+  }
+
+  unsubscribe(topic: string): void {
+    if (this.#topics.delete(topic)) this.#overlay?.unsubscribe(topic)
   }
 
   /** How many peers it was handed to; none is no error. Subscribing is not needed. */

@@ -102,6 +102,8 @@ function dht(mode: 'server' | 'client', rules: OverlayRules): ReturnType<typeof 
     networkDialTimeout: { minTimeout: 10_000 },
     // Every query waits for the first of these.
     initialQuerySelfInterval: 50,
+    // Whoever is to be found announces itself again in time; the default is two days, which keeps the dead.
+    reprovide: { validity: LIMITS.providerLifetimeMs, interval: LIMITS.providerLifetimeMs / 9, threshold: 1 },
     validators: {
       ...Object.fromEntries(
         names.map((name) => [

@@ -36,6 +36,10 @@ export function libp2pGossip(pubsub: PubSub): OverlayGossip {
       pubsub.topicValidators.set(topic, (from, { data }) => JUDGEMENTS[judge(data, from.toString())])
       pubsub.subscribe(topic)
     },
+    unsubscribe(topic) {
+      pubsub.topicValidators.delete(topic)
+      pubsub.unsubscribe(topic)
+    },
     onListener(listener) {
       pubsub.addEventListener('subscription-change', ({ detail }) => {
         for (const { topic, subscribe } of detail.subscriptions) if (subscribe) listener(topic)
@@ -71,13 +75,15 @@ export function libp2pDht(dht: Dht): OverlayDht {
           yield event.from.toString()
       }
     },
+    withdraw: async (digest) => dht.cancelReprovide(cidOf(digest)),
     async *findProviders(digest, options) {
       for await (const event of dht.findProviders(cidOf(digest), options)) {
         if (event.name !== 'PROVIDER') continue
-        yield event.providers.map(({ id, multiaddrs }) => ({
+        const providers = event.providers.map(({ id, multiaddrs }) => ({
           principal: id.toString(),
           multiaddrs: multiaddrs.map(String)
         }))
+        yield { by: event.from.toString(), providers }
       }
     }
   }

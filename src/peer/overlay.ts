@@ -44,6 +44,7 @@ export interface OverlayGossip {
   publish(topic: string, bytes: Uint8Array): Promise<number>
   /** Listens to a topic; each message is judged before it is forwarded. */
   subscribe(topic: string, judge: (bytes: Uint8Array, from: Principal) => Judgement): void
+  unsubscribe(topic: string): void
   /** Calls the listener with each topic that another peer begins to listen to. */
   onListener(listener: (topic: string) => void): void
   /** Calls the listener every second or so. */
@@ -58,8 +59,16 @@ export interface OverlayDht {
   get(key: Uint8Array, options: { readonly signal: AbortSignal }): AsyncIterable<Uint8Array>
   /** Has this peer found under a SHA-256 digest; gives each peer that was told. */
   provide(digest: Uint8Array, options: { readonly signal: AbortSignal }): AsyncIterable<Principal>
+  /** Has this peer no longer found under a digest, as far as that is up to it: others forget in time. */
+  withdraw(digest: Uint8Array): Promise<void>
   /** Whom peers name under a digest, as they answer. */
-  findProviders(digest: Uint8Array, options: { readonly signal: AbortSignal }): AsyncIterable<Provider[]>
+  findProviders(digest: Uint8Array, options: { readonly signal: AbortSignal }): AsyncIterable<ProvidersNamed>
+}
+
+/** One peer's answer. */
+export interface ProvidersNamed {
+  readonly by: Principal
+  readonly providers: readonly Provider[]
 }
 
 export interface Provider {

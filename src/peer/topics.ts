@@ -6,6 +6,11 @@ export const AGENTS_TOPIC = '/slicenet/ads/1/agents'
 /** Proofs of fraud, which everybody listens to: they are rare. */
 export const PROOFS_TOPIC = '/slicenet/proofs/1'
 
+/** Under which the agents of nodes that meet a term are found in the DHT; `key` as of `indexKey`. Nobody gossips on it. */
+export function indexTopic(key: string): string {
+  return `/slicenet/index/1/${key}`
+}
+
 export function regionTopic(region: string): string {
   return `/slicenet/ads/1/region/${encodeURIComponent(region)}`
 }

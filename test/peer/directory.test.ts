@@ -3,7 +3,13 @@ import { peerIdFromString } from '@libp2p/peer-id'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
-import { AGENTS_TOPIC, PROOFS_TOPIC, organisationTopic, regionTopic } from '../../src/peer/topics.ts'
+import {
+  AGENTS_TOPIC,
+  PROOFS_TOPIC,
+  indexTopic,
+  organisationTopic,
+  regionTopic
+} from '../../src/peer/topics.ts'
 import { NO_RULES } from '../../src/peer/overlay-rules.ts'
 import {
   agentAdvert,
@@ -263,6 +269,59 @@ test.serial('the DHT alone: agents are found by their topics', async (t) => {
   }
   t.is(broker.directory.get(agent.key.principal, 'agent')?.advert.body.role, 'agent')
   t.true(broker.host.libp2p.getConnections(peerIdFromString(agent.key.principal)).length > 0)
+})
+
+test.serial('the DHT alone: agents are found by what their nodes meet', async (t) => {
+  const boot = await startPeer(t, { without: ['gossip'] })
+  const bootstrap = boot.host.multiaddrs()
+  const [eu, both, seeker] = await Promise.all([
+    startPeer(t, { without: ['gossip'], bootstrap, collects: true }),
+    startPeer(t, { without: ['gossip'], bootstrap, collects: true }),
+    startPeer(t, { without: ['gossip'], bootstrap })
+  ])
+  eu.directory.announceAgent([indexTopic('region=eu')])
+  both.directory.announceAgent([indexTopic('region=eu'), indexTopic('cpu>=4000')])
+  const found = async (...demands: string[][]): Promise<string> =>
+    (await seeker.directory.findIndexed(demands)).toSorted().join(' ')
+  const all = [eu, both]
+    .map(({ host }) => host.principal)
+    .toSorted()
+    .join(' ')
+  await until(async () => (await found(['region=eu'])) === all, 'both are found by the region')
+  // The agent has a node of either, whether one of both is for its adverts to say.
+  await until(async () => (await found(['region=eu'], ['cpu>=4000'])) === both.host.principal, 'one by both')
+  t.is(await found(['region=us', 'cpu>=4000']), both.host.principal)
+  t.is(await found(['region=us']), '')
+  both.directory.announceAgent()
+  const own = both.host.libp2p.services.dht as unknown as {
+    providers: { getProviders(cid: unknown): Promise<unknown[]> }
+  }
+  t.truthy(own.providers)
+})
+
+test.serial('a peer that takes calls and never answers keeps nobody waiting for the others', async (t) => {
+  const without = ['gossip', 'dht'] as const
+  const [seeker, good, mute] = await Promise.all([
+    startPeer(t, { without }),
+    startPeer(t, { without, collects: true }),
+    startPeer(t, { without: ['gossip', 'dht', 'pull'] })
+  ])
+  const silence = async (): Promise<never> => new Promise(() => {})
+  await mute.host.serve(directoryProtocol, {
+    about: silence,
+    pull: silence,
+    publish: silence,
+    proofs: silence,
+    getProofs: silence,
+    giveProof: silence
+  })
+  await good.directory.publish(agentAdvert(good.key), { topics: [], agents: [] })
+  await connect(seeker, good)
+  await connect(seeker, mute)
+  await seeker.directory.refresh()
+  t.not(seeker.directory.get(good.key.principal), undefined)
+  // It was asked as well, and is not done with.
+  t.true(seeker.host.connected().includes(mute.key.principal))
 })
 
 test.serial('a caller finds the address of a node in its advert', async (t) => {

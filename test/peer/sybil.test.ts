@@ -3,6 +3,8 @@ import type { Principal } from '../../src/ticket/principal.ts'
 import { agentAdvert, newKey, nodeAdvert, startPeer, until, type TestPeer } from './fixtures/network.ts'
 import { startSybils } from './fixtures/sybil.ts'
 
+test.beforeEach((t) => t.timeout(180_000))
+
 const WITHOUT = ['gossip'] as const
 const recordKey = (principal: Principal): Uint8Array => Buffer.from(`/slicenet-ad/${principal}/node`)
 
@@ -71,14 +73,14 @@ async function found(t: ExecutionContext, { node, agent, seekers, asked }: Overl
   }
 }
 
-/** Three tries, as a caller has who asks again: the record may not be there yet at the first. */
+/** Several tries, as a caller has who asks again: the record may not be there yet, or a busy machine be late. */
 async function eventually(attempt: () => Promise<boolean>): Promise<boolean> {
-  for (let tries = 0; tries < 3; tries++) if (await attempt().catch(() => false)) return true
+  for (let tries = 0; tries < 8; tries++) if (await attempt().catch(() => false)) return true
   return false
 }
 
 test.serial('a fifth of the DHT being Sybils around a key, the honest find what is there', async (t) => {
-  const some = await overlay(t, { honest: 16, sybils: 4 })
+  const some = await overlay(t, { honest: 12, sybils: 3 })
   const { byKey, byTopic, asked } = await found(t, some)
   t.is(byKey, some.seekers.length)
   t.is(byTopic, some.seekers.length)
