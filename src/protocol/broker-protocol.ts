@@ -7,17 +7,18 @@ import { amountSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { emptySchema, portWishSchema, querySchema } from './agent-protocol.ts'
 
-const attributeSchema = v.pipe(
+export const attributeNameSchema = v.pipe(
   v.string(),
   v.regex(/^[a-z][a-zA-Z0-9_]{0,31}$/, 'expected the name of an attribute')
 )
+export const DISTINCT_MAX = 4
 
 /** How the members of a slice are to lie to one another. */
 export const placementEntries = {
   /** No two members have the same value of any of these attributes. */
-  distinct: v.exactOptional(v.pipe(v.array(attributeSchema), v.minLength(1), v.maxLength(4))),
+  distinct: v.exactOptional(v.pipe(v.array(attributeNameSchema), v.minLength(1), v.maxLength(DISTINCT_MAX))),
   /** Members are spread as evenly as can be over the values of this attribute. */
-  spread: v.exactOptional(attributeSchema),
+  spread: v.exactOptional(attributeNameSchema),
   /** CEL over one advertisement that gives a number: nodes with more are preferred. */
   rank: v.exactOptional(querySchema),
   /** CEL that holds for every two members: over `a` and `b`, each as `node` in a query, and `rtt_ms` between them. */

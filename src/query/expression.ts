@@ -11,7 +11,8 @@ import { plainTest, type PlainTest } from './plain-test.ts'
 /** What variables an expression has, and what it must come to. */
 export interface Dialect {
   readonly environment: Environment
-  /** Variables that are nodes. */
+  readonly variables: readonly string[]
+  /** Those that are nodes. */
   readonly nodes: readonly string[]
   /** CEL's names of the types that it may have; `dyn` is known only when it is evaluated. */
   readonly types: ReadonlySet<string>
@@ -26,7 +27,7 @@ export interface Expression {
   readonly evaluate: (context: object) => unknown
 }
 
-/** What a clause looks at of a node, as a path: `node`, `cpu`, `free`. */
+/** What a clause looks at, as a path: `node`, `cpu`, `free`. */
 export type Path = readonly [variable: string, ...names: string[]]
 
 export interface Clause {
@@ -47,14 +48,19 @@ const PARENTHESES_MAX = 8
 
 export function dialect(
   variables: Readonly<Record<string, 'map' | 'double'>>,
-  rest: Omit<Dialect, 'environment' | 'nodes'>
+  rest: Omit<Dialect, 'environment' | 'variables' | 'nodes'>
 ): Dialect {
   const environment = new Environment({
     limits: { maxAstNodes: 500, maxDepth: 24, maxListElements: 100, maxMapEntries: 20, maxCallArguments: 8 }
   })
   const names = Object.entries(variables)
   for (const [name, type] of names) environment.registerVariable(name, type)
-  return { ...rest, environment, nodes: names.flatMap(([name, type]) => (type === 'map' ? [name] : [])) }
+  return {
+    ...rest,
+    environment,
+    variables: names.map(([name]) => name),
+    nodes: names.flatMap(([name, type]) => (type === 'map' ? [name] : []))
+  }
 }
 
 /** Throws `QUERY_INVALID` with the place of the fault. */
@@ -82,7 +88,7 @@ export function compileExpression(text: string, { environment, types, rule, exam
 }
 
 /** The expression holds where each of these does. */
-export function clausesOf({ text, ast }: Expression, { environment, nodes }: Dialect): Clause[] {
+export function clausesOf({ text, ast }: Expression, { environment, variables }: Dialect): Clause[] {
   return conjuncts(ast).map((part) => {
     const source = sourceOf(text, part, environment)
     const side = COMPARISONS.has(part.op)
@@ -92,9 +98,9 @@ export function clausesOf({ text, ast }: Expression, { environment, nodes }: Dia
       text: source,
       evaluate: environment.parse(source),
       seen: side && environment.parse(sourceOf(text, side, environment)),
-      paths: distinct(pathsIn(part, nodes, () => true)),
-      needs: distinct(pathsIn(part, nodes, isAlwaysEvaluated)),
-      plain: plainTest(part, (of) => pathOf(of, nodes))
+      paths: distinct(pathsIn(part, variables, () => true)),
+      needs: distinct(pathsIn(part, variables, isAlwaysEvaluated)),
+      plain: plainTest(part, (of) => pathOf(of, variables))
     }
   })
 }
@@ -113,19 +119,26 @@ export function namesIn(ast: ASTNode, { nodes }: Dialect): ReadonlySet<string> |
     : new Set(paths.map(([, name = '']) => name))
 }
 
-type Reach = (parent: ASTNode, index: number) => boolean
-
-function pathsIn(ast: ASTNode, nodes: readonly string[], reach: Reach): Path[] {
-  const path = pathOf(ast, nodes)
-  if (path !== undefined) return [path]
-  return childrenOf(ast).flatMap((child, index) => (reach(ast, index) ? pathsIn(child, nodes, reach) : []))
+/** Whether an expression looks at any of these variables. */
+export function mentions(ast: ASTNode, variables: readonly string[]): boolean {
+  return pathsIn(ast, variables, () => true).length > 0
 }
 
-function pathOf({ op, args }: ASTNode, nodes: readonly string[]): Path | undefined {
-  if (op === 'id') return nodes.includes(args) ? [args] : undefined
+type Reach = (parent: ASTNode, index: number) => boolean
+
+function pathsIn(ast: ASTNode, variables: readonly string[], reach: Reach): Path[] {
+  const path = pathOf(ast, variables)
+  if (path !== undefined) return [path]
+  return childrenOf(ast).flatMap((child, index) =>
+    reach(ast, index) ? pathsIn(child, variables, reach) : []
+  )
+}
+
+function pathOf({ op, args }: ASTNode, variables: readonly string[]): Path | undefined {
+  if (op === 'id') return variables.includes(args) ? [args] : undefined
   if (op !== '.') return undefined
   const [of, name] = args as readonly [ASTNode, string]
-  const path = pathOf(of, nodes)
+  const path = pathOf(of, variables)
   return path && [...path, name]
 }
 

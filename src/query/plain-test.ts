@@ -1,6 +1,6 @@
 /**
  * Clauses that compare what a node says with a constant, which most do: they are tested without the library, in a
- * twentieth of the time, and only where value and constant are of one type, so that both give the same answer. Pure.
+ * twentieth of the time, and only where value and constant are of kinds for which both give the same answer. Pure.
  */
 import type { ASTNode } from '@marcbachmann/cel-js'
 import type { Path } from './expression.ts'
@@ -11,8 +11,9 @@ export interface PlainTest {
   readonly test: (value: unknown) => boolean | undefined
 }
 
-type Scalar = string | bigint
+type Scalar = string | bigint | number
 
+/** Comparisons, and what they are with their sides exchanged. */
 const MIRRORED: Readonly<Record<string, string>> = {
   '==': '==',
   '!=': '!=',
@@ -43,10 +44,17 @@ function comparison(
   const path = pathOf(of)
   const other = scalar(constant)
   if (path === undefined || other === undefined) return undefined
-  const type = typeof other
   const compare = comparer(op, other)
-  // oxlint-disable-next-line valid-typeof -- the type of a constant.
-  return { path, test: (value) => (typeof value === type ? compare(value as Scalar) : undefined) }
+  const isComparable = comparable(op, other)
+  return { path, test: (value) => (isComparable(value) ? compare(value) : undefined) }
+}
+
+/** Whole numbers and others are put in order, but equality of such a pair is left to the library. */
+function comparable(op: string, other: Scalar): (value: unknown) => value is Scalar {
+  if (typeof other === 'string') return (value): value is Scalar => typeof value === 'string'
+  const isOrder = op !== '==' && op !== '!='
+  return (value): value is Scalar =>
+    typeof value === typeof other || (isOrder && (typeof value === 'number' || typeof value === 'bigint'))
 }
 
 function comparer(op: string, other: Scalar): (value: Scalar) => boolean {
@@ -106,5 +114,6 @@ function contained(name: string, part: string): ((value: string) => boolean) | u
 }
 
 function scalar({ op, args }: ASTNode): Scalar | undefined {
-  return op === 'value' && (typeof args === 'string' || typeof args === 'bigint') ? args : undefined
+  if (op !== 'value') return undefined
+  return typeof args === 'string' || typeof args === 'bigint' || typeof args === 'number' ? args : undefined
 }

@@ -5,10 +5,11 @@
 import * as v from 'valibot'
 import { durationUnit } from '../base/units.ts'
 import { LIMITS } from '../base/limits.ts'
-import { portWishSchema, querySchema, type PortWish } from '../protocol/agent-protocol.ts'
+import { portWishSchema, type PortWish } from '../protocol/agent-protocol.ts'
 import { programSchema, uploadedFileSchema } from '../protocol/node-protocol.ts'
 import { RIGHTS, sliceNameSchema, type Right } from '../ticket/resource-schema.ts'
 import { sliceDescriptionSchema, type SliceDescription } from './slice.ts'
+import { PLACEMENT_FIELDS, readPlacement } from './slice-file-placement.ts'
 import { readResources } from './slice-file-resources.ts'
 import { openYaml, type YamlMap, type YamlValue } from './yaml-reader.ts'
 
@@ -33,7 +34,7 @@ const FIELDS = [
   'name',
   'count',
   'minimum',
-  'query',
+  ...PLACEMENT_FIELDS,
   'resources',
   'ports',
   'rights',
@@ -61,14 +62,14 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
   const count = top.get('count')?.integer(countSchema) ?? 1
   const minimum = top.get('minimum')?.integer(minimumSchema) ?? count
   if (minimum > count) top.get('minimum')?.problem(`must not exceed count, which is ${count}`)
-  const query = top.get('query')?.text(querySchema)
+  const placement = readPlacement(top)
   const program = readProgram(top.get('program'))
   const renew = top.get('renew')?.boolean()
   const description = {
     name: top.need('name', 'a name for the slice')?.text(sliceNameSchema) ?? '',
     count,
     minimum,
-    ...(query === undefined ? {} : { query }),
+    ...placement,
     resources: readResources(top.get('resources')),
     ports: readPorts(top.get('ports')),
     rights: readRights(top.get('rights')),

@@ -175,6 +175,11 @@ export class YamlValue {
     return isMap(this.#node)
   }
 
+  /** Of a list; `undefined` where it is none. */
+  get length(): number | undefined {
+    return isSeq(this.#node) ? this.#node.items.length : undefined
+  }
+
   /** A map that has no other fields than these. */
   map<Field extends string>(fields: readonly Field[]): YamlMap<Field> {
     const values = new Map<string, YamlValue>()

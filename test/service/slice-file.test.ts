@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import test, { type ExecutionContext } from 'ava'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { parseSliceFile } from '../../src/service/slice-file.ts'
@@ -96,6 +97,68 @@ test('what is left out has small defaults, and the minimum is the count', (t) =>
   t.false('program' in description)
   t.false('query' in description)
 })
+
+const PLACED = `${MINIMAL}distinct: [site, organisation]
+spread: country
+rank: node.cpu.free * 2
+pairwise: rtt_ms < 80 && a.region == b.region
+`
+
+test('how members are to lie to one another is read', (t) => {
+  t.like(parseSliceFile(PLACED).description, {
+    distinct: ['site', 'organisation'],
+    spread: 'country',
+    rank: 'node.cpu.free * 2',
+    pairwise: 'rtt_ms < 80 && a.region == b.region'
+  })
+  t.deepEqual(parseSliceFile(`${MINIMAL}distinct: site\n`).description.distinct, ['site'])
+})
+
+test('the slice descriptions of docs/cli.md are read', async (t) => {
+  const text = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8')
+  const examples = [...text.matchAll(/```yaml\n(name: [\s\S]*?)```/g)].map(([, yaml = '']) => yaml)
+  t.is(examples.length, 3)
+  const [, mesh, pairs] = examples.map((yaml) => parseSliceFile(yaml).description)
+  t.like(mesh, {
+    distinct: ['site'],
+    spread: 'organisation',
+    rank: 'node.uplinkBps',
+    pairwise: 'rtt_ms < 80'
+  })
+  t.deepEqual(pairs?.distinct, ['site', 'organisation'])
+})
+
+test('a query that cannot be read', has, `${MINIMAL}query: node.region ==\n`, 3, 'query', /cannot be read/)
+test(
+  'a query that looks at nothing there is',
+  has,
+  `${MINIMAL}count: 2\nquery: host.region == "eu"\n`,
+  4,
+  'query',
+  /Unknown variable: host: host\.region == "eu"$/
+)
+test('a rank that is no number', has, `${MINIMAL}rank: node.cpu.free > 3\n`, 3, 'rank', /a number, not bool/)
+test('a rank of text', has, `${MINIMAL}rank: '"x"'\n`, 3, 'rank', /a number, not string/)
+test(
+  'a condition on pairs that is none',
+  has,
+  `${MINIMAL}pairwise: rtt_ms + 1.0\n`,
+  3,
+  'pairwise',
+  /true or false/
+)
+test('a condition on pairs about one node', has, `${MINIMAL}pairwise: node.x == 1\n`, 3, 'pairwise', /node/)
+test('an attribute of no name', has, `${MINIMAL}spread: Site-Name\n`, 3, 'spread', /name of an attribute/)
+test('no attributes', has, `${MINIMAL}distinct: []\n`, 3, 'distinct', /at least one/)
+test('an attribute twice', has, `${MINIMAL}distinct: [site, site]\n`, 3, 'distinct[1]', /listed twice/)
+test(
+  'more attributes than are looked at',
+  has,
+  `${MINIMAL}distinct: [a, b, c, d, e]\n`,
+  3,
+  'distinct',
+  /at most 4/
+)
 
 test('a misspelt field', has, `${MINIMAL}cuont: 3\n`, 3, 'cuont', /unknown field; did you mean count\?/)
 test('a strange field', has, `${MINIMAL}colour: red\n`, 3, 'colour', /unknown field; known are name, count/)
