@@ -79,6 +79,24 @@ export const LIMITS = {
   sinkBytesMax: 8 * 1024 * 1024,
   /** Others whose round-trip times a peer keeps, to place itself by. */
   neighboursMax: 64,
+  /** Targets that one caller, and all together, have pinged: so many at once, and so many a minute in the long run. */
+  pingsPerCallerBurst: 64,
+  pingsPerCallerPerMinute: 64,
+  pingsBurst: 256,
+  pingsPerMinute: 256,
+  pingsAtOnceMax: 32,
+  /** Targets of them that are looked for in the DHT, which is dear. */
+  pingLookupsBurst: 32,
+  pingLookupsPerMinute: 16,
+  /** Measurements of uplinks that are taken at once; from one caller, and from all together. */
+  sinksAtOnceMax: 4,
+  sinkMsMax: 15_000,
+  sinksPerCallerBurst: 3,
+  sinksPerCallerPerHour: 4,
+  sinksBurst: 16,
+  sinksPerMinute: 8,
+  /** Callers whose rates are remembered. */
+  ratedCallersMax: 4096,
   /** A ticket that is not redeemed within this is worth nothing. */
   holdMsMax: 10 * 60_000,
   leaseMsMax: 90 * 24 * 3_600_000,

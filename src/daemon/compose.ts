@@ -10,6 +10,7 @@ import type { Random } from '../base/random.ts'
 import { Broker } from '../broker/broker.ts'
 import { createDirectory, type Directory } from '../peer/directory.ts'
 import { createPeerHost, type PeerHost } from '../peer/host.ts'
+import type { Measuring } from '../peer/measuring.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { ServiceManager } from '../service/service-manager.ts'
@@ -21,6 +22,7 @@ import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { FraudFinder } from './fraud-finder.ts'
 import { listening } from './listening.ts'
 import { InvitedPeers } from './invited-peers.ts'
+import { createMeasuring } from './measurements.ts'
 import { Memberships } from './memberships.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
 import type { PartDecorators } from './part-decorators.ts'
@@ -34,6 +36,8 @@ export interface PeerParts {
   readonly frauds: FraudFinder
   readonly memberships: Memberships
   readonly invitedPeers: InvitedPeers
+  /** Absent where it is turned off, and in peers that live as long as one command. */
+  readonly measuring: Measuring | undefined
   readonly clock: Clock
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
@@ -90,12 +94,13 @@ export class ComposedPeer implements Startable {
         epoch
       })
       this.#parts = parts
-      const { host, directory, services, node, agent } = parts
+      const { host, directory, measuring, services, node, agent } = parts
       this.#life = new Lifecycle([
         new ProofKeeper({ ...this.#components, proofs: directory.proofs }),
         host,
         directory,
         watching(parts),
+        ...(measuring === undefined ? [] : [measuring]),
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
         ...(config.node === undefined || agent !== undefined
@@ -178,7 +183,8 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     },
     { retryMs: RESUME_INTERVAL_MS }
   )
-  const role: RoleComponents = { key, store, host, directory, frauds, memberships, clock, logger }
+  const measuring = shortLived ? undefined : createMeasuring({ ...components, host, directory }, config)
+  const role: RoleComponents = { ...components, host, directory, frauds, memberships, measuring }
   const node =
     config.node === undefined
       ? undefined
@@ -192,6 +198,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     frauds,
     memberships,
     invitedPeers,
+    measuring,
     clock,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),

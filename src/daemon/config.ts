@@ -168,6 +168,24 @@ const agentSchema = v.strictObject({
   suppliers: v.optional(v.pipe(v.array(supplierSchema), v.maxLength(32)), [])
 })
 
+const MEASURE_INTERVAL_MS_MAX = 7 * 24 * 3_600_000
+
+const measureSchema = v.strictObject({
+  /** Whether the peer finds out where it is in the network, and answers others who do. */
+  place: v.optional(v.boolean(), true),
+  /** How often it measures another peer, once it has settled. */
+  every: v.optional(
+    v.pipe(amount(durationUnit), v.minValue(1000), v.maxValue(MEASURE_INTERVAL_MS_MAX)),
+    '30s'
+  ),
+  /** Whether a node measures its uplink, and how often. */
+  uplink: v.optional(v.boolean(), true),
+  uplinkEvery: v.optional(
+    v.pipe(amount(durationUnit), v.minValue(60_000), v.maxValue(MEASURE_INTERVAL_MS_MAX)),
+    '6h'
+  )
+})
+
 const schema = v.strictObject({
   name: nameSchema,
   organisation: v.optional(text, 'none'),
@@ -181,6 +199,7 @@ const schema = v.strictObject({
   /** How often adverts are made anew, and how long each is good for. */
   advertEvery: v.optional(amount(durationUnit), '30s'),
   advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),
+  measure: v.optional(measureSchema, {}),
   node: v.optional(nodeSchema),
   agent: v.optional(agentSchema)
 })

@@ -4,6 +4,7 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
@@ -13,9 +14,11 @@ import { findUplink } from '../enforce/network/uplink.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
 import { nodeHandlers } from '../node/node-service.ts'
-import { ResourceMonitor } from '../node/resource-monitor.ts'
+import { ResourceMonitor, type Measured } from '../node/resource-monitor.ts'
+import type { UplinkMeter } from '../node/uplink-meter.ts'
 import type { Directory } from '../peer/directory.ts'
 import type { PeerHost } from '../peer/host.ts'
+import type { Measuring } from '../peer/measuring.ts'
 import { organisationTopic, regionTopic } from '../peer/topics.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
@@ -24,6 +27,7 @@ import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { FraudFinder } from './fraud-finder.ts'
+import { createUplinkMeter } from './measurements.ts'
 import type { Memberships } from './memberships.ts'
 import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
@@ -35,7 +39,10 @@ export interface RoleComponents {
   readonly directory: Directory
   readonly frauds: FraudFinder
   readonly memberships: Memberships
+  /** Absent where the peer does not measure. */
+  readonly measuring: Measuring | undefined
   readonly clock: Clock
+  readonly random: Random
   readonly logger: Logger
 }
 
@@ -114,7 +121,7 @@ export class NodeRole implements Startable {
 
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
-    const { key, store, host, directory, frauds, memberships, clock, logger } = this.#components
+    const { key, store, host, directory, frauds, memberships, measuring, clock, logger } = this.#components
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
@@ -150,6 +157,7 @@ export class NodeRole implements Startable {
       },
       { capacity, epoch, shares, termMs: node.delegationTerm, retryMs: DELEGATE_RETRY_MS }
     )
+    const uplink = createUplinkMeter(this.#components, config, node, () => delegator.agents())
     const topics = [regionTopic(config.region), organisationTopic(config.organisation)]
     const monitor = new ResourceMonitor(
       {
@@ -162,6 +170,7 @@ export class NodeRole implements Startable {
         delegatedPercent: () => delegator.delegatedPercent,
         multiaddrs: () => host.multiaddrs(),
         memberships: () => memberships.shown(),
+        measured: () => measuredBy(measuring, uplink),
         publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
       },
       {
@@ -180,7 +189,7 @@ export class NodeRole implements Startable {
     this.#unsubscribe = memberships.onChange(() => monitor.reportSoon())
     this.#manager = manager
     this.#delegator = delegator
-    this.#parts = new Lifecycle([manager, delegator, monitor])
+    this.#parts = new Lifecycle([manager, delegator, ...(uplink === undefined ? [] : [uplink]), monitor])
     await this.#parts.start()
     const handlers = nodeHandlers({ manager, enforcer: this.#enforcer })
     await host.serve(nodeProtocol, decorators.nodeHandlers?.(handlers) ?? handlers)
@@ -214,6 +223,15 @@ export class NodeRole implements Startable {
     const images = await this.#images.list()
     const names = images.flatMap(({ id, names }) => names.map((name) => [name, id] as const))
     return Object.fromEntries(names.slice(0, 16))
+  }
+}
+
+function measuredBy(measuring: Measuring | undefined, uplink: UplinkMeter | undefined): Measured {
+  const coordinate = measuring?.coordinate()
+  const uplinkBps = uplink?.bps()
+  return {
+    ...(coordinate === undefined ? {} : { coordinate }),
+    ...(uplinkBps === undefined ? {} : { attributes: { uplinkBps } })
   }
 }
 

@@ -7,6 +7,7 @@ import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
+import type { Coordinate } from '../ticket/coordinate.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import type { Right } from '../ticket/resource-schema.ts'
 import type { Resources } from '../ticket/resources.ts'
@@ -26,7 +27,14 @@ export interface ResourceMonitorComponents {
   readonly multiaddrs: () => readonly string[]
   /** Envelopes: who vouches for the node. */
   readonly memberships?: () => readonly Uint8Array[]
+  /** Where the node is, and what else is measured, as attributes. */
+  readonly measured?: () => Measured
   readonly publish: (advert: Signed<Advertisement>) => Promise<void>
+}
+
+export interface Measured {
+  readonly coordinate?: Coordinate
+  readonly attributes?: Readonly<Record<string, number>>
 }
 
 export interface ResourceMonitorInit {
@@ -116,6 +124,7 @@ export class ResourceMonitor implements Startable {
     const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
     const memberships = this.#components.memberships?.() ?? []
     const { name, epoch, capacity, attributes, lifetimeMs, accepts, rights = [] } = this.#init
+    const measured = this.#components.measured?.() ?? {}
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
     const advert = advertisementObject.sign(
@@ -128,12 +137,13 @@ export class ResourceMonitor implements Startable {
         name,
         epoch,
         multiaddrs: [...multiaddrs()],
-        attributes,
+        attributes: { ...attributes, ...measured.attributes },
         capacity,
         free: manager.free(),
         delegatedPercent: this.#components.delegatedPercent(),
         images: await images(),
         agents: [...agents()],
+        ...(measured.coordinate === undefined ? {} : { coordinate: measured.coordinate }),
         ...(rights.length === 0 ? {} : { rights: [...rights] }),
         ...(accepts === undefined ? {} : { accepts }),
         ...(memberships.length === 0 ? {} : { memberships: [...memberships] }),

@@ -24,14 +24,14 @@ export class SignerRate {
     this.#tokens = init.burst
   }
 
-  /** Takes one, `monotonicMs` being the time on the monotonic clock; false when none is left. */
-  take(monotonicMs: number): boolean {
+  /** Takes one or more, `monotonicMs` being the time on the monotonic clock; false, and none taken, when fewer are left. */
+  take(monotonicMs: number, amount = 1): boolean {
     const { burst, perMinute } = this.#init
     const gained = (Math.max(0, monotonicMs - this.#filledAt) * perMinute) / 60_000
     this.#tokens = Math.min(burst, this.#tokens + gained)
     this.#filledAt = monotonicMs
-    if (this.#tokens < 1) return false
-    this.#tokens -= 1
+    if (this.#tokens < amount) return false
+    this.#tokens -= amount
     return true
   }
 }

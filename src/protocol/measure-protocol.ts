@@ -7,7 +7,8 @@ import { amountSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { emptySchema } from './agent-protocol.ts'
 
-const CHUNK_BYTES_MAX = 64 * 1024
+/** Of what one message of the input carries. */
+export const CHUNK_BYTES_MAX = 64 * 1024
 
 export const measureProtocol = {
   id: '/slicenet/measure/1.0.0',
@@ -24,7 +25,10 @@ export const measureProtocol = {
         rttMicros: v.pipe(v.array(v.nullable(amountSchema)), v.maxLength(LIMITS.pingTargetsMax))
       })
     },
-    /** Takes bytes and throws them away: the caller measures its uplink. Throws `BUSY`, `TOO_LARGE`. */
+    /**
+     * Takes bytes and throws them away: the caller measures its uplink. Agents do. Throws `BUSY`, `TOO_LARGE`, `TIMEOUT`, and
+     * `DENIED` where this is not done.
+     */
     sink: {
       params: emptySchema,
       input: v.strictObject({ bytes: byteString(0, CHUNK_BYTES_MAX) }),

@@ -31,18 +31,18 @@ export function estimatedRttMicros(one: Coordinate, other: Coordinate): number {
   return Math.sqrt(squares.reduce((sum, square) => sum + square, 0)) + one.height + other.height
 }
 
-/** Of whose coordinate this is, nothing is known yet. */
-const UNKNOWN_ERROR = 1000
+const KNOWS_NOTHING = 1000
 
-/**
- * The same in milliseconds, for whoever chooses by it: `undefined` where either has no coordinate or one that its owner
- * knows to be worth nothing.
- */
+/** Whether its owner knows anything of where it is. */
+export function isPlaced({ error }: Coordinate): boolean {
+  return error < KNOWS_NOTHING
+}
+
+/** The same in milliseconds, for whoever chooses by it; `undefined` unless both are known and placed. */
 export function estimatedRttMs(
   one: Coordinate | undefined,
   other: Coordinate | undefined
 ): number | undefined {
-  if (one === undefined || other === undefined) return undefined
-  if (one.error >= UNKNOWN_ERROR || other.error >= UNKNOWN_ERROR) return undefined
+  if (one === undefined || other === undefined || !isPlaced(one) || !isPlaced(other)) return undefined
   return estimatedRttMicros(one, other) / 1000
 }

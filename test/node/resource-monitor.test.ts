@@ -1,6 +1,6 @@
 import test from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
-import { ResourceMonitor, type ResourceMonitorInit } from '../../src/node/resource-monitor.ts'
+import { ResourceMonitor, type Measured, type ResourceMonitorInit } from '../../src/node/resource-monitor.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import { settle } from '../base/manual-clock.ts'
 import { amounts, delegate, issue, makeKey } from '../ticket/fixtures.ts'
@@ -13,7 +13,14 @@ const holder = makeKey()
 function monitorOf(
   lab: NodeLab,
   adverts: NodeAdvertisement[],
-  { shown = [], ...init }: Partial<ResourceMonitorInit> & { readonly shown?: readonly Uint8Array[] } = {}
+  {
+    shown = [],
+    measured = () => ({}),
+    ...init
+  }: Partial<ResourceMonitorInit> & {
+    readonly shown?: readonly Uint8Array[]
+    readonly measured?: () => Measured
+  } = {}
 ): ResourceMonitor {
   return new ResourceMonitor(
     {
@@ -26,6 +33,7 @@ function monitorOf(
       delegatedPercent: () => 100,
       multiaddrs: () => [],
       memberships: () => shown,
+      measured,
       publish: async ({ body }) => void (body.role === 'node' && adverts.push(body))
     },
     {
@@ -53,6 +61,23 @@ test('adverts say whom the node leases to and which rights it delegates, where i
   const [plain, , choosy] = adverts
   t.false(plain === undefined || 'accepts' in plain || 'rights' in plain)
   t.like(choosy, { accepts, rights: ['raw-socket'] })
+})
+
+test('what is measured is in the adverts as soon as there is something, and makes none by itself', async (t) => {
+  const lab = await nodeLab()
+  const adverts: NodeAdvertisement[] = []
+  const coordinate = { vector: [1, -2, 3, 0], height: 500, error: 200 }
+  let measured: Measured = {}
+  const monitor = monitorOf(lab, adverts, { measured: () => measured })
+  await monitor.start()
+  await lab.clock.advance(0)
+  measured = { coordinate, attributes: { uplinkBps: 20_000_000 } }
+  await lab.clock.advance(59_999)
+  t.is(adverts.length, 1)
+  t.false('coordinate' in (adverts[0] ?? {}))
+  await lab.clock.advance(1)
+  t.like(adverts[1], { coordinate, attributes: { region: 'eu', uplinkBps: 20_000_000 } })
+  await monitor.stop()
 })
 
 test('adverts say what is free: now and then, and soon after a change', async (t) => {
