@@ -105,6 +105,10 @@ export const LIMITS = {
   queryStepsMax: 20_000,
   queryMsMax: 5000,
   sliceFileBytesMax: 64 * 1024,
+  /** An agent's policy: the file, its rules, and those whom one rule names. */
+  policyFileBytesMax: 256 * 1024,
+  policyRulesMax: 256,
+  policyPrincipalsMax: 1024,
   sliceMembersMax: 1000,
   portRangesPerTicketMax: 64,
   /** Tickets asked for, given back or settled in one message; with their chains they must fit into it. */

@@ -1,5 +1,6 @@
 /** The role of an agent: its book and grants, its own adverts, and listening for the nodes that it serves. */
 import { Agent, type TicketView } from '../agent/agent.ts'
+import type { PlainPolicy } from '../agent/admission-policy.ts'
 import type { Purchase, Supplier } from '../agent/purchases.ts'
 import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
@@ -10,6 +11,7 @@ import type { Principal } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { AgentAdvertising } from './agent-advertising.ts'
 import type { AgentConfig, DaemonConfig, PurchaseConfig } from './config.ts'
+import { PolicyKeeper } from './policy-keeper.ts'
 import type { RoleComponents } from './node-role.ts'
 
 export interface AgentRoleInit {
@@ -25,11 +27,12 @@ export class AgentRole implements Startable {
   readonly #init: AgentRoleInit
   readonly #agent: Agent
   readonly #advertising: AgentAdvertising
+  readonly #keeper: PolicyKeeper | undefined
   #parts: Lifecycle | undefined
 
   constructor(components: RoleComponents, init: AgentRoleInit) {
     const { key, store, host, directory, frauds, memberships, clock, logger } = components
-    const { holders, longestTerm, hold, rights, ticketsPerHolder, partners, suppliers } = init.agent
+    const { hold, suppliers, policy: policyFile } = init.agent
     this.#components = components
     this.#init = init
     this.#agent = new Agent(
@@ -46,19 +49,19 @@ export class AgentRole implements Startable {
         memberships: () => memberships.shown()
       },
       {
-        policy: {
-          holders,
-          durationMsMax: longestTerm,
-          rights,
-          ticketsPerHolderMax: ticketsPerHolder,
-          partners: partners.map((principal) => ({ principal }))
-        },
+        // Until the file is read nothing is granted.
+        policy: policyFile === undefined ? plainPolicy(init.agent) : { rules: [] },
         suppliers: suppliers.map(supplierOf),
         holdMs: hold,
         settleIntervalMs: SETTLE_INTERVAL_MS
       }
     )
     this.#advertising = advertising(components, init, this.#agent)
+    if (policyFile === undefined) return
+    this.#keeper = new PolicyKeeper(
+      { clock, logger: logger.child('policy'), take: (policy) => this.#agent.setPolicy(policy) },
+      { file: policyFile }
+    )
   }
 
   /** Nodes whose delegation it holds now. */
@@ -82,7 +85,11 @@ export class AgentRole implements Startable {
     for (const { address } of this.#init.agent.suppliers) {
       await host.addAddresses(agentAt(address), [address])
     }
-    this.#parts = new Lifecycle([this.#agent, this.#advertising])
+    this.#parts = new Lifecycle([
+      ...(this.#keeper === undefined ? [] : [this.#keeper]),
+      this.#agent,
+      this.#advertising
+    ])
     await this.#parts.start()
     await host.serve(agentProtocol, this.#agent.handlers())
   }
@@ -107,7 +114,11 @@ function advertising(
       multiaddrs: () => host.multiaddrs(),
       more: () => {
         const shown = memberships.shown()
-        return shown.length === 0 ? {} : { memberships: shown }
+        const accepts = agent.accepts()
+        return {
+          ...(shown.length === 0 ? {} : { memberships: shown }),
+          ...(accepts === undefined ? {} : { accepts })
+        }
       }
     },
     {
@@ -118,6 +129,16 @@ function advertising(
       lifetimeMs: config.advertLife
     }
   )
+}
+
+function plainPolicy({ holders, longestTerm, rights, ticketsPerHolder, partners }: AgentConfig): PlainPolicy {
+  return {
+    holders,
+    durationMsMax: longestTerm,
+    rights,
+    ticketsPerHolderMax: ticketsPerHolder,
+    partners: partners.map((principal) => ({ principal }))
+  }
 }
 
 function agentAt(address: string): Principal {

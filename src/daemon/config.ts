@@ -3,6 +3,7 @@
  * over. Which roles a daemon has is which of the sections `node` and `agent` its file has.
  */
 import { readFile } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
 import { multiaddr } from '@multiformats/multiaddr'
 import * as v from 'valibot'
 import { parse as parseYaml } from 'yaml'
@@ -155,7 +156,12 @@ const supplierSchema = v.strictObject({
   )
 })
 
-const agentSchema = v.strictObject({
+/** What a policy file stands instead of. */
+const POLICY_FIELDS = ['holders', 'longestTerm', 'rights', 'ticketsPerHolder', 'partners'] as const
+
+const agentFields = v.strictObject({
+  /** A file of rules, relative to this one; instead of those below up to partners. */
+  policy: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(4096))),
   holders: v.optional(v.union([v.literal('anyone'), v.array(principalSchema)]), 'anyone'),
   longestTerm: v.optional(amount(durationUnit), '30d'),
   hold: v.optional(amount(durationUnit), '5m'),
@@ -185,6 +191,18 @@ const measureSchema = v.strictObject({
     '6h'
   )
 })
+
+const agentSchema = v.pipe(
+  v.unknown(),
+  v.check(
+    (input) => {
+      const given = Object.keys(typeof input === 'object' && input !== null ? input : {})
+      return !given.includes('policy') || !POLICY_FIELDS.some((field) => given.includes(field))
+    },
+    `expected either policy or ${POLICY_FIELDS.join(', ')}`
+  ),
+  agentFields
+)
 
 const schema = v.strictObject({
   name: nameSchema,
@@ -241,7 +259,10 @@ export function parseConfig(yaml: string, file: string): DaemonConfig {
     const message = error instanceof Error ? error.message : String(error)
     throw new SlicenetError('CONFIG_INVALID', `${file}: ${message}`, { cause: error })
   }
-  return parse(schema, document ?? {}, 'CONFIG_INVALID', file)
+  const config = parse(schema, document ?? {}, 'CONFIG_INVALID', file)
+  const { agent } = config
+  if (agent?.policy === undefined) return config
+  return { ...config, agent: { ...agent, policy: resolve(dirname(file), agent.policy) } }
 }
 
 /** Reads a configuration file; where there is none and none was asked for, a peer without roles. */

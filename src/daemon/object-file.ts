@@ -4,14 +4,19 @@ import { open } from 'node:fs/promises'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 
-/** Throws `NOT_FOUND`, `TOO_LARGE`, and `ENCODING_INVALID` for what cannot be read. */
+/** Throws as `readFileWithin`. */
 export async function readObjectFile(path: string): Promise<Uint8Array> {
+  return readFileWithin(path, LIMITS.objectFileBytesMax)
+}
+
+/** Throws `NOT_FOUND`, `TOO_LARGE`, and `ENCODING_INVALID` for what cannot be read. */
+export async function readFileWithin(path: string, bytesMax: number): Promise<Uint8Array> {
   try {
     const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     try {
-      const buffer = new Uint8Array(LIMITS.objectFileBytesMax + 1)
+      const buffer = new Uint8Array(bytesMax + 1)
       const { bytesRead } = await file.read(buffer, 0, buffer.length, 0)
-      if (bytesRead <= LIMITS.objectFileBytesMax) return buffer.subarray(0, bytesRead)
+      if (bytesRead <= bytesMax) return buffer.subarray(0, bytesRead)
     } finally {
       await file.close()
     }
@@ -22,7 +27,7 @@ export async function readObjectFile(path: string): Promise<Uint8Array> {
       cause: error
     })
   }
-  throw new SlicenetError('TOO_LARGE', `${path} has more than ${LIMITS.objectFileBytesMax} bytes`)
+  throw new SlicenetError('TOO_LARGE', `${path} has more than ${bytesMax} bytes`)
 }
 
 /** The file as text, or `undefined` when it is binary. */
