@@ -178,8 +178,9 @@ class HeldSlice implements SliceHandle {
 
   /** What happened since the fields were as they are comes first, so that nothing is lost between two calls. */
   async #watch(onEvent: (event: SliceEvent) => Promise<void>, signal: AbortSignal): Promise<void> {
+    const before = this.#view
     const tell = async (event: SliceEvent): Promise<void> => {
-      this.#view = withEvent(this.#view, event)
+      if (!isStale(event, this.#view)) this.#view = withEvent(this.#view, event)
       await onEvent(event)
     }
     try {
@@ -189,7 +190,7 @@ class HeldSlice implements SliceHandle {
           if (!('slice' in news)) return tell(news)
           // Another slice has its name.
           if (news.slice.createdAt !== this.createdAt) throw new SlicenetError('NOT_FOUND', 'it was deleted')
-          for (const event of sliceChanges(this.#view, news.slice)) await tell(event)
+          for (const event of sliceChanges(before, news.slice)) await tell(event)
         }
       })
     } catch (error) {
@@ -197,6 +198,13 @@ class HeldSlice implements SliceHandle {
       await tell({ type: 'end', reason: 'deleted' })
     }
   }
+}
+
+/** Whether a later lease is known already: of several loops over the events of a slice one may be behind. */
+function isStale(event: SliceEvent, { members }: SliceView): boolean {
+  if (!('member' in event)) return false
+  const { vserver, notAfter } = event.member
+  return members.some((member) => member.vserver === vserver && member.notAfter > notAfter)
 }
 
 function isGone(error: unknown): boolean {

@@ -12,6 +12,7 @@ export class SliceListeners {
   readonly #watch: (signal: AbortSignal) => AsyncIterable<SliceEvent>
   readonly #listeners = new Map<keyof SliceEventMap, Set<Listener>>()
   #reading: AbortController | undefined
+  #isEnded = false
 
   constructor(watch: (signal: AbortSignal) => AsyncIterable<SliceEvent>) {
     this.#watch = watch
@@ -37,7 +38,7 @@ export class SliceListeners {
 
   /** What the stream would have told, had anybody waited for it. */
   end(event: SliceEventMap['end']): void {
-    if (this.#reading !== undefined) this.#tell('end', event as never)
+    if (this.#reading !== undefined && !this.#isEnded) this.#tell('end', event as never)
     this.close()
   }
 
@@ -49,6 +50,7 @@ export class SliceListeners {
   async #read(): Promise<void> {
     const reading = new AbortController()
     this.#reading = reading
+    this.#isEnded = false
     try {
       for await (const event of this.#watch(reading.signal)) this.#tell(event.type, event as never)
     } catch (error) {
@@ -59,6 +61,7 @@ export class SliceListeners {
   }
 
   #tell(type: keyof SliceEventMap, event: never): void {
+    if (type === 'end') this.#isEnded = true
     for (const listener of this.#listeners.get(type) ?? []) {
       try {
         listener(event)
