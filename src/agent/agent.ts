@@ -5,8 +5,8 @@
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
-import type { agentProtocol, Offer } from '../protocol/agent-protocol.ts'
-import type { Call, Caller, Handlers } from '../protocol/method.ts'
+import type { agentProtocol } from '../protocol/agent-protocol.ts'
+import type { Caller, Handlers } from '../protocol/method.ts'
 import type { nodeProtocol } from '../protocol/node-protocol.ts'
 import type { Store } from '../store/store.ts'
 import type { Accepts } from '../ticket/accepts.ts'
@@ -19,6 +19,7 @@ import { acceptedBy, type AdmissionPolicy, type AgentPolicy } from './admission-
 import { readAgent } from './agent-tables.ts'
 import { Delegations } from './delegations.ts'
 import { Granting } from './granting.ts'
+import { Offering } from './offering.ts'
 import { Purchases, type Supplier } from './purchases.ts'
 import { Ratings } from './ratings.ts'
 import { Reports } from './reports.ts'
@@ -76,6 +77,7 @@ export class Agent implements Startable {
   readonly #init: AgentInit
   readonly #book = new TicketBook()
   readonly #ratings: Ratings
+  readonly #offering: Offering
   readonly #granting: Granting
   readonly #delegations: Delegations
   readonly #settling: Settling
@@ -99,6 +101,7 @@ export class Agent implements Startable {
       isKnown: (node: Principal) => advertOf(node) !== undefined
     }
     this.#ratings = new Ratings(shared)
+    this.#offering = new Offering({ ...shared, ratings: this.#ratings })
     this.#granting = new Granting(shared, init)
     this.#delegations = new Delegations({ ...shared, granting: this.#granting })
     this.#settling = new Settling({ ...shared, granting: this.#granting }, { callMs })
@@ -176,8 +179,8 @@ export class Agent implements Startable {
   handlers(): Handlers<typeof agentProtocol.methods> {
     return {
       delegate: ({ delegation }, { principal }) => this.#delegations.offer(delegation, principal),
-      getAds: async (_params, call) => {
-        await this.#advertise(call)
+      getAds: async ({ query }, call) => {
+        await this.#offering.offer(query, call)
         return { ratings: this.#ratings.agents(this.#components.clock.now()) }
       },
       getTickets: async (asked, { principal }) => {
@@ -193,22 +196,6 @@ export class Agent implements Startable {
         await this.#settling.ask(own, true, signal)
         return {}
       }
-    }
-  }
-
-  async #advertise(call: Call<Offer, never>): Promise<void> {
-    const { clock, advertOf, isProven } = this.#components
-    const now = clock.now()
-    for (const node of this.#book.nodes(now)) {
-      const advert = advertOf(node)
-      const available = this.#book.available(node, now)
-      if (advert === undefined || available === undefined || isProven?.(node) === true) continue
-      await call.emit({
-        advert: advert.bytes,
-        available: available.resources,
-        until: available.until,
-        reliability: this.#ratings.of('node', node, now)
-      })
     }
   }
 

@@ -104,6 +104,9 @@ export const LIMITS = {
   /** What evaluating a query over one advert may cost at worst, and one query over all adverts that a peer knows. */
   queryStepsMax: 20_000,
   queryMsMax: 5000,
+  /** Queries that an agent answers at once, and what one may take of its time. */
+  agentQueriesAtOnceMax: 8,
+  agentQueryMsMax: 250,
   sliceFileBytesMax: 64 * 1024,
   /** An agent's policy: the file, its rules, and those whom one rule names. */
   policyFileBytesMax: 256 * 1024,
