@@ -151,6 +151,25 @@ export const LIMITS = {
   connectionsMax: 2000,
   inboundConnectionsPerSecondMax: 200,
   inboundConnectionsPendingMax: 200,
+  /** What a relay does for others: slots, how long each lasts unless renewed, and how many are for one address. */
+  relayReservationsMax: 128,
+  relayReservationMs: 30 * 60_000,
+  relayReservationsPerAddressMax: 16,
+  /** Connections relayed to and from one peer at a time, how long each lasts, and what it may carry both ways. */
+  relayedConnectionsPerPeerMax: 64,
+  relayedConnectionMsMax: 60 * 60_000,
+  relayedConnectionBytesMax: 64 * 1024 * 1024,
+  /** Relays at which a peer that is not reached otherwise has a slot, and addresses told of each. */
+  relaysHeldMax: 2,
+  relayAddressesMax: 2,
+  /** Addresses that a peer tells of itself; an advert has room for so many. */
+  announcedAddressesMax: 16,
+  /** Peers dialed back at a time because they asked to be, and addresses of one that are tried. */
+  dialBacksAtOnceMax: 8,
+  dialBackAddressesMax: 8,
+  /** Peers of the same LAN, found by multicast, that are dialed at a time and stayed connected to. */
+  nearbyPeersMax: 8,
+  pingsMax: 1000,
   /** What the peer remembers of others in memory: addresses, and records it keeps for the DHT. */
   peersRememberedMax: 4096,
   dhtRecordsMax: 2048,

@@ -145,7 +145,9 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       ...(config.announce === undefined ? {} : { announce: config.announce }),
       bootstrap: [...bootstrap, ...invitedPeers.list()],
       stateDirectory,
-      dhtMode: shortLived ? 'client' : 'server'
+      dhtMode: shortLived ? 'client' : 'server',
+      // One command is over before anybody would dial it.
+      reach: shortLived ? { ...config.reach, relay: 'never', reserve: 'never' } : config.reach
     }
   )
   // Agents and researchers gather adverts; a node only makes its own.

@@ -204,6 +204,16 @@ const agentSchema = v.pipe(
   agentFields
 )
 
+const when = v.picklist(['auto', 'always', 'never'])
+const reachSchema = v.strictObject({
+  /** Whether it relays for peers that nobody can dial: `auto` unless it finds that it cannot be dialed itself. */
+  relay: v.optional(when, 'auto'),
+  /** Whether it has itself be reached through relays: `auto` while it cannot be dialed. */
+  reserve: v.optional(when, 'auto'),
+  /** Whether it looks for peers on its LAN by multicast DNS, and answers them. */
+  mdns: v.optional(v.boolean(), false)
+})
+
 const schema = v.strictObject({
   name: nameSchema,
   organisation: v.optional(text, 'none'),
@@ -214,6 +224,7 @@ const schema = v.strictObject({
   announce: v.optional(v.array(multiaddrSchema)),
   /** Default: the list that comes with the program. */
   bootstrap: v.optional(v.array(peerAddressSchema)),
+  reach: v.optional(reachSchema, {}),
   /** How often adverts are made anew, and how long each is good for. */
   advertEvery: v.optional(amount(durationUnit), '30s'),
   advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),

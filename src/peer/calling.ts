@@ -4,19 +4,22 @@
  */
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
-import type { Stream } from '@libp2p/interface'
+import type { Connection, PeerId, Stream } from '@libp2p/interface'
 import type { Libp2p } from 'libp2p'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { callMethod } from '../protocol/exchange.ts'
 import type { Caller, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal } from '../ticket/principal.ts'
+import { bestConnection, directConnection, isDirect } from './connections.ts'
 import { loopbackDuplexes } from './loopback-duplex.ts'
 import { STREAM_LIMITS, type Serving } from './serving.ts'
 import { streamDuplex } from './stream-duplex.ts'
 
 /** How long the other side may take to close a stream once its result is here. */
 const CLOSE_GRACE_MS = 5000
+/** How long a new connection through a relay may take to become direct: what is under way then is lost with the relayed one. */
+const UPGRADE_MS = 1500
 
 export interface CallingComponents {
   readonly principal: Principal
@@ -84,19 +87,44 @@ async function openStream(
   const timeout = AbortSignal.timeout(LIMITS.dialMsMax)
   const within = signal === undefined ? timeout : AbortSignal.any([signal, timeout])
   try {
-    const connections = libp2p.getConnections(peer)
-    if (connections.length === 0) await learnAddresses(components, principal)
+    const present = bestConnection(libp2p, peer)
+    if (present === undefined) await learnAddresses(components, principal)
+    const connection = present ?? (await connect(libp2p, peer, within))
     try {
-      return await libp2p.dialProtocol(peer, protocolId, { ...STREAM_LIMITS, signal: within })
+      return await newStream(connection, protocolId, within)
     } catch (error) {
-      if (connections.length === 0 || within.aborted || isFinal(error)) throw error
-      // The connection at hand was dead and nobody knew: once more on a new one.
-      await Promise.all(connections.map(async (connection) => connection.close().catch(() => {})))
-      return await libp2p.dialProtocol(peer, protocolId, { ...STREAM_LIMITS, signal: within })
+      if (present === undefined || within.aborted || isFinal(error)) throw error
+      // The connection at hand was dead and nobody knew, or its relay ended it: once more on a new one.
+      await Promise.all(libp2p.getConnections(peer).map(async (each) => each.close().catch(() => {})))
+      return await newStream(await connect(libp2p, peer, within), protocolId, within)
     }
   } catch (error) {
     signal?.throwIfAborted()
     throw named(error, protocolId, principal)
+  }
+}
+
+async function newStream(connection: Connection, protocolId: string, signal: AbortSignal): Promise<Stream> {
+  return connection.newStream(protocolId, { ...STREAM_LIMITS, runOnLimitedConnection: true, signal })
+}
+
+/** Dials a peer; the connection is direct if it can be made so. Throws `PEER_UNREACHABLE`. */
+export async function connect(libp2p: Libp2p, peer: PeerId, signal: AbortSignal): Promise<Connection> {
+  const connection = await dial(libp2p, peer, signal).catch((error: unknown) => {
+    throw unreachable(error, peer.toString())
+  })
+  if (isDirect(connection)) return connection
+  return (await directConnection(libp2p, peer, { ms: UPGRADE_MS, signal })) ?? connection
+}
+
+async function dial(libp2p: Libp2p, peer: PeerId, signal: AbortSignal): Promise<Connection> {
+  const isJoined = libp2p.getDialQueue().some(({ peerId }) => peerId?.equals(peer) === true)
+  try {
+    return await libp2p.dial(peer, { signal })
+  } catch (error) {
+    // What somebody else began may have failed before the peer came back.
+    if (!isJoined || signal.aborted) throw error
+    return libp2p.dial(peer, { signal })
   }
 }
 
@@ -115,6 +143,10 @@ function named(error: unknown, protocolId: string, principal: Principal): Slicen
   if (error instanceof Error && error.name === 'TooManyOutboundProtocolStreamsError') {
     return new SlicenetError('BUSY', `too many calls to ${principal} are under way`, { cause: error })
   }
+  return unreachable(error, principal)
+}
+
+function unreachable(error: unknown, principal: Principal): SlicenetError {
   const why = error instanceof Error ? error.message : String(error)
   return new SlicenetError('PEER_UNREACHABLE', `cannot reach ${principal}: ${why}`, {
     cause: error,

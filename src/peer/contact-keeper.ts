@@ -57,6 +57,8 @@ export class ContactKeeper implements Startable {
     let mended = 0
     for (const connection of this.#libp2p.getConnections()) {
       if (mended === CONTACTS_AT_ONCE) return
+      // The DHT does not run over relayed connections.
+      if (connection.limits !== undefined) continue
       const overdue = this.#components.clock.now() - connection.timeline.open > IDENTIFY_MS
       if (!lonely && !overdue) continue
       const stored = await this.#libp2p.peerStore.get(connection.remotePeer).catch(() => undefined)

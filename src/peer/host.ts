@@ -1,6 +1,7 @@
 /**
  * A peer: one libp2p host with the calls it serves and makes. It starts fast and joins the overlay in the background.
  */
+import type { PeerInfo } from '@libp2p/interface'
 import { createLibp2p } from 'libp2p'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
@@ -10,14 +11,20 @@ import type { Logger } from '../base/log.ts'
 import type { Caller, Handlers, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { RefusalSigner } from '../ticket/refusal-signer.ts'
+import { reachProtocol } from '../protocol/reach-protocol.ts'
+import { AnnouncedAddresses } from './announced-addresses.ts'
 import { ContactKeeper } from './contact-keeper.ts'
 import { createCaller, rememberAddresses } from './calling.ts'
+import { dialBackHandlers } from './dial-back.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
 import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
 import { libp2pDht, libp2pGossip, libp2pJoining, watchLibp2pPeers } from './libp2p-overlay.ts'
 import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
+import { NearbyPeers } from './nearby.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
+import { DEFAULT_REACH, ReachKeeper, type ReachInit } from './reach.ts'
+import { ReverseDialing } from './reverse-dialing.ts'
 import { Serving } from './serving.ts'
 
 export interface PeerHostComponents {
@@ -37,6 +44,8 @@ export interface PeerHostInit {
   readonly stateDirectory?: string
   /** Servers answer queries and keep records of others; short-lived and hidden peers are clients. */
   readonly dhtMode: 'server' | 'client'
+  /** Default `DEFAULT_REACH`. */
+  readonly reach?: ReachInit
 }
 
 export interface PeerHost extends DirectoryHost, Startable, AsyncDisposable {
@@ -60,6 +69,8 @@ class Libp2pPeerHost implements PeerHost {
   readonly #bootstrap: KnownPeer[]
   readonly #serving: Serving
   #rules: OverlayRules = NO_RULES
+  readonly #announced: AnnouncedAddresses
+  readonly #nearby = new NearbyPeers()
   #libp2p: PeerLibp2p | undefined
   #upkeep: Lifecycle | undefined
 
@@ -68,11 +79,14 @@ class Libp2pPeerHost implements PeerHost {
     this.#init = init
     this.principal = init.key.principal
     this.#bootstrap = init.bootstrap.map(parseBootstrap)
+    this.#announced = new AnnouncedAddresses(this.principal)
     const refusals = new RefusalSigner(init.key, () => components.clock.now())
     this.#serving = new Serving({
       logger: components.logger,
       refuse: (reason, request) => refusals.sign(reason, request).bytes
     })
+    const { clock } = components
+    void this.#serving.serve(reachProtocol, dialBackHandlers({ clock, libp2p: () => this.libp2p }))
   }
 
   get libp2p(): PeerLibp2p {
@@ -104,9 +118,11 @@ class Libp2pPeerHost implements PeerHost {
   /** Throws `PORT_IN_USE` naming the address, `CONFIG_INVALID` for one that cannot be listened on. */
   async start(): Promise<void> {
     if (this.#libp2p !== undefined) return
-    const { key, listen, announce = [], dhtMode, stateDirectory } = this.#init
+    const { key, listen, announce = [], dhtMode, stateDirectory, reach = DEFAULT_REACH } = this.#init
+    const announced = this.#announced
+    const onNearby = reach.mdns ? (peer: PeerInfo) => this.#nearby.found(peer, this.libp2p) : undefined
     const libp2p = await createLibp2p(
-      await peerLibp2pOptions({ key, listen, announce, dhtMode }, this.#rules)
+      await peerLibp2pOptions({ key, listen, announce, dhtMode, announced, onNearby }, this.#rules)
     )
     this.#libp2p = libp2p
     const knownPeers = new KnownPeers(this.#components, {
@@ -117,8 +133,11 @@ class Libp2pPeerHost implements PeerHost {
       await this.#serving.start(libp2p)
       await knownPeers.load()
       await libp2p.start()
-      const components = { ...this.#components, knownPeers }
+      const callReach = (peer: Principal) => this.caller(reachProtocol, peer)
+      const components = { ...this.#components, knownPeers, announced, callReach }
       this.#upkeep = new Lifecycle([
+        new ReverseDialing(components, { libp2p }),
+        new ReachKeeper(components, { libp2p, reach, dhtMode, isAnnounced: announce.length > 0 }),
         new Joining(components, { network: libp2pJoining(libp2p), bootstrap: this.#bootstrap }),
         new ContactKeeper(components, { libp2p })
       ])

@@ -1,13 +1,15 @@
 /**
- * How libp2p is set up: TCP, Noise, Yamux, identify, ping, kad-dht under a protocol of its own, gossipsub. Defaults
- * that do not fit an overlay of few addresses, or that let strangers fill memory, are set here with the reason.
+ * How libp2p is set up: TCP and relays, Noise, Yamux, identify, ping, kad-dht under a protocol of its own, gossipsub. Neither
+ * of these two runs over relayed connections: their upkeep would eat what a relay lends for calls. Defaults that do not fit an overlay of few addresses, or that let strangers fill memory, are set here with the reason.
  */
 import { createHash } from 'node:crypto'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { gossipsub, StrictNoSign, type GossipSub } from '@libp2p/gossipsub'
-import { identify, type Identify } from '@libp2p/identify'
+import { dcutr } from '@libp2p/dcutr'
+import { identify, identifyPush, type Identify, type IdentifyPush } from '@libp2p/identify'
+import type { PeerInfo } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping, type Ping } from '@libp2p/ping'
@@ -15,16 +17,22 @@ import { tcp } from '@libp2p/tcp'
 import type { Libp2p, Libp2pOptions } from 'libp2p'
 import { LIMITS } from '../base/limits.ts'
 import type { SigningKey } from '../ticket/principal.ts'
+import type { AnnouncedAddresses } from './announced-addresses.ts'
 import { BoundedDatastore } from './bounded-datastore.ts'
 import { listenAddressConfirmer } from './listen-addresses.ts'
+import { nearbyDiscovery } from './nearby.ts'
 import type { OverlayRules } from './overlay-rules.ts'
+import { relaying, relayTransport, type Relaying } from './relaying.ts'
 
 export interface PeerServices extends Record<string, unknown> {
   identify: Identify
+  identifyPush: IdentifyPush
   ping: Ping
   dht: KadDHT
   pubsub: GossipSub
   listenAddresses: object
+  relaying: Relaying
+  dcutr: unknown
 }
 export type PeerLibp2p = Libp2p<PeerServices>
 
@@ -33,6 +41,10 @@ export interface Libp2pOptionsInit {
   readonly listen: readonly string[]
   readonly announce: readonly string[]
   readonly dhtMode: 'server' | 'client'
+  /** What of all addresses is told to others. */
+  readonly announced: AnnouncedAddresses
+  /** Told of peers on the LAN; without it none are looked for. */
+  readonly onNearby: ((peer: PeerInfo) => void) | undefined
 }
 
 export async function peerLibp2pOptions(
@@ -43,9 +55,14 @@ export async function peerLibp2pOptions(
     start: false,
     privateKey: await generateKeyPairFromSeed('Ed25519', init.key.seed),
     nodeInfo: { name: 'slicenet', version: '0.5.0', userAgent: 'slicenet/0.5.0' },
-    addresses: { listen: [...init.listen], announce: [...init.announce] },
+    addresses: {
+      listen: [...init.listen],
+      announce: [...init.announce],
+      announceFilter: (addresses) => init.announced.filter(addresses)
+    },
     datastore: datastore(init.key.principal),
-    transports: [tcp()],
+    transports: [tcp(), relayTransport()],
+    peerDiscovery: init.onNearby === undefined ? [] : [nearbyDiscovery(init.onNearby)],
     connectionEncrypters: [noise()],
     // A paused stream keeps what is under way in its buffer and aborts beyond 4 MiB: the window stays well below.
     streamMuxers: [
@@ -66,11 +83,15 @@ export async function peerLibp2pOptions(
     connectionMonitor: { pingInterval: 60_000, pingTimeout: { minTimeout: 15_000 } },
     services: {
       identify: identify({ timeout: 15_000 }),
+      // Those connected learn that a peer became a relay, or is reached through one.
+      identifyPush: identifyPush({ timeout: 15_000 }),
       // The DHT and the monitor ping as well; the default is one at a time.
       ping: ping({ maxInboundStreams: 8, maxOutboundStreams: 8 }),
       dht: dht(init.dhtMode, rules),
       pubsub: pubsub(rules),
-      listenAddresses: listenAddressConfirmer()
+      listenAddresses: listenAddressConfirmer(),
+      relaying: relaying(),
+      dcutr: dcutr()
     }
   }
 }

@@ -1,6 +1,7 @@
 /**
  * Announces the addresses that this peer listens on, public ones too: libp2p keeps those back until another peer has
- * dialed them, which takes an AutoNAT service that an overlay may not have. Behind a NAT, `announce` says what is so.
+ * dialed them, which takes an AutoNAT service that an overlay may not have. Which of them others are told is another matter:
+ * see `AnnouncedAddresses`.
  */
 import type { TypedEventTarget } from '@libp2p/interface'
 import type { Multiaddr } from '@multiformats/multiaddr'

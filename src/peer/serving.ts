@@ -82,7 +82,8 @@ async function register(libp2p: Libp2p, served: ServedProtocol): Promise<void> {
       await served.answer(duplex, principal)
       await duplex.settle(CLOSE_GRACE_MS)
     },
-    STREAM_LIMITS
+    // A peer behind a NAT holds and serves slices through relays.
+    { ...STREAM_LIMITS, runOnLimitedConnection: true }
   )
 }
 

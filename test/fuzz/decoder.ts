@@ -7,6 +7,7 @@ import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
 import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import type { AnyMethod } from '../../src/protocol/method.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
+import { reachProtocol } from '../../src/protocol/reach-protocol.ts'
 import { advertisementObject } from '../../src/ticket/advertisement.ts'
 import { delegationObject } from '../../src/ticket/delegation.ts'
 import { inviteObject } from '../../src/ticket/invite.ts'
@@ -33,6 +34,7 @@ import {
   goodDirectoryMessages,
   goodMeasureMessages,
   goodNodeMessages,
+  goodReachMessages,
   type GoodMethod
 } from './good-messages.ts'
 
@@ -74,7 +76,8 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...methodDecoders(nodeProtocol.methods, goodNodeMessages),
     ...methodDecoders(directoryProtocol.methods, goodDirectoryMessages),
     ...methodDecoders(brokerProtocol.methods, goodBrokerMessages),
-    ...methodDecoders(measureProtocol.methods, goodMeasureMessages)
+    ...methodDecoders(measureProtocol.methods, goodMeasureMessages),
+    ...methodDecoders(reachProtocol.methods, goodReachMessages)
   ]
   return [
     {

@@ -142,3 +142,7 @@ export const goodMeasureMessages: Readonly<Record<string, GoodMethod>> = {
   ping: { params: { targets: [PEER] }, result: { rttMicros: [1500, null] } },
   sink: { params: {}, input: { bytes: OBJECT }, result: { bytes: 40, micros: 12 } }
 }
+
+export const goodReachMessages: Readonly<Record<string, GoodMethod>> = {
+  dialBack: { params: { addresses: ['/ip4/192.0.2.1/tcp/4001'] }, result: { tried: 1, reached: true } }
+}
