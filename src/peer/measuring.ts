@@ -84,6 +84,11 @@ export class Measuring implements Startable {
     return isPlaced(coordinate) ? coordinate : undefined
   }
 
+  /** How often it measured another peer since it was made. */
+  get samples(): number {
+    return this.#samples
+  }
+
   /** To be made before the host is started, and started after it. */
   async start(): Promise<void> {
     if (this.#loop !== undefined) return

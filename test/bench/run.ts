@@ -9,6 +9,7 @@ import type { Bench, Figure } from './figure.ts'
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   demo: async () => (await import('./demo.ts')).demo,
+  places: async () => (await import('./places.ts')).places,
   store: async () => (await import('./store.ts')).store,
   tickets: async () => (await import('./tickets.ts')).tickets
 }

@@ -1,13 +1,14 @@
 import test, { type ExecutionContext } from 'ava'
-import { systemClock, type Clock } from '../../src/base/clock.ts'
+import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { systemRandom } from '../../src/base/random.ts'
 import { Measuring, type MeasuringInit, type Remembered } from '../../src/peer/measuring.ts'
+import { UplinkMeter } from '../../src/node/uplink-meter.ts'
 import { roundTripMicros } from '../../src/peer/round-trips.ts'
 import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import { estimatedRttMs, type Coordinate } from '../../src/ticket/coordinate.ts'
-import { connect, makePeer, newKey, stopPeer, until, type TestPeer } from './fixtures/network.ts'
+import { connect, makePeer, newKey, nodeAdvert, stopPeer, until, type TestPeer } from './fixtures/network.ts'
 
 interface MeasuringPeer extends TestPeer {
   readonly measuring: Measuring
@@ -27,14 +28,14 @@ function memory(): Remembered & { bytes: Uint8Array | undefined } {
 
 async function startMeasuring(
   t: ExecutionContext,
-  init: Partial<MeasuringInit> & { readonly remembered?: Remembered; readonly clock?: Clock } = {}
+  init: Partial<MeasuringInit> & { readonly remembered?: Remembered } = {}
 ): Promise<MeasuringPeer> {
   const peer = makePeer()
   const { host, directory } = peer
   const measuring = new Measuring(
     {
       host,
-      clock: init.clock ?? systemClock,
+      clock: systemClock,
       random: systemRandom,
       logger: silentLogger,
       remembered: init.remembered ?? memory(),
@@ -110,6 +111,55 @@ test('a peer pings others for a caller: those that it is connected to, and none 
   t.is(itself, 0)
   const asked: Coordinate = (await call('coordinate', {})).coordinate
   t.is(asked.error, 1000, 'and says openly that it knows nothing of its place')
+})
+
+test('a node that the callee never met is pinged where its own advert in the DHT says, unless it has none', async (t) => {
+  const [middle, caller, callee, advertised, silent] = await Promise.all([
+    startMeasuring(t),
+    startMeasuring(t),
+    startMeasuring(t),
+    startMeasuring(t),
+    startMeasuring(t)
+  ])
+  for (const peer of [caller, callee, advertised]) await connect(peer, middle)
+  await connect(caller, callee)
+  const { key, host, directory } = advertised
+  await directory.publish(nodeAdvert(key, { multiaddrs: host.multiaddrs() }), { topics: [], agents: [] })
+  const targets = [host.principal, silent.host.principal]
+  const call = caller.host.caller(measureProtocol, callee.host.principal)
+  await until(async () => {
+    const { rttMicros } = await call('ping', { targets: [host.principal] })
+    if (rttMicros[0] === null) await systemClock.sleep(2000)
+    return rttMicros[0] !== null
+  }, 'found by way of the DHT')
+  t.deepEqual((await call('ping', { targets: [silent.host.principal] })).rttMicros, [null])
+  await connect(silent, middle)
+  const { rttMicros } = await caller.host.caller(measureProtocol, middle.host.principal)('ping', { targets })
+  t.true(
+    rttMicros.every((rtt) => rtt !== null),
+    'though it answers those that it is connected to'
+  )
+})
+
+test('a node measures its uplink to a real agent', async (t) => {
+  const [node, agent] = await Promise.all([startMeasuring(t), startMeasuring(t, { sink: true })])
+  await connect(node, agent)
+  const meter = new UplinkMeter(
+    {
+      principal: node.host.principal,
+      clock: systemClock,
+      random: systemRandom,
+      logger: silentLogger,
+      remembered: memory(),
+      sinks: () => [agent.host.principal],
+      callPeer: (principal) => node.host.caller(measureProtocol, principal)
+    },
+    { intervalMs: 3_600_000, initialDelayMs: 0, bytesMax: 2_000_000, capBps: 100_000_000_000 }
+  )
+  t.teardown(async () => meter.stop())
+  await meter.start()
+  await until(() => meter.bps() !== undefined, 'measured')
+  t.true((meter.bps() ?? 0) > 100_000)
 })
 
 test('limits hold over real streams', async (t) => {

@@ -8,6 +8,7 @@ import { coordinateSchema, estimatedRttMs, type Coordinate } from '../../src/tic
 import {
   estimateErrors,
   latencySpace,
+  newcomerErrors,
   placed,
   quantile,
   triangleViolations,
@@ -27,6 +28,21 @@ test('peers that measure a few others estimate the times to all, detours and del
     const untaught = estimateErrors(space, placed(space, { rounds: 1, neighbours: 16 }))
     t.true(quantile(untaught, 0.5) > 0.5, 'and they could not do so without measuring')
   }
+})
+
+test('one who joins those that have settled finds its place with few measurements', (t) => {
+  const space = latencySpace(120, 4)
+  const where = placed(space, { rounds: 200, neighbours: 16 })
+  const median = (samples: number): number => {
+    const all = [...where.keys()].flatMap((newcomer) => newcomerErrors(space, where, { newcomer, samples }))
+    return quantile(
+      all.sort((one, other) => one - other),
+      0.5
+    )
+  }
+  const [few, more] = [median(2), median(16)]
+  t.log(`median after 2 ${few.toFixed(3)}, after 16 ${more.toFixed(3)}`)
+  t.true(more <= 0.25 && more < few)
 })
 
 const far: Lie = (space) => [
