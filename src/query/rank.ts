@@ -37,7 +37,7 @@ export function compileRank(text: string): Rank {
 function numberOf(value: unknown): number | undefined {
   // CEL's unsigned integers are objects of the library's.
   const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
-  const plain = isObject ? (value as object).valueOf() : value
+  const plain = isObject ? value.valueOf() : value
   if (typeof plain !== 'number' && typeof plain !== 'bigint') return undefined
   const number = Number(plain)
   return Number.isFinite(number) ? number : undefined
