@@ -72,6 +72,19 @@ export const LIMITS = {
   topicsPerAgentMax: 8,
   /** Agents that a broker asks what they hold; the adverts of nodes name them, truly or not. */
   agentsAskedMax: 64,
+  /**
+   * What a broker does for others: queries and plans that it works on at once, of one caller among them, and calls of one
+   * caller at once and a minute in the long run; callers that it remembers for that.
+   */
+  brokerWorkMax: 16,
+  brokerWorkPerCallerMax: 2,
+  brokerCallsPerCallerBurst: 12,
+  brokerCallsPerCallerPerMinute: 30,
+  brokerCallersMax: 4096,
+  /** Adverts, and nodes passed over, in one answer of a broker; the brokers that a peer asks. */
+  brokerAdvertsMax: 10_000,
+  brokerRejectionsMax: 1000,
+  brokersAskedMax: 4,
   /** Clauses of a query and of a slice that a node fails, as far as they are told. */
   failedClausesMax: 64,
   /** Peers that one call has another ping, and bytes that one takes to measure an uplink. */
