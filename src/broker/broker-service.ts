@@ -16,11 +16,13 @@ export interface BrokerServiceComponents {
   readonly clock: Clock
   /** The broker that works for one principal, for which memberships that it did not show do not speak. */
   readonly brokerFor: (principal: Principal) => Pick<Broker, 'find' | 'plan'>
+  /** Whether it works for a principal; default for anybody. */
+  readonly accepts?: (principal: Principal) => boolean
 }
 
 const WORK_MS_MAX = 30_000
 
-/** Handlers throw `BUSY` to callers who ask too much or too often, and what the broker throws. */
+/** Handlers throw `DENIED` to callers that it does not work for, `BUSY` to those who ask too much or too often, and what the broker throws. */
 export function brokerHandlers(components: BrokerServiceComponents): Handlers<typeof brokerProtocol.methods> {
   const admission = new Admission(components.clock)
   const admitted = async <T>(
@@ -29,6 +31,11 @@ export function brokerHandlers(components: BrokerServiceComponents): Handlers<ty
   ): Promise<T> => {
     const { principal } = call
     if (principal === undefined) throw new TypeError('a broker works for principals')
+    if (components.accepts?.(principal) === false) {
+      throw new SlicenetError('DENIED', 'this broker works for others only', {
+        hint: 'ask whoever runs it, or another broker'
+      })
+    }
     const signal = within(components.clock, WORK_MS_MAX, call.signal)
     return admission.admit(principal, () => work(components.brokerFor(principal), { signal }))
   }

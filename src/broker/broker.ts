@@ -38,6 +38,11 @@ export interface BrokerComponents {
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
   /** Whether a valid proof of fraud against somebody is known. */
   readonly isProven?: (principal: Principal) => boolean
+  /** Has the directory learn what other brokers know of nodes that match; does not fail for want of answers. */
+  readonly askOthers?: (
+    query: string | undefined,
+    options: { readonly signal?: AbortSignal }
+  ) => Promise<void>
   /** Envelopes: who vouches for whom the tickets are for. */
   readonly memberships?: () => readonly Uint8Array[]
 }
@@ -147,7 +152,8 @@ export class Broker {
     evaluation: Evaluation<T>,
     options: { readonly signal?: AbortSignal }
   ): Promise<T> {
-    await this.#components.directory.refresh(options)
+    const { directory, askOthers } = this.#components
+    await Promise.all([directory.refresh(options), askOthers?.(query?.text, options)])
     if (query === undefined || this.#index === undefined) return evaluation.run()
     return this.#index.evaluate(query, evaluation, options)
   }

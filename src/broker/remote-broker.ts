@@ -18,6 +18,8 @@ export interface RemoteBrokerComponents {
   readonly broker: Principal
   readonly call: Caller<typeof brokerProtocol.methods>
   readonly clock: Clock
+  /** Told of each advert that holds. */
+  readonly learn?: (bytes: Uint8Array) => void
 }
 
 const CALL_MS = 15_000
@@ -53,6 +55,7 @@ export class RemoteBroker {
         const now = clock.now()
         if (!isNode(advert) || !isLive(advert.body, now)) return
         if (compiled !== undefined && !compiled.matches(advert.body)) return
+        this.#components.learn?.(bytes)
         const { issuer, seq } = advert.body
         const before = newest.get(issuer)
         if (before !== undefined && before.advert.body.seq >= seq) return

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import type { ControlResult } from '../daemon/control-client.ts'
 import type { PlannedMemberView, RejectionView } from '../daemon/control-protocol.ts'
+import { requirePrincipal } from '../daemon/prefix.ts'
 import { loadWant } from '../daemon/slice-source.ts'
 import { toldNodes } from './clause-view.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
@@ -15,13 +16,20 @@ export function addSlicePlanCommand(slice: Command, run: RunCommand): void {
     .command('plan')
     .description('say what a slice would be made of now, and why not of other nodes; nothing is held')
     .argument('<file>', 'a description in YAML (see docs/cli.md)')
+    .option('--broker <principal>', "ask another peer's broker: this one, or `any` that is found")
     .addHelpText(
       'after',
-      `${examples('slicenet slice plan mesh.yaml', 'slicenet slice plan mesh.yaml --json')}
+      `${examples(
+        'slicenet slice plan mesh.yaml',
+        'slicenet slice plan mesh.yaml --json',
+        'slicenet slice plan mesh.yaml --broker any'
+      )}
 
 It exits with 0 when the slice could be made, with 3 when it could not.`
     )
-    .action((file: string) => run((context) => plan(context, file), QUESTION))
+    .action((file: string, { broker }: { broker?: string }) =>
+      run((context) => plan(context, file, broker), QUESTION)
+    )
 }
 
 interface Planned extends ControlResult<'plan'> {
@@ -29,15 +37,16 @@ interface Planned extends ControlResult<'plan'> {
   readonly rejections: readonly RejectionView[]
 }
 
-async function plan(context: CommandContext, file: string): Promise<Outcome> {
+async function plan(context: CommandContext, file: string, broker: string | undefined): Promise<Outcome> {
   const { signal } = context
+  if (broker !== undefined && broker !== 'any') requirePrincipal(broker)
   const want = await loadWant(file, { signal })
   const members: PlannedMemberView[] = []
   const rejections: RejectionView[] = []
   const result = await withSession(context, (call) =>
     call(
       'plan',
-      { want },
+      { want, ...(broker === undefined ? {} : { broker }) },
       {
         signal,
         onItem({ member, rejection }) {

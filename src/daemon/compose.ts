@@ -15,9 +15,10 @@ import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { ServiceManager } from '../service/service-manager.ts'
 import type { Store } from '../store/store.ts'
-import type { SigningKey } from '../ticket/principal.ts'
+import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
+import { BrokerRole } from './broker-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { FraudFinder } from './fraud-finder.ts'
 import { listening } from './listening.ts'
@@ -25,6 +26,7 @@ import { InvitedPeers } from './invited-peers.ts'
 import { createMeasuring } from './measurements.ts'
 import { Memberships } from './memberships.ts'
 import type { NodeRole, RoleComponents } from './node-role.ts'
+import { OtherBrokers } from './other-brokers.ts'
 import type { PartDecorators } from './part-decorators.ts'
 import { ProofKeeper } from './proof-keeper.ts'
 
@@ -41,6 +43,8 @@ export interface PeerParts {
   readonly clock: Clock
   readonly node: NodeRole | undefined
   readonly agent: AgentRole | undefined
+  readonly brokering: BrokerRole | undefined
+  readonly otherBrokers: OtherBrokers
 }
 
 export interface ComposeComponents {
@@ -94,7 +98,7 @@ export class ComposedPeer implements Startable {
         epoch
       })
       this.#parts = parts
-      const { host, directory, measuring, services, node, agent } = parts
+      const { host, directory, measuring, services, node, agent, brokering, otherBrokers } = parts
       this.#life = new Lifecycle([
         new ProofKeeper({ ...this.#components, proofs: directory.proofs }),
         host,
@@ -103,9 +107,9 @@ export class ComposedPeer implements Startable {
         ...(measuring === undefined ? [] : [measuring]),
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
-        ...(config.node === undefined || agent !== undefined
-          ? [listening({ ...this.#components, directory })]
-          : []),
+        ...(gathers(config) ? [listening({ ...this.#components, directory })] : []),
+        otherBrokers,
+        ...(brokering === undefined ? [] : [brokering]),
         services
       ])
       await this.#life.start()
@@ -150,11 +154,9 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       reach: shortLived ? { ...config.reach, relay: 'never', reserve: 'never' } : config.reach
     }
   )
-  // Agents and researchers gather adverts; a node only makes its own.
-  const collects = config.node === undefined || config.agent !== undefined
   const directory = createDirectory(
     { host, clock, logger: logger.child('directory') },
-    { collects, pullIntervalMs: PULL_INTERVAL_MS }
+    { collects: gathers(config), pullIntervalMs: PULL_INTERVAL_MS }
   )
   const memberships = new Memberships(
     { clock, logger: logger.child('memberships') },
@@ -162,15 +164,27 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
   )
   await memberships.load()
   const frauds = new FraudFinder({ key, proofs: directory.proofs, clock, logger: logger.child('fraud') })
-  const broker = new Broker({
-    principal: key.principal,
-    directory,
+  const otherBrokers = new OtherBrokers(
+    { host, directory, clock, logger: logger.child('brokers') },
+    { brokers: config.brokers }
+  )
+  const brokerParts = {
     clock,
     logger: logger.child('broker'),
-    callAgent: (agent) => host.caller(agentProtocol, agent),
-    isProven: (principal) => frauds.isProven(principal),
+    callAgent: (agent: Principal) => host.caller(agentProtocol, agent),
+    isProven: (principal: Principal) => frauds.isProven(principal)
+  }
+  const broker = new Broker({
+    ...brokerParts,
+    principal: key.principal,
+    directory,
+    askOthers: async (query, options) => otherBrokers.ask(query, options),
     memberships: () => memberships.shown()
   })
+  // What others ask sends nobody but agents to work: the directory of a broker hears by itself what is new.
+  const known = { entries: () => directory.entries(), refresh: async () => 0 }
+  const brokerFor = (principal: Principal): Broker =>
+    new Broker({ ...brokerParts, principal, directory: known })
   const services = new ServiceManager(
     {
       key,
@@ -204,8 +218,16 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     clock,
     // A peer loads the roles that it has: a command in a hurry has none.
     node: node && new (await import('./node-role.ts')).NodeRole(role, node),
-    agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent)
+    agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent),
+    brokering:
+      config.broker && new BrokerRole({ host, directory, clock, brokerFor }, { config: config.broker }),
+    otherBrokers
   }
+}
+
+/** Agents, brokers and researchers gather adverts; a node only makes its own. */
+function gathers({ node, agent, broker }: DaemonConfig): boolean {
+  return node === undefined || agent !== undefined || broker !== undefined
 }
 
 /** Looks at every advert that is heard for what it contradicts. */

@@ -1,6 +1,6 @@
 /**
  * The daemon's configuration file, typed: YAML in, `DaemonConfig` out, every field checked and no unknown one passed
- * over. Which roles a daemon has is which of the sections `node` and `agent` its file has.
+ * over. Which roles a daemon has is which of the sections `node`, `agent` and `broker` its file has.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
@@ -214,6 +214,14 @@ const reachSchema = v.strictObject({
   mdns: v.optional(v.boolean(), false)
 })
 
+const brokerSchema = v.strictObject({
+  /** Whom it works for. */
+  callers: v.optional(
+    v.union([v.literal('anyone'), v.pipe(v.array(principalSchema), v.maxLength(1024))]),
+    'anyone'
+  )
+})
+
 const schema = v.strictObject({
   name: nameSchema,
   organisation: v.optional(text, 'none'),
@@ -230,12 +238,20 @@ const schema = v.strictObject({
   advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),
   measure: v.optional(measureSchema, {}),
   node: v.optional(nodeSchema),
-  agent: v.optional(agentSchema)
+  agent: v.optional(agentSchema),
+  /** Whether this peer brokers for others. */
+  broker: v.optional(brokerSchema),
+  /** Brokers of others that are asked as well when nodes are looked for: where they are, or any that the DHT names. */
+  brokers: v.optional(
+    v.union([v.literal('any'), v.pipe(v.array(peerAddressSchema), v.maxLength(LIMITS.brokersAskedMax))]),
+    []
+  )
 })
 
 export type DaemonConfig = v.InferOutput<typeof schema>
 export type NodeConfig = NonNullable<DaemonConfig['node']>
 export type AgentConfig = NonNullable<DaemonConfig['agent']>
+export type BrokerConfig = NonNullable<DaemonConfig['broker']>
 export type PurchaseConfig = AgentConfig['suppliers'][number]['nodes'][number]
 
 function isMultiaddr(input: string): boolean {

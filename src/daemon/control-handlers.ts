@@ -46,7 +46,7 @@ function overviewHandlers(
 ): Pick<ControlHandlers, 'status' | 'leaseList'> {
   return {
     async status() {
-      const { host, directory, node, agent } = parts()
+      const { host, directory, node, agent, brokering } = parts()
       const adverts = directory.entries().map(({ advert }) => advert.body.role)
       return {
         version: VERSION,
@@ -54,7 +54,8 @@ function overviewHandlers(
         name: config.name,
         roles: [
           ...(node === undefined ? [] : ['node' as const]),
-          ...(agent === undefined ? [] : ['agent' as const])
+          ...(agent === undefined ? [] : ['agent' as const]),
+          ...(brokering === undefined ? [] : ['broker' as const])
         ],
         multiaddrs: host.multiaddrs(),
         pid: process.pid,

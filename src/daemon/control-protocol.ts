@@ -123,7 +123,7 @@ export const statusViewSchema = v.strictObject({
   version: v.string(),
   principal: principalSchema,
   name: v.string(),
-  roles: v.array(v.picklist(['node', 'agent', 'boot'])),
+  roles: v.array(v.picklist(['node', 'agent', 'broker', 'boot'])),
   multiaddrs: v.array(v.string()),
   pid: amountSchema,
   startedAt: timeSchema,
@@ -171,9 +171,15 @@ export const controlProtocol = {
       item: explanationViewSchema,
       result: emptySchema
     },
-    /** Streams what a slice would be made of now, and the nodes that it would not. Nothing is held. Throws `QUERY_INVALID`. */
+    /**
+     * Streams what a slice would be made of now, and the nodes that it would not; by the broker of another peer where one
+     * is named, or any that is found. Nothing is held. Throws `QUERY_INVALID`.
+     */
     plan: {
-      params: v.strictObject({ want: wantSchema }),
+      params: v.strictObject({
+        want: wantSchema,
+        broker: v.exactOptional(v.union([v.literal('any'), principalSchema]))
+      }),
       item: v.strictObject({
         member: v.exactOptional(plannedMemberViewSchema),
         rejection: v.exactOptional(rejectionSchema)

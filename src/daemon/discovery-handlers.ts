@@ -14,7 +14,7 @@ import type { PeerParts } from './compose.ts'
 import type { ControlMethods } from './control-client.ts'
 import type { NodeView, PlannedMemberView } from './control-protocol.ts'
 
-type Parts = Pick<PeerParts, 'broker' | 'directory' | 'clock'>
+type Parts = Pick<PeerParts, 'broker' | 'directory' | 'clock' | 'otherBrokers'>
 
 type Answered<M extends keyof ControlMethods> = Pick<Handlers<ControlMethods>, M>
 
@@ -66,9 +66,12 @@ function planHandlers(parts: () => Parts): Answered<'explain' | 'plan'> {
       }
       return {}
     },
-    async plan({ want }, { emit, signal }) {
-      const { broker, directory } = parts()
-      const { members, rejections, ...result } = await broker.plan(want, { signal })
+    async plan({ want, broker: other }, { emit, signal }) {
+      const { broker, directory, otherBrokers } = parts()
+      const { members, rejections, ...result } =
+        other === undefined
+          ? await broker.plan(want, { signal })
+          : await otherBrokers.plan(want, other === 'any' ? undefined : other, { signal })
       for (const member of plannedMemberViews(members, directory)) await emit({ member })
       for (const rejection of rejections) await emit({ rejection })
       return result

@@ -30,7 +30,7 @@ import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
 import { advertHandlers } from './pull.ts'
 import { findProviders } from './rendezvous.ts'
-import { AGENTS_TOPIC, indexTopic, PROOFS_TOPIC } from './topics.ts'
+import { AGENTS_TOPIC, BROKERS_TOPIC, indexTopic, PROOFS_TOPIC } from './topics.ts'
 
 const SWEEP_INTERVAL_MS = 5000
 const LOOKUP_MS = 10_000
@@ -101,6 +101,10 @@ export interface Directory extends Startable {
    * was given before and is not now is given up.
    */
   announceAgent(topics?: readonly string[]): void
+  /** Lets this peer be found as a broker, from soon after until `stop`. */
+  announceBroker(): void
+  /** Brokers that the DHT names, truly or not; none where it does not answer. Throws the signal's reason. */
+  findBrokers(options?: { readonly signal?: AbortSignal }): Promise<Principal[]>
   /** Asks every connected peer now; waits a moment for the first when none is connected yet. Gives the number of news. */
   refresh(options?: { readonly signal?: AbortSignal; readonly waitMs?: number }): Promise<number>
   /** Calls the listener with each advert that is new or expired, until the function given back is called. */
@@ -129,6 +133,8 @@ class PeerDirectory implements Directory {
   readonly #upkeep: DhtUpkeep
   readonly #presence: Presence | undefined
   readonly #own = new Map<string, Own>()
+  /** The topics that this peer is to be found under. */
+  readonly #announced: Record<'agent' | 'broker', readonly string[]> = { agent: [], broker: [] }
   #sweeping: { stop(): Promise<void> } | undefined
 
   constructor(components: DirectoryComponents, init: DirectoryInit) {
@@ -288,7 +294,22 @@ class PeerDirectory implements Directory {
   }
 
   announceAgent(topics: readonly string[] = []): void {
-    if (!this.#without.has('dht')) this.#upkeep.announce([...new Set([AGENTS_TOPIC, ...topics])])
+    this.#announced.agent = [AGENTS_TOPIC, ...topics]
+    this.#announce()
+  }
+
+  announceBroker(): void {
+    this.#announced.broker = [BROKERS_TOPIC]
+    this.#announce()
+  }
+
+  async findBrokers(options: { readonly signal?: AbortSignal } = {}): Promise<Principal[]> {
+    const named = await this.#namedByDht(
+      BROKERS_TOPIC,
+      within(this.#components.clock, LOOKUP_MS, options.signal)
+    )
+    options.signal?.throwIfAborted()
+    return named
   }
 
   async refresh(options: { readonly signal?: AbortSignal; readonly waitMs?: number } = {}): Promise<number> {
@@ -333,6 +354,11 @@ class PeerDirectory implements Directory {
     return this.#table.on(event, listener)
   }
 
+  #announce(): void {
+    const { agent, broker } = this.#announced
+    if (!this.#without.has('dht')) this.#upkeep.announce([...new Set([...broker, ...agent])])
+  }
+
   #isKnown(principal: Principal): boolean {
     return principal === this.#components.host.principal || this.get(principal) !== undefined
   }
@@ -349,7 +375,7 @@ class PeerDirectory implements Directory {
       for (const { principal, multiaddrs } of others) await host.addAddresses(principal, multiaddrs)
       return others.map(({ principal }) => principal)
     } catch (error) {
-      logger.debug('the DHT named no agents', { error })
+      logger.debug('the DHT named nobody', { error })
       return []
     }
   }

@@ -3,6 +3,9 @@
 /** Adverts of agents. Whoever brokers or serves as an agent subscribes to it. */
 export const AGENTS_TOPIC = '/slicenet/ads/1/agents'
 
+/** Under which peers that broker for others are found in the DHT. Nobody gossips on it. */
+export const BROKERS_TOPIC = '/slicenet/brokers/1'
+
 /** Proofs of fraud, which everybody listens to: they are rare. */
 export const PROOFS_TOPIC = '/slicenet/proofs/1'
 

@@ -221,6 +221,24 @@ test('a plan shows members with site, agent, rank and round-trip time, and why n
   })
 })
 
+test('a plan is asked of the broker that is named, and of nobody else', async (t) => {
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    async plan({ broker }) {
+      asked.push(broker)
+      return { satisfiable: true }
+    }
+  })
+  const file = await sliceFile(control)
+  const { principal } = agentKey
+  for (const words of [[], ['--broker', 'any'], ['--broker', principal]]) {
+    t.is((await cli(['slice', 'plan', file, ...words], { home: control.directory })).exitCode, 0)
+  }
+  t.deepEqual(asked, [undefined, 'any', principal])
+  const unknown = await cli(['slice', 'plan', file, '--broker', 'agent1'], { home: control.directory })
+  t.regex(unknown.stderr, /code: KEY_INVALID/)
+})
+
 test('a plan that cannot be had exits with 3 and NO_MATCH, and still shows all', async (t) => {
   const reason = '0 of 2 members could be had'
   await using control = await serveControl(planning([], { satisfiable: false, reason }))

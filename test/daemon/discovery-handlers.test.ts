@@ -4,6 +4,7 @@ import { Broker } from '../../src/broker/broker.ts'
 import { createControlClient } from '../../src/daemon/control-client.ts'
 import type { ExplanationView, PlannedMemberView } from '../../src/daemon/control-protocol.ts'
 import { discoveryHandlers } from '../../src/daemon/discovery-handlers.ts'
+import { OtherBrokers } from '../../src/daemon/other-brokers.ts'
 import { advertKey, AdvertTable } from '../../src/peer/advert-table.ts'
 import type { Rejection, Want } from '../../src/protocol/broker-protocol.ts'
 import { ManualClock } from '../base/manual-clock.ts'
@@ -11,6 +12,19 @@ import { nodeAdvert } from '../broker/adverts.ts'
 import { lab, replace } from '../broker/broker-lab.ts'
 import { amounts, makeKey, NOW } from '../ticket/fixtures.ts'
 import { serveControl } from './control-fixture.ts'
+
+const nobody = new OtherBrokers(
+  {
+    host: {
+      principal: makeKey().principal,
+      caller: () => async () => Promise.reject(new Error('nobody'))
+    } as never,
+    directory: { findBrokers: async () => [], learn: () => {} },
+    clock: new ManualClock(),
+    logger: silentLogger
+  },
+  { brokers: [] }
+)
 
 function parts() {
   const clock = new ManualClock()
@@ -32,7 +46,7 @@ function parts() {
     },
     isProven: (principal) => proven.has(principal)
   })
-  return { clock, table, directory: directory as never, broker, proven }
+  return { clock, table, directory: directory as never, broker, proven, otherBrokers: nobody }
 }
 
 test('a found node comes with how old the news of it is, and what is known of it', async (t) => {
@@ -83,7 +97,7 @@ async function labParts(nodes: number, agents: number) {
   const table = new AdvertTable({ clock })
   for (const { bytes } of one.adverts) table.offer(bytes, 'gossip')
   const directory = { get: (node: string, role: 'node' | 'agent') => table.get(advertKey(node, role)) }
-  return { one, parts: { clock, broker: one.broker, directory: directory as never } }
+  return { one, parts: { clock, broker: one.broker, directory: directory as never, otherBrokers: nobody } }
 }
 
 const want = (changes: Partial<Want> = {}): Want => ({
@@ -128,6 +142,13 @@ test('a plan that cannot be had says why', async (t) => {
   const result = await createControlClient(control)('plan', { want: want({ count: 5, minimum: 3 }) })
   t.false(result.satisfiable)
   t.is(typeof result.reason, 'string')
+})
+
+test('a plan by the broker of another needs one', async (t) => {
+  const { parts } = await labParts(1, 1)
+  await using control = await serveControl(discoveryHandlers(() => parts))
+  const asked = createControlClient(control)('plan', { want: want(), broker: 'any' })
+  await t.throwsAsync(asked, { code: 'NOT_FOUND' })
 })
 
 test('a node that no agent offers is explained, and only where a slice is asked about', async (t) => {
