@@ -81,7 +81,7 @@ test.serial('a plan names the members of a slice, or of each node what it fails'
     [{ name: 'n0', failed: [{ clause: 'node.region == "us"', value: '"eu"' }] }]
   )
   t.is(node.leases(), 0)
-  await t.throwsAsync(client.plan(slice('query: node.')), { code: 'QUERY_INVALID' })
+  await t.throwsAsync(client.plan({ ...slice(), query: 'node.' }), { code: 'QUERY_INVALID' })
 })
 
 test.serial('a slice is used and told of while it is held, and ends with its block', async (t) => {
