@@ -15,6 +15,7 @@ interface NameOption {
 interface UpOptions extends NameOption {
   readonly nodes: number
   readonly agents: number
+  readonly brokers: number
 }
 
 export function addDevnetCommand(root: Command, run: RunCommand): void {
@@ -25,6 +26,7 @@ export function addDevnetCommand(root: Command, run: RunCommand): void {
     .description('make an overlay: each host is a network namespace with a daemon of its own (root)')
     .option('--nodes <count>', 'hosts that are nodes', parseCount(1), 3)
     .option('--agents <count>', 'hosts that are agents', parseCount(1), 2)
+    .option('--brokers <count>', 'hosts that broker for others', parseCount(0), 0)
     .addHelpText('after', examples('slicenet devnet up', 'slicenet devnet up --nodes 5 --agents 2'))
     .action((options: UpOptions) => run((context) => up(context, options), { graceMs: GRACE_MS }))
   add('down')

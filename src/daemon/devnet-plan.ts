@@ -1,6 +1,6 @@
 /**
  * Who is on a devnet: agents of different organisations that every node delegates to, so that they compete; nodes in
- * two regions; and a researcher's peer. Agents are the bootstrap peers.
+ * two regions; brokers, where some are wanted; and a researcher's peer. Agents are the bootstrap peers.
  */
 import { createHash } from 'node:crypto'
 import { SlicenetError } from '../base/errors.ts'
@@ -8,13 +8,14 @@ import type { DevnetHost } from './devnet.ts'
 
 export interface PlannedHost {
   readonly name: string
-  readonly roles: readonly ('node' | 'agent')[]
+  readonly roles: readonly ('node' | 'agent' | 'broker')[]
   /** The configuration file's content, once everybody's address and principal are known. */
   readonly config: (self: DevnetHost, hosts: readonly DevnetHost[]) => Record<string, unknown>
 }
 
 const PORT = 4001
 const NODES_MAX = 14
+const BROKERS_MAX = 4
 const ID_BLOCKS = 7
 const REGIONS = ['eu', 'us']
 /** A small machine carries several nodes: each leases less than there is. */
@@ -24,15 +25,20 @@ export function devnetPlan(init: {
   readonly name: string
   readonly nodes: number
   readonly agents: number
+  readonly brokers: number
 }): PlannedHost[] {
   if (init.nodes < 1 || init.nodes > NODES_MAX || init.agents < 1 || init.agents > 26) {
     throw new SlicenetError('USAGE', `a devnet has 1 to ${NODES_MAX} nodes and 1 to 26 agents`)
+  }
+  if (init.brokers > BROKERS_MAX) {
+    throw new SlicenetError('USAGE', `a devnet has at most ${BROKERS_MAX} brokers`)
   }
   const agents = Array.from({ length: init.agents }, (_item, index) => plannedAgent(index))
   const nodes = Array.from({ length: init.nodes }, (_item, index) =>
     plannedNode(init.name, index, init.agents)
   )
-  return [...agents, ...nodes, plannedResearcher()]
+  const brokers = Array.from({ length: init.brokers }, (_item, index) => plannedBroker(index))
+  return [...agents, ...nodes, ...brokers, plannedResearcher()]
 }
 
 function organisation(index: number): string {
@@ -99,6 +105,14 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
 function idWindows(devnet: string): number {
   const [byte = 0] = createHash('sha256').update(devnet).digest()
   return NODES_MAX * (byte % ID_BLOCKS)
+}
+
+function plannedBroker(index: number): PlannedHost {
+  return {
+    name: `broker${index + 1}`,
+    roles: ['broker'],
+    config: (self, hosts) => ({ ...common(self, hosts), broker: {} })
+  }
 }
 
 function plannedResearcher(): PlannedHost {

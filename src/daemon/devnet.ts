@@ -23,7 +23,7 @@ import { createKey } from './key-file.ts'
 
 const hostSchema = v.strictObject({
   name: v.string(),
-  /** `node`, `agent`; none for a researcher's peer. */
+  /** `node`, `agent`, `broker`; none for a researcher's peer. */
   roles: v.array(v.string()),
   address: v.string(),
   principal: v.string(),
@@ -40,6 +40,8 @@ export interface DevnetUpInit {
   readonly name: string
   readonly nodes: number
   readonly agents: number
+  /** Default none. */
+  readonly brokers?: number
   readonly signal: AbortSignal
   readonly onProgress: (message: string) => void
 }
@@ -111,7 +113,7 @@ async function up(init: DevnetUpInit, directory: string, environment: Environmen
       hint: `run \`slicenet devnet down --name ${name}\``
     })
   }
-  const plan = devnetPlan(init)
+  const plan = devnetPlan({ brokers: 0, ...init })
   const network = createDevnetNetwork({ name, hosts: plan.map((host) => host.name) })
   // What an earlier devnet of this name left behind would be found again by its nodes.
   await rm(directory, { recursive: true, force: true })
@@ -243,6 +245,7 @@ async function isReady(
       return found.length >= nodes && agentsKnown >= agents
     }
     const { delegations, nodesKnown } = await call('status', {}, { signal })
+    if (host.roles.includes('broker')) return nodesKnown >= nodes
     if (host.roles.includes('node')) return delegations >= agents
     return delegations >= nodes && nodesKnown >= nodes
   } catch {

@@ -77,7 +77,18 @@ test.before(async (t) => {
   home = await mkdtemp(join(tmpdir(), 'sn-'))
   const image = await slicenet(['image', 'build', 'busybox'])
   t.is(image.exitCode, 0, image.stderr)
-  const up = await slicenet(['devnet', 'up', '--name', NAME, '--nodes', '2', '--agents', '2'])
+  const up = await slicenet([
+    'devnet',
+    'up',
+    '--name',
+    NAME,
+    '--nodes',
+    '2',
+    '--agents',
+    '2',
+    '--brokers',
+    '1'
+  ])
   t.is(up.exitCode, 0, up.stderr)
 })
 
@@ -131,6 +142,64 @@ test('a malformed query exits with 2 and says where', async (t) => {
   const found = await asResearcher(['find', 'node.region =='])
   t.is(found.exitCode, 2)
   t.regex(found.stderr, /QUERY_INVALID/)
+})
+
+test('every node is explained, with what it fails and what is there instead', async (t) => {
+  const explained = await asResearcher(['explain', 'node.region == "eu" && node.cpu.free >= 1', '--json'])
+  t.is(explained.exitCode, 0, explained.stderr)
+  const { nodes, matching } = JSON.parse(explained.stdout) as {
+    matching: number
+    nodes: { name: string; failed: unknown[] }[]
+  }
+  t.is(matching, 1)
+  t.deepEqual(
+    nodes.map(({ name, failed }) => ({ name, failed })),
+    [
+      { name: 'node1', failed: [] },
+      { name: 'node2', failed: [{ clause: 'node.region == "eu"', value: '"us"' }] }
+    ]
+  )
+  const nobody = await asResearcher(['explain', 'node.region == "mars"'])
+  t.is(nobody.exitCode, 3)
+  t.regex(nobody.stdout, /node1 [^]*node2 [^]*0 of 2 nodes match/)
+})
+
+test('a plan is a dry run: 0 when the slice could be made, 3 when not, and no ticket of either', async (t) => {
+  const pair = await sliceFile('planned', 'count: 2\nrank: node.cpu.free\n')
+  const planned = await asResearcher(['slice', 'plan', pair, '--json'])
+  t.is(planned.exitCode, 0, planned.stderr)
+  const { plan } = JSON.parse(planned.stdout) as { plan: { members: { name: string; site: string }[] } }
+  t.deepEqual(plan.members.map(({ name, site }) => `${name} ${site}`).toSorted(), [
+    'node1 site1',
+    'node2 site2'
+  ])
+  const large = await asResearcher(['slice', 'plan', await sliceFile('planned', 'count: 3\n')])
+  t.is(large.exitCode, 3)
+  t.regex(large.stderr, /code: NO_MATCH/)
+  const known = await asResearcher(['explain', '--slice', pair])
+  t.is(known.exitCode, 0, known.stderr)
+  const { stdout } = await on('broker1', ['status', '--json'])
+  const { principal } = (JSON.parse(stdout) as { status: { principal: string } }).status
+  for (const broker of [principal, 'any']) {
+    const words = ['slice', 'plan', await sliceFile('planned', 'count: 2\n'), '--broker', broker, '--json']
+    const remote = await asResearcher(words)
+    t.is(remote.exitCode, 0, remote.stderr)
+    const { plan: told } = JSON.parse(remote.stdout) as { plan: { members: unknown[] } }
+    t.is(told.members.length, 2)
+  }
+  for (const agent of ['agent-a', 'agent-b']) {
+    const { stdout: listed } = await on(agent, ['ticket', 'list', '--json'])
+    t.false(listed.includes('"planned"'), agent)
+  }
+})
+
+test('a watch shows what is there and ends in order when its time is over', async (t) => {
+  const watch = await asResearcher(['find', 'node.region == "eu"', '--watch', '--json', '--timeout', '5s'])
+  t.is(watch.exitCode, 0, watch.stderr)
+  const [first] = watch.stdout.trim().split('\n')
+  const { event, node } = JSON.parse(first ?? '') as { event: string; node: { name: string; ageMs: number } }
+  t.deepEqual([event, node.name], ['match', 'node1'])
+  t.true(node.ageMs < 60_000)
 })
 
 test('a slice with more members than the overlay has nodes exits with 3 and leaves nothing', async (t) => {
