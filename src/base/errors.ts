@@ -134,7 +134,7 @@ export const ERROR_CODES = {
     hint: 'stop it first, or give this one a SLICENET_HOME of its own'
   },
   PEER_UNREACHABLE: {
-    exit: 1,
+    exit: 6,
     retryable: true,
     hint: 'try again; check the network and whether it still runs'
   },

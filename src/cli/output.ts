@@ -32,6 +32,7 @@ export const SCHEMA = 1
 /** Fields that hold UTC milliseconds inside and RFC 3339 outside. */
 const TIME_FIELDS: ReadonlySet<string> = new Set([
   'advertisedAt',
+  'connectedAt',
   'createdAt',
   'expiresAt',
   'importedAt',

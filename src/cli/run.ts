@@ -26,6 +26,8 @@ import {
 } from './output.ts'
 import type { Services } from './services.ts'
 import { addOrgCommand } from './org-command.ts'
+import { addPeersCommand } from './peers-command.ts'
+import { addPingCommand } from './ping-command.ts'
 import { addProofCommand } from './proof-command.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
@@ -163,6 +165,8 @@ class CommandLine {
     addOrgCommand(root, run)
     addInviteCommand(root, run)
     addStatusCommand(root, run)
+    addPeersCommand(root, run)
+    addPingCommand(root, run)
     addDaemonCommand(root, run)
     addStoreCommand(root, run)
     addDevnetCommand(root, run)

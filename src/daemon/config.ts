@@ -327,6 +327,16 @@ export async function bootstrapPeers({ bootstrap }: DaemonConfig): Promise<reado
   return parse(v.array(peerAddressSchema), peers, 'CONFIG_INVALID', 'bootstrap/peers.txt')
 }
 
+/** Adds peers to join by that were given on the command line. Throws `CONFIG_INVALID`. */
+export async function withBootstrap(
+  config: DaemonConfig,
+  addresses: readonly string[]
+): Promise<DaemonConfig> {
+  if (addresses.length === 0) return config
+  const added = parse(v.array(peerAddressSchema), addresses, 'CONFIG_INVALID', '--bootstrap')
+  return { ...config, bootstrap: [...new Set([...(await bootstrapPeers(config)), ...added])] }
+}
+
 /** The TCP ports that a daemon with this configuration listens on. Throws `CONFIG_INVALID`. */
 export async function configuredPorts(file: string): Promise<number[]> {
   const { listen } = await loadConfig(file, { required: false })

@@ -7,6 +7,7 @@ import type { Lease } from '../ticket/lease.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { PeerParts } from './compose.ts'
 import type { DaemonConfig } from './config.ts'
+import { contactHandlers } from './contact-handlers.ts'
 import type { ControlMethods } from './control-client.ts'
 import type { LeaseView } from './control-protocol.ts'
 import { discoveryHandlers } from './discovery-handlers.ts'
@@ -33,6 +34,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
     ...ticketHandlers(parts),
     ...proofHandlers(parts),
     ...joinHandlers(parts),
+    ...contactHandlers(parts),
     async shutdown(options) {
       await init.onShutdown(options)
       return {}

@@ -27,6 +27,7 @@ import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
+import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
 
@@ -251,6 +252,7 @@ export const controlProtocol = {
       result: v.strictObject({ bundle: byteString(1, LIMITS.proofBytesMax) })
     },
     ...joinMethods,
+    ...contactMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

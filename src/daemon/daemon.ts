@@ -7,7 +7,7 @@ import { systemRandom } from '../base/random.ts'
 import { systemDisk } from '../store/disk.ts'
 import { createStore } from '../store/disk-store.ts'
 import { ComposedPeer } from './compose.ts'
-import { loadConfig } from './config.ts'
+import { loadConfig, withBootstrap } from './config.ts'
 import { controlHandlers } from './control-handlers.ts'
 import { createControlServer, requireUnanswered } from './control-server.ts'
 import type { Environment } from './environment.ts'
@@ -19,6 +19,8 @@ export interface DaemonInit {
   readonly environment: Environment
   /** Absolute path; absent means the environment's, which need not exist. */
   readonly configFile?: string
+  /** Peers to join by beside the configuration's. */
+  readonly bootstrap?: readonly string[]
   /** Its abort ends the daemon in order. */
   readonly signal: AbortSignal
   readonly onReady?: () => void
@@ -31,9 +33,10 @@ export interface DaemonInit {
  */
 export async function runDaemon(init: DaemonInit): Promise<void> {
   const { environment, signal, decorators = {} } = init
-  const config = await loadConfig(init.configFile ?? environment.configFile, {
+  const loaded = await loadConfig(init.configFile ?? environment.configFile, {
     required: init.configFile !== undefined
   })
+  const config = await withBootstrap(loaded, init.bootstrap ?? [])
   if (config.node !== undefined && process.getuid?.() !== 0) {
     throw new SlicenetError('NOT_ROOT', 'a node makes vservers, for which it must be root', {
       hint: 'run `slicenet daemon` as root, or take the section `node` out of its configuration'

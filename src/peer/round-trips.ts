@@ -2,7 +2,7 @@
  * Times round trips to a peer over libp2p's ping protocol. Its own service counts whole milliseconds, which between
  * peers of one site is nothing; and it pings once, so that whatever else the moment holds up counts as distance.
  */
-import type { Stream } from '@libp2p/interface'
+import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import type { Libp2p } from 'libp2p'
 import type { Uint8ArrayList } from 'uint8arraylist'
@@ -10,6 +10,7 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Random } from '../base/random.ts'
 import type { Principal } from '../ticket/principal.ts'
+import { bestConnection } from './connections.ts'
 
 const PING_PROTOCOL = '/ipfs/ping/1.0.0'
 const PING_BYTES = 32
@@ -34,15 +35,8 @@ export async function roundTripMicros(
   const peer = peerIdFromString(principal)
   const before = new Set(libp2p.getConnections(peer))
   try {
-    const stream = await libp2p.dialProtocol(peer, PING_PROTOCOL, { signal, runOnLimitedConnection: true })
-    const onAbort = (): void => stream.abort(new Error('the pinging was given up'))
-    signal.addEventListener('abort', onAbort, { once: true })
-    try {
-      return await fastest(components, stream, count)
-    } finally {
-      signal.removeEventListener('abort', onAbort)
-      stream.abort(new Error('the pinging is over'))
-    }
+    const connection = bestConnection(libp2p, peer) ?? (await libp2p.dial(peer, { signal }))
+    return await tripsOver(components, connection, { count, signal })
   } catch (error) {
     signal.throwIfAborted()
     const why = error instanceof Error ? error.message : String(error)
@@ -59,8 +53,25 @@ export async function roundTripMicros(
   }
 }
 
+/** The same over a connection at hand. Throws what ends the stream. */
+export async function tripsOver(
+  components: Pick<RoundTripComponents, 'clock' | 'random'>,
+  connection: Connection,
+  { count, signal }: { readonly count: number; readonly signal: AbortSignal }
+): Promise<number> {
+  const stream = await connection.newStream(PING_PROTOCOL, { signal, runOnLimitedConnection: true })
+  const onAbort = (): void => stream.abort(new Error('the pinging was given up'))
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    return await fastest(components, stream, count)
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    stream.abort(new Error('the pinging is over'))
+  }
+}
+
 async function fastest(
-  { clock, random }: RoundTripComponents,
+  { clock, random }: Pick<RoundTripComponents, 'clock' | 'random'>,
   stream: Stream,
   count: number
 ): Promise<number> {

@@ -79,7 +79,7 @@ test('an invite whose peers are not reached is not kept', async (t) => {
   await stop()
   const refused = await alice.run('join', text)
   t.is(codeOf(refused), 'PEER_UNREACHABLE')
-  t.is(refused.exitCode, 1)
+  t.is(refused.exitCode, 6)
   const { error } = refused.json() as { error: { details: { peers: { address: string }[] } } }
   t.is(error.details.peers.length, 1)
   t.deepEqual(await kept(alice), [])

@@ -19,7 +19,7 @@ export interface Account {
   /** Replaces what the configuration says beside where the daemon listens. */
   configure(yaml: string): Promise<void>
   /** Resolves when it is ready; gives what ends it, which happens at the end of the test anyway. */
-  daemon(): Promise<() => Promise<void>>
+  daemon(bootstrap?: readonly string[]): Promise<() => Promise<void>>
 }
 
 export async function account(t: ExecutionContext, yaml = ''): Promise<Account> {
@@ -40,10 +40,15 @@ export async function account(t: ExecutionContext, yaml = ''): Promise<Account> 
     run: async (...argv) =>
       cli([...argv, '--json'], { home, services: { startEmbedded }, variables: { SLICENET_LOG: 'error' } }),
     configure,
-    async daemon() {
+    async daemon(bootstrap = []) {
       const ending = new AbortController()
       const ready = Promise.withResolvers<void>()
-      const ended = runDaemon({ environment, signal: ending.signal, onReady: () => ready.resolve() })
+      const ended = runDaemon({
+        environment,
+        bootstrap,
+        signal: ending.signal,
+        onReady: () => ready.resolve()
+      })
       const stop = async (): Promise<void> => {
         ending.abort()
         await ended
