@@ -300,6 +300,16 @@ test('a slice is renewed: each lease gets a later end, in the virtual machine th
   t.true(await noLease())
 })
 
+test('nodes say where they are in the network, and what their shaped uplinks carry', async (t) => {
+  await until(async () => {
+    const { stdout } = await asResearcher(['find', '--json', 'node.uplinkBps > 1000000'])
+    const { nodes = [] } = JSON.parse(stdout) as { nodes?: { coordinate?: object }[] }
+    return nodes.filter(({ coordinate }) => coordinate !== undefined).length === 2
+  })
+  const beyond = await asResearcher(['find', 'node.uplinkBps > 100000000'])
+  t.is(beyond.exitCode, 3, beyond.stdout)
+})
+
 test('an agent that issues too much is refused, proven to everybody, and not dealt with any more', async (t) => {
   const directory = join(home, 'devnet', NAME)
   const words = ['devnet', 'exec', '--name', NAME, '--', process.execPath, CHEATING_AGENT, directory]
