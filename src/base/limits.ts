@@ -60,6 +60,7 @@ export const LIMITS = {
   invitedPeersMax: 64,
   objectTextCharsMax: 9000,
   topicsPerPeerMax: 256,
+  topicCharsMax: 256,
   /** Keys of the DHT that one agent announces itself under, and how long others keep an announcement. */
   rendezvousKeysMax: 48,
   providerLifetimeMs: 45 * 60_000,

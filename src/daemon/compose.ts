@@ -107,7 +107,9 @@ export class ComposedPeer implements Startable {
         ...(measuring === undefined ? [] : [measuring]),
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
-        ...(gathers(config) ? [listening({ ...this.#components, directory })] : []),
+        ...(gathers(config)
+          ? [listening({ ...this.#components, directory }, { everywhere: looksEverywhere(config) })]
+          : []),
         otherBrokers,
         ...(brokering === undefined ? [] : [brokering]),
         services
@@ -156,7 +158,12 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
   )
   const directory = createDirectory(
     { host, clock, logger: logger.child('directory') },
-    { collects: gathers(config), pullIntervalMs: PULL_INTERVAL_MS }
+    {
+      collects: gathers(config),
+      // An agent hears of the nodes it serves and of those about them, however large the overlay.
+      onlyTopics: !looksEverywhere(config),
+      pullIntervalMs: PULL_INTERVAL_MS
+    }
   )
   const memberships = new Memberships(
     { clock, logger: logger.child('memberships') },
@@ -228,6 +235,11 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
 /** Agents, brokers and researchers gather adverts; a node only makes its own. */
 function gathers({ node, agent, broker }: DaemonConfig): boolean {
   return node === undefined || agent !== undefined || broker !== undefined
+}
+
+/** Brokers and researchers look for nodes wherever they are; an agent alone has to do with its own. */
+function looksEverywhere({ agent, broker }: DaemonConfig): boolean {
+  return agent === undefined || broker !== undefined
 }
 
 /** Looks at every advert that is heard for what it contradicts. */

@@ -1,6 +1,7 @@
 /**
  * How one who looks for nodes hears of them: agents are found through the DHT now and then, and where they say that they
- * serve nodes is listened to for as long as one of them says so. Agents are strangers: each has only so many places.
+ * serve nodes is listened to for as long as one of them says so. Agents are strangers: each has only so many places. An
+ * agent finds the others only, and listens to where its own nodes are.
  */
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
@@ -22,8 +23,11 @@ export interface ListeningComponents {
   readonly logger: Logger
 }
 
-export function listening(components: ListeningComponents): Startable {
-  return new Listening(components)
+export function listening(
+  components: ListeningComponents,
+  init: { readonly everywhere: boolean }
+): Startable {
+  return new Listening(components, init)
 }
 
 export interface Places {
@@ -39,13 +43,15 @@ export function listenTo(directory: Pick<Directory, 'subscribe'>, { regions, org
 
 class Listening implements Startable {
   readonly #components: ListeningComponents
+  readonly #everywhere: boolean
   /** What each agent's newest advert names, as far as it is listened to. */
   readonly #places = new Map<Principal, ReadonlySet<string>>()
   readonly #unsubscribe: (() => void)[] = []
   #loop: { stop(): Promise<void> } | undefined
 
-  constructor(components: ListeningComponents) {
+  constructor(components: ListeningComponents, { everywhere }: { readonly everywhere: boolean }) {
     this.#components = components
+    this.#everywhere = everywhere
   }
 
   // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
@@ -53,12 +59,7 @@ class Listening implements Startable {
     if (this.#loop !== undefined) return
     const { directory, clock, logger } = this.#components
     directory.subscribe(AGENTS_TOPIC)
-    this.#unsubscribe.push(
-      directory.on('update', ({ advert }) => this.#listen(advert.body.issuer, topicsOf(advert.body))),
-      directory.on('expire', ({ advert }: DirectoryEntry) => {
-        if (advert.body.role === 'agent') this.#listen(advert.body.issuer, new Set())
-      })
-    )
+    if (this.#everywhere) this.#followAgents()
     this.#loop = repeat(
       async (signal) => {
         while ((await directory.findAgents({ signal })).length === 0) {
@@ -75,6 +76,16 @@ class Listening implements Startable {
     this.#loop = undefined
     for (const unsubscribe of this.#unsubscribe.splice(0)) unsubscribe()
     await loop?.stop()
+  }
+
+  #followAgents(): void {
+    const { directory } = this.#components
+    this.#unsubscribe.push(
+      directory.on('update', ({ advert }) => this.#listen(advert.body.issuer, topicsOf(advert.body))),
+      directory.on('expire', ({ advert }: DirectoryEntry) => {
+        if (advert.body.role === 'agent') this.#listen(advert.body.issuer, new Set())
+      })
+    )
   }
 
   /** `topics`: `undefined` where the advert is no agent's. */

@@ -19,18 +19,20 @@ import {
   type DirectoryEntry,
   type Verdict
 } from './advert-table.ts'
-import { advertRecordRule, lookupAdvert, RECORD_NAMESPACE } from './dht-records.ts'
+import { advertRecordRule, RECORD_NAMESPACE } from './dht-records.ts'
+import { DhtSearches } from './dht-searches.ts'
 import { DhtUpkeep } from './dht-upkeep.ts'
 import { Exchanges } from './exchanges.ts'
 import { Gossip } from './gossip.ts'
 import type { DirectoryHost } from './overlay.ts'
 import { Presence } from './presence.ts'
+import type { Interests } from './interests.ts'
 import { proofHandlers } from './proof-exchange.ts'
 import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
 import { advertHandlers } from './pull.ts'
-import { findProviders } from './rendezvous.ts'
-import { AGENTS_TOPIC, BROKERS_TOPIC, indexTopic, PROOFS_TOPIC } from './topics.ts'
+import { TopicNeighbours } from './topic-neighbours.ts'
+import { AGENTS_TOPIC, BROKERS_TOPIC, PROOFS_TOPIC } from './topics.ts'
 
 const SWEEP_INTERVAL_MS = 5000
 const LOOKUP_MS = 10_000
@@ -46,6 +48,8 @@ export interface DirectoryComponents {
 export interface DirectoryInit {
   /** Whether this peer gathers the adverts of others: agents and brokers do, nodes do not. */
   readonly collects: boolean
+  /** Whether it gathers only what it listens to and what nodes say that delegate to it, as agents do. */
+  readonly onlyTopics?: boolean
   /** How often a few connected peers are asked for what gossip missed. */
   readonly pullIntervalMs?: number
   /** How often an own advert is put into the DHT, which is dear. */
@@ -132,6 +136,8 @@ class PeerDirectory implements Directory {
   readonly #exchanges: Exchanges
   readonly #upkeep: DhtUpkeep
   readonly #presence: Presence | undefined
+  readonly #neighbours: TopicNeighbours
+  readonly #searches: DhtSearches
   readonly #own = new Map<string, Own>()
   /** The topics that this peer is to be found under. */
   readonly #announced: Record<'agent' | 'broker', readonly string[]> = { agent: [], broker: [] }
@@ -145,9 +151,10 @@ class PeerDirectory implements Directory {
     this.#table = table
     this.#proofTable = new ProofTable({ clock, isKnown: (principal) => this.#isKnown(principal) })
     const proofTable = this.#proofTable
+    const interests = (): Interests => (init.onlyTopics === true ? this.#gossip.topics() : undefined)
     this.#gossip = new Gossip({ clock, logger }, { onSubscriber: (topic) => this.#onSubscriber(topic) })
     this.#exchanges = new Exchanges(
-      { clock, logger, host, table, proofs: proofTable },
+      { clock, logger, host, table, proofs: proofTable, interests },
       {
         intervalMs: init.pullIntervalMs ?? 60_000,
         eager: this.#without.has('pull')
@@ -173,6 +180,16 @@ class PeerDirectory implements Directory {
     )
     const isAware = init.collects && !this.#without.has('presence') && !this.#without.has('pull')
     this.#presence = isAware ? new Presence({ clock, logger, host, table }) : undefined
+    this.#neighbours = new TopicNeighbours({
+      principal: host.principal,
+      clock,
+      logger,
+      table,
+      topics: () => this.#gossip.topics(),
+      listeners: (topic) => this.#gossip.listeners(topic),
+      ask: async (peer) => this.#tryPull(peer, within(clock, LOOKUP_MS))
+    })
+    this.#searches = new DhtSearches({ host, clock, logger, table })
     host.useRules({
       records: this.#without.has('dht') ? {} : { [RECORD_NAMESPACE]: advertRecordRule(table) },
       acceptsMessage: (topic, data) => this.#gossip.acceptsMessage(topic, data),
@@ -180,7 +197,7 @@ class PeerDirectory implements Directory {
       addressesOf: (principal) => this.get(principal)?.advert.body.multiaddrs ?? []
     })
     if (!this.#without.has('pull')) {
-      const handlers = advertHandlers({ table }, { collects: init.collects })
+      const handlers = advertHandlers({ table, interests }, { collects: init.collects })
       void host.serve(directoryProtocol, { ...handlers, ...proofHandlers(proofTable) })
     }
   }
@@ -201,10 +218,12 @@ class PeerDirectory implements Directory {
     if (!this.#without.has('dht')) this.#upkeep.start()
     await this.#exchanges.start()
     await this.#presence?.start()
+    if (!this.#without.has('gossip') && !this.#without.has('pull')) this.#neighbours.start()
   }
 
   async stop(): Promise<void> {
     if (this.#sweeping === undefined) return
+    await this.#neighbours.stop()
     await this.#presence?.stop()
     await this.#exchanges.stop()
     await this.#upkeep.stop()
@@ -234,7 +253,10 @@ class PeerDirectory implements Directory {
 
   subscribe(topic: string): boolean {
     const offer = (data: Uint8Array): Verdict => this.#table.offer(data, 'gossip').verdict
-    return this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
+    const before = this.#gossip.topics().length
+    const isHeard = this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
+    if (this.#gossip.topics().length > before) this.#exchanges.askSoon()
+    return isHeard
   }
 
   unsubscribe(topic: string): void {
@@ -258,24 +280,9 @@ class PeerDirectory implements Directory {
     principal: Principal,
     options: { readonly role?: AdvertRole; readonly signal?: AbortSignal } = {}
   ): Promise<DirectoryEntry | undefined> {
-    const { role } = options
-    const known = this.get(principal, role)
+    const known = this.get(principal, options.role)
     if (known !== undefined || this.#without.has('dht')) return known
-    const { clock, host } = this.#components
-    const components = { ...this.#components, table: this.#table }
-    const roles: readonly AdvertRole[] = role === undefined ? ['node', 'agent'] : [role]
-    const found = new AbortController()
-    const signal = AbortSignal.any([within(clock, LOOKUP_MS, options.signal), found.signal])
-    const searches = roles.map(async (each) => {
-      await lookupAdvert(components, host.dht, { principal, role: each }, { signal })
-      // The other role's search would go on to its end for nothing.
-      if (this.get(principal, role) !== undefined) found.abort(new Error('found'))
-    })
-    const failed = (await Promise.allSettled(searches)).find((search) => search.status === 'rejected')
-    options.signal?.throwIfAborted()
-    const entry = this.get(principal, role)
-    if (entry === undefined && failed !== undefined) throw failed.reason
-    return entry
+    return this.#searches.lookup(principal, options)
   }
 
   async findAgents(
@@ -334,20 +341,7 @@ class PeerDirectory implements Directory {
     demands: readonly (readonly string[])[],
     options: { readonly signal?: AbortSignal } = {}
   ): Promise<Principal[]> {
-    const signal = within(this.#components.clock, LOOKUP_MS, options.signal)
-    let left = LIMITS.indexLookupsMax
-    const lookups = demands.filter(({ length }) => (left -= length) >= 0)
-    const named = await Promise.all(
-      lookups.map(async (keys) => {
-        const lists = await Promise.all(keys.map(async (key) => this.#namedByDht(indexTopic(key), signal)))
-        return new Set(lists.flat())
-      })
-    )
-    options.signal?.throwIfAborted()
-    const all = named.reduce((union, each) => union.union(each), new Set<Principal>())
-    // An agent of very many places announces only those that most of its nodes are in.
-    const common = named.reduce((rest, each) => rest.intersection(each), all)
-    return [...(common.size > 0 ? common : all)].slice(0, LIMITS.agentsFoundMax)
+    return this.#without.has('dht') ? [] : this.#searches.indexed(demands, options)
   }
 
   on(event: 'update' | 'expire', listener: (entry: DirectoryEntry) => void): () => void {
@@ -364,20 +358,7 @@ class PeerDirectory implements Directory {
   }
 
   async #namedByDht(topic: string, signal: AbortSignal): Promise<Principal[]> {
-    if (this.#without.has('dht')) return []
-    const { host, clock, logger } = this.#components
-    try {
-      const providers = await findProviders({ clock }, host.dht, topic, {
-        max: LIMITS.agentsFoundMax,
-        signal
-      })
-      const others = providers.filter(({ principal }) => principal !== host.principal)
-      for (const { principal, multiaddrs } of others) await host.addAddresses(principal, multiaddrs)
-      return others.map(({ principal }) => principal)
-    } catch (error) {
-      logger.debug('the DHT named nobody', { error })
-      return []
-    }
+    return this.#without.has('dht') ? [] : this.#searches.named(topic, signal)
   }
 
   /** Those that answered. Provider records outlive their agents: after the first answer the rest have little time. */

@@ -11,19 +11,26 @@ import type { Principal } from '../ticket/principal.ts'
 import type { AdvertTable } from './advert-table.ts'
 import type { DirectoryHost } from './overlay.ts'
 import { pullProofs } from './proof-exchange.ts'
+import type { Interests } from './interests.ts'
 import type { ProofTable } from './proof-table.ts'
 import { pullFrom, type DirectoryCaller } from './pull.ts'
 
-/** Peers asked at each interval. */
+/** Peers asked at each interval: fewer by who only asks for proofs, which are rare and come by gossip. */
 const PEERS_PER_ROUND = 6
+const COLLECTORS_PER_ROUND = 4
+const PEERS_PER_PROOFS_ROUND = 2
 const EXCHANGE_MS_MAX = 60_000
+/** Changes that come together lead to one round. */
+const ASK_SOON_MS = 1000
 
 export interface ExchangesComponents {
   readonly clock: Clock
   readonly logger: Logger
-  readonly host: Pick<DirectoryHost, 'connected' | 'caller' | 'watchPeers'>
+  readonly host: Pick<DirectoryHost, 'principal' | 'connected' | 'caller' | 'watchPeers'>
   readonly table: AdvertTable
   readonly proofs: ProofTable
+  /** What this peer gathers now. */
+  readonly interests: () => Interests
 }
 
 export interface ExchangesInit {
@@ -38,6 +45,8 @@ export class Exchanges {
   readonly #eager: ExchangesInit['eager']
   /** Connected peers that speak the protocol, in the order they were asked last. */
   readonly #partners = new Set<Principal>()
+  /** Of those, who gathers the adverts of others and so has more than its own. */
+  readonly #collectors = new Set<Principal>()
   readonly #running = new Map<Principal, Promise<number>>()
   #active = 0
   readonly #waiting: (() => void)[] = []
@@ -45,6 +54,7 @@ export class Exchanges {
   #unwatch: (() => void) | undefined
   #rounds: { stop(): Promise<void> } | undefined
   readonly #met: (() => void)[] = []
+  #asking: Promise<void> | undefined
 
   constructor(components: ExchangesComponents, init: ExchangesInit) {
     this.#components = components
@@ -57,7 +67,10 @@ export class Exchanges {
     this.#stopping = new AbortController()
     this.#unwatch = await host.watchPeers(directoryProtocol.id, {
       onMeet: (peer) => this.#meet(peer),
-      onLeave: (peer) => this.#partners.delete(peer)
+      onLeave: (peer) => {
+        this.#partners.delete(peer)
+        this.#collectors.delete(peer)
+      }
     })
     this.#rounds = repeat(
       async (signal) => this.#round(signal),
@@ -75,6 +88,22 @@ export class Exchanges {
     for (const go of this.#waiting.splice(0)) go()
     await Promise.allSettled(this.#running.values())
     this.#partners.clear()
+  }
+
+  /** What this peer gathers has changed: a few partners are asked soon, not only when it is time. */
+  askSoon(): void {
+    const { clock, logger, interests } = this.#components
+    const isRunning = this.#unwatch !== undefined && this.#eager.adverts
+    // Who gathers everything lacks nothing for want of interest.
+    if (!isRunning || this.#asking !== undefined || interests() === undefined) return
+    const asking = clock.sleep(ASK_SOON_MS, { signal: this.#stopping.signal })
+    this.#asking = asking
+    void asking
+      .then(async () => {
+        await this.#round(this.#stopping.signal)
+      })
+      .catch((error: unknown) => logger.debug('a round of exchanges failed', { error }))
+      .finally(() => (this.#asking = undefined))
   }
 
   /** Peers connected now that adverts can be exchanged with. */
@@ -102,7 +131,15 @@ export class Exchanges {
 
   async #begin(from: Principal, signal: AbortSignal | undefined): Promise<number> {
     const exchange = this.#exchange(from, signal, async (call, options) =>
-      pullFrom(this.#components, call, from, options)
+      pullFrom(
+        {
+          ...this.#components,
+          onCollector: (collects) => this.#noteCollector(from, collects)
+        },
+        call,
+        from,
+        options
+      )
     ).finally(() => this.#running.delete(from))
     this.#running.set(from, exchange)
     return exchange
@@ -129,6 +166,11 @@ export class Exchanges {
     }
   }
 
+  #noteCollector(peer: Principal, collects: boolean): void {
+    if (collects && this.#partners.has(peer)) this.#collectors.add(peer)
+    else this.#collectors.delete(peer)
+  }
+
   #meet(peer: Principal): void {
     if (this.#partners.has(peer)) return
     this.#partners.add(peer)
@@ -137,13 +179,22 @@ export class Exchanges {
   }
 
   async #round(signal: AbortSignal): Promise<void> {
-    const round = this.partners().slice(0, PEERS_PER_ROUND)
+    const round = this.#nextPartners()
     for (const peer of round) {
       this.#partners.delete(peer)
       this.#partners.add(peer)
     }
     await Promise.all(round.map(async (peer) => this.#try(peer)))
     signal.throwIfAborted()
+  }
+
+  /** Those asked longest ago; for adverts mostly who has those of others. */
+  #nextPartners(): Principal[] {
+    const partners = this.partners()
+    if (!this.#eager.adverts) return partners.slice(0, PEERS_PER_PROOFS_ROUND)
+    const collectors = partners.filter((peer) => this.#collectors.has(peer)).slice(0, COLLECTORS_PER_ROUND)
+    const others = partners.filter((peer) => !this.#collectors.has(peer))
+    return [...collectors, ...others].slice(0, PEERS_PER_ROUND)
   }
 
   async #try(peer: Principal): Promise<void> {

@@ -9,8 +9,6 @@ import type { Principal } from '../ticket/principal.ts'
 import type { Verdict } from './advert-table.ts'
 import type { Judgement, OverlayGossip } from './overlay.ts'
 
-const TOPIC_CHARS_MAX = 256
-
 export interface GossipComponents {
   readonly clock: Clock
   readonly logger: Logger
@@ -57,7 +55,7 @@ export class Gossip {
   /** Gives whether it is listened to: strangers name topics, and there is a maximum. */
   subscribe(topic: string, rule: TopicRule): boolean {
     if (this.#topics.has(topic)) return true
-    if (topic.length > TOPIC_CHARS_MAX || this.#topics.size >= LIMITS.topicsPerPeerMax) return false
+    if (topic.length > LIMITS.topicCharsMax || this.#topics.size >= LIMITS.topicsPerPeerMax) return false
     this.#topics.set(topic, rule)
     if (this.#overlay !== undefined) this.#join(this.#overlay, topic, rule)
     return true
@@ -86,6 +84,16 @@ export class Gossip {
 
   acceptsMessage(topic: string, data: Uint8Array): boolean {
     return data.length <= (this.#topics.get(topic)?.bytesMax ?? -1)
+  }
+
+  /** How many peers at hand listen to a topic. */
+  listeners(topic: string): number {
+    return this.#overlay?.audience(topic).atHand ?? 0
+  }
+
+  /** What is listened to. */
+  topics(): string[] {
+    return [...this.#topics.keys()]
   }
 
   scoreOf(peer: Principal): number {

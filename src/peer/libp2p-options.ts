@@ -171,7 +171,8 @@ function pubsub(rules: OverlayRules): ReturnType<typeof gossipsub> {
     doPX: false,
     D: 4,
     Dlo: 3,
-    Dhi: 8,
+    // Whoever misses an advert gets it by exchange: a mesh of more peers would only cost each listener more.
+    Dhi: 5,
     Dscore: 3,
     Dout: 1,
     maxInboundDataLength: 2 * 1024 * 1024,

@@ -6,31 +6,37 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Caller, Handlers } from '../protocol/method.ts'
 import { ADVERTS_PER_PUSH, type directoryProtocol } from '../protocol/directory-protocol.ts'
+import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
+import { mattersTo, type Interests } from './interests.ts'
 import { keyOfAdvert, type AdvertTable, type DirectoryEntry } from './advert-table.ts'
 
 type DirectoryMethods = (typeof directoryProtocol)['methods']
 export type DirectoryCaller = Caller<DirectoryMethods>
 export type DirectoryHandlers = Handlers<DirectoryMethods>
 
-/** Below this a peer sends all it has sooner than it reads what we have. */
+/** A peer that gathers nothing and has no more than this has its own adverts only. */
 const FEW_ADVERTS = 8
 
 export interface PullComponents {
   readonly table: AdvertTable
+  /** What this peer gathers now. */
+  readonly interests: () => Interests
 }
 
 /** What other peers may ask of this one's table. */
 export function advertHandlers(
-  { table }: PullComponents,
+  { table, interests }: PullComponents,
   init: { readonly collects: boolean }
 ): Pick<DirectoryHandlers, 'about' | 'pull' | 'publish'> {
   return {
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
-    about: async () => ({ collects: init.collects, adverts: table.held().length }),
-    pull: async ({ after, through, digest }, call) => {
+    about: async () => ({ collects: init.collects, adverts: table.held().length, ...told(interests()) }),
+    pull: async ({ after, through, digest, topics }, call) => {
       const theirs = new Map(digest)
-      const page = sorted(table).filter(([key]) => key > after && (through === null || key <= through))
+      const page = sorted(table, mattersTo(call.principal, topics)).filter(
+        ([key]) => key > after && (through === null || key <= through)
+      )
       let sent = 0
       let covered: string | null = null
       for (const [key, { advert }] of page) {
@@ -64,25 +70,36 @@ function take(table: AdvertTable, bytes: Uint8Array, from: Principal | undefined
   return table.offer(bytes, ({ body }) => (body.issuer === from ? 'direct' : 'pull')).verdict === 'new'
 }
 
-function sorted(table: AdvertTable): [string, DirectoryEntry][] {
+function told(topics: Interests): { readonly topics?: string[] } {
+  return topics === undefined ? {} : { topics: [...topics] }
+}
+
+function sorted(table: AdvertTable, matters: (advert: Advertisement) => boolean): [string, DirectoryEntry][] {
   return table
     .held()
+    .filter(({ advert }) => matters(advert.body))
     .map((entry): [string, DirectoryEntry] => [keyOfAdvert(entry.advert), entry])
     .sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
 /**
- * Fetches what the other peer has and this one lacks, and hands it what it wants of ours. Gives the number of
+ * Fetches what the other peer has and this one lacks, and hands it what it wants of ours; tells on the way whether the
+ * other gathers adverts. Gives the number of
  * adverts that were news here. Throws what calls throw, and `PROTOCOL_ERROR` when the other goes in circles.
  */
 export async function pullFrom(
-  { table }: PullComponents,
+  { table, interests, onCollector }: PullComponents & { readonly onCollector?: (collects: boolean) => void },
   call: DirectoryCaller,
   from: Principal,
   options: { signal: AbortSignal }
 ): Promise<number> {
   const about = await call('about', {}, options)
-  const mine = about.collects || about.adverts > FEW_ADVERTS ? sorted(table) : []
+  onCollector?.(about.collects)
+  // What the other does not gather it can neither have nor want.
+  const matters = mattersTo(from, about.topics)
+  const hasOthers = about.collects || about.adverts > FEW_ADVERTS
+  const mine = sorted(table, (advert) => (hasOthers ? matters(advert) : advert.issuer === from))
+  const topics = told(interests())
   const wants: string[] = []
   let news = 0
   let after = ''
@@ -92,7 +109,7 @@ export async function pullFrom(
     const through = rest.length > page.length ? (page.at(-1)?.[0] ?? null) : null
     const answer = await call(
       'pull',
-      { after, through, digest: page.map(([key, { advert }]) => [key, advert.body.seq]) },
+      { after, through, digest: page.map(([key, { advert }]) => [key, advert.body.seq]), ...topics },
       {
         ...options,
         onItem: ({ advert }) => {

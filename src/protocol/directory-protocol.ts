@@ -30,6 +30,11 @@ const proofKeySchema = v.pipe(
 )
 const bundleBytes = byteString(1, LIMITS.proofBytesMax)
 
+/** The topics whose adverts a peer gathers; everything when absent. */
+const topicsSchema = v.exactOptional(
+  v.pipe(v.array(v.pipe(v.string(), v.maxLength(LIMITS.topicCharsMax))), v.maxLength(LIMITS.topicsPerPeerMax))
+)
+
 const pullParamsSchema = v.strictObject({
   /** Only keys after this one; empty for the beginning. */
   after: v.union([v.literal(''), advertKeySchema]),
@@ -39,7 +44,9 @@ const pullParamsSchema = v.strictObject({
   digest: v.pipe(
     v.array(v.strictTuple([advertKeySchema, amountSchema])),
     v.maxLength(LIMITS.digestEntriesMax)
-  )
+  ),
+  /** What the caller would like to have, beside what nodes say that delegate to it. */
+  topics: topicsSchema
 })
 
 const pullResultSchema = v.strictObject({
@@ -58,7 +65,9 @@ export const directoryProtocol = {
       result: v.strictObject({
         /** Whether it gathers the adverts of others: an agent or a broker. */
         collects: v.boolean(),
-        adverts: amountSchema
+        adverts: amountSchema,
+        /** What it gathers. */
+        topics: topicsSchema
       })
     },
     /** Streams the adverts (envelopes) that the caller lacks or has older, at most `advertsPerMessageMax`. */

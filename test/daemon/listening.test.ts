@@ -41,7 +41,10 @@ function directory(room: number) {
 
 async function listening(room: number) {
   const one = directory(room)
-  const part = listeningPart({ directory: one, clock: new ManualClock(), logger: silentLogger })
+  const part = listeningPart(
+    { directory: one, clock: new ManualClock(), logger: silentLogger },
+    { everywhere: true }
+  )
   await part.start()
   return { ...one, part }
 }

@@ -200,6 +200,36 @@ test.serial('pull: each side of one exchange gets what it lacks', async (t) => {
   t.is(other.directory.get(one.key.principal)?.via, 'direct')
 })
 
+test.serial(
+  'pull: a peer that gathers what it listens to is sent that, and adverts of its own nodes',
+  async (t) => {
+    const without = ['gossip', 'dht'] as const
+    const [agent, all] = await Promise.all([
+      startPeer(t, { without, collects: true, onlyTopics: true }),
+      startPeer(t, { without, collects: true })
+    ])
+    agent.directory.subscribe(TOPIC)
+    const [near, far, ours, another] = [
+      nodeAdvert(newKey(), { attributes: { region: 'eu' } }),
+      nodeAdvert(newKey(), { attributes: { region: 'us', organisation: 'lab' } }),
+      nodeAdvert(newKey(), { attributes: { region: 'us' }, agents: [agent.key.principal] }),
+      agentAdvert(newKey())
+    ]
+    await agent.host.addAddresses(all.host.principal, all.host.multiaddrs())
+    const push = agent.host.caller(directoryProtocol, all.host.principal)
+    await push('publish', { adverts: [near, far, ours, another].map(({ bytes }) => bytes) })
+    const issuers = (): string[] => agent.directory.entries().map(({ advert }) => advert.body.issuer)
+    await until(async () => {
+      await agent.directory.refresh()
+      return issuers().length > 0
+    }, 'pulled')
+    t.deepEqual(issuers().sort(), [near.body.issuer, ours.body.issuer].sort())
+    agent.directory.subscribe(organisationTopic('lab'))
+    await until(() => issuers().includes(far.body.issuer), 'asked for as soon as it matters')
+    t.false(issuers().includes(another.body.issuer))
+  }
+)
+
 test.serial('a node pushes its advert to its agents, whether they are there or not', async (t) => {
   const without = ['gossip', 'dht'] as const
   const [node, agent] = await Promise.all([
