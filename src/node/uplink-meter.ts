@@ -23,7 +23,7 @@ const KEPT = 5
 /** How long it sends at most, and waits for the answer beyond that. */
 const SEND_MS_MAX = 4000
 const ANSWER_MS_MAX = 10_000
-/** When nobody took the measurement. */
+/** When nobody took the measurement; twice as long each time that follows. */
 const RETRY_MS = 5 * 60_000
 /** A sink that says that all came in no time is believed by so much. */
 const BELIEVED_TIMES = 2
@@ -56,7 +56,7 @@ export class UplinkMeter implements Startable {
   readonly #components: UplinkMeterComponents
   readonly #init: UplinkMeterInit
   #kept: readonly v.InferOutput<typeof measuredSchema>[] = []
-  #hasFailed = false
+  #failures = 0
   #loop: { stop(): Promise<void> } | undefined
 
   constructor(components: UplinkMeterComponents, init: UplinkMeterInit) {
@@ -97,18 +97,18 @@ export class UplinkMeter implements Startable {
     const { intervalMs, initialDelayMs } = this.#init
     const last = this.#kept.at(-1)
     const due = last === undefined ? 0 : last.at + intervalMs - clock.now()
-    const least = this.#hasFailed ? RETRY_MS : initialDelayMs
+    const least = this.#failures > 0 ? RETRY_MS * 2 ** (this.#failures - 1) : initialDelayMs
     return Math.round(Math.min(Math.max(due, least), intervalMs) * (1 + fraction(random) / 4))
   }
 
   async #measure(signal: AbortSignal): Promise<void> {
     const { principal, clock, random, sinks } = this.#components
-    this.#hasFailed = true
+    this.#failures += 1
     const others = sinks().filter((sink) => sink !== principal)
     const sink = others[Math.floor(fraction(random) * others.length)]
     if (sink === undefined) return
     const bps = await this.#send(sink, within(clock, SEND_MS_MAX + ANSWER_MS_MAX, signal))
-    this.#hasFailed = false
+    this.#failures = 0
     this.#kept = [...this.#kept, { at: clock.now(), bps }].slice(-KEPT)
     await this.#components.remembered.save(keptCodec.encode([...this.#kept]))
   }

@@ -15,7 +15,7 @@ import { SignerRate, type SignerRateInit } from './signer-rate.ts'
 
 /** How long one answer about a target is given to all who ask. */
 const PINGED_MS = 10_000
-const PING_MS_MAX = 8000
+const PING_MS_MAX = 4000
 
 export interface MeasureHandlersComponents {
   readonly clock: Clock

@@ -14,6 +14,7 @@ import type { Principal } from '../ticket/principal.ts'
 import { cborCodec } from '../wire/codec.ts'
 import type { PeerHost } from './host.ts'
 import { measureHandlers } from './measure-handlers.ts'
+import { choosePartners } from './partner-choice.ts'
 import { roundTripMicros } from './round-trips.ts'
 import { SignerRate } from './signer-rate.ts'
 import { Vivaldi } from './vivaldi.ts'
@@ -150,19 +151,17 @@ export class Measuring implements Startable {
     }
   }
 
-  /** Partners of chance; those that are reached through a relay are not where they seem. */
-  #some(count: number): Principal[] {
+  /** Those that are reached through a relay are not where they seem. */
+  #some(count: number): readonly Principal[] {
     const { host, random } = this.#components
-    const relayed = new Set(
-      host.libp2p
-        .getConnections()
-        .filter(({ limits }) => limits !== undefined)
-        .map(({ remotePeer }) => remotePeer.toString())
-    )
-    const left = [...this.#partners].filter((peer) => !relayed.has(peer))
-    return Array.from({ length: Math.min(count, left.length) }, () =>
-      left.splice(Math.floor(fraction(random) * left.length), 1)
-    ).flat()
+    const connections = Map.groupBy(host.libp2p.getConnections(), ({ remotePeer }) => remotePeer.toString())
+    const partners = [...this.#partners].flatMap((principal) => {
+      const its = connections.get(principal) ?? []
+      const isRelayed = its.some(({ limits }) => limits !== undefined)
+      if (its.length === 0 || isRelayed) return []
+      return [{ principal, isDialed: its.some(({ direction }) => direction === 'outbound') }]
+    })
+    return choosePartners(partners, count, random)
   }
 
   async #measure(peer: Principal, signal: AbortSignal): Promise<void> {

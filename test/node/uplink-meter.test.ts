@@ -1,4 +1,5 @@
 import test from 'ava'
+import { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { systemRandom } from '../../src/base/random.ts'
@@ -161,6 +162,26 @@ test('a node without another agent measures nothing', async (t) => {
   await setting.clock.advance(HOUR)
   t.is(setting.meter.bps(), undefined)
   t.deepEqual(setting.taken, [])
+  await setting.meter.stop()
+})
+
+test('a node whose agents are busy asks again after ever longer pauses, at most as long as between measurements', async (t) => {
+  const asked: number[] = []
+  const setting: Lab = lab({
+    sink: async () => {
+      asked.push(setting.clock.monotonic())
+      throw new SlicenetError('BUSY', 'others measure')
+    }
+  })
+  await setting.meter.start()
+  for (let hour = 0; hour < 48; hour++) {
+    await setting.clock.advance(HOUR)
+    for (let turn = 0; turn < 20; turn++) await settle()
+  }
+  const pauses = asked.slice(1).map((at, index) => at - (asked[index] ?? 0))
+  t.true(pauses.length >= 6 && pauses.length <= 14, `${pauses.length}`)
+  t.true(pauses.every((pause) => pause <= 8.5 * HOUR))
+  t.true((pauses.at(-1) ?? 0) >= 6 * HOUR)
   await setting.meter.stop()
 })
 
