@@ -230,9 +230,10 @@ export const LIMITS = {
   imagesMax: 128,
   /** A file of accounts, hosts or keys that is read from an image. */
   rootFileBytesMax: 1024 * 1024,
-  /** Calls on the control socket at once (more are refused as BUSY), and its connections. */
+  /** Calls on the control socket at once, apart from them streams that last (more are refused as BUSY), and connections. */
   controlCallsMax: 64,
-  controlConnectionsMax: 128,
+  controlStreamsMax: 256,
+  controlConnectionsMax: 512,
   /** A slice's files together: they travel in one message with the rest of its description. */
   sliceFilesBytesMax: 4 * 1024 * 1024,
   /** A file of a signed object or a chain of them, as text or as bytes. */

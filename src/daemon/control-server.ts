@@ -10,6 +10,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { answerCall } from '../protocol/exchange.ts'
 import type { Handlers } from '../protocol/method.ts'
+import { admitting } from './control-admission.ts'
 import { connectControl, type ControlMethods } from './control-client.ts'
 import { controlProtocol } from './control-protocol.ts'
 import { requireSocketPath } from './environment.ts'
@@ -36,6 +37,7 @@ export function createControlServer(components: ControlServerComponents, init: C
 class ControlServer implements Startable {
   readonly #logger: Logger
   readonly #init: ControlServerInit
+  readonly #handlers: Handlers<ControlMethods>
   readonly #sockets = new Set<Socket>()
   readonly #calls = new Set<Promise<void>>()
   #stopping = new AbortController()
@@ -44,6 +46,7 @@ class ControlServer implements Startable {
   constructor(components: ControlServerComponents, init: ControlServerInit) {
     this.#logger = components.logger.child('control')
     this.#init = init
+    this.#handlers = admitting(init.handlers)
   }
 
   async start(): Promise<void> {
@@ -81,8 +84,7 @@ class ControlServer implements Startable {
   #serve(socket: Socket): void {
     this.#sockets.add(socket)
     socket.on('close', () => this.#sockets.delete(socket))
-    const handlers = this.#calls.size < LIMITS.controlCallsMax ? this.#init.handlers : busyHandlers
-    const call = answerCall(controlProtocol, handlers, socketDuplex(socket), {
+    const call = answerCall(controlProtocol, this.#handlers, socketDuplex(socket), {
       principal: undefined,
       signal: this.#stopping.signal,
       onInternalError: (method, error) => this.#logger.error('call failed', { method, error })
@@ -108,13 +110,6 @@ function linger(socket: Socket): void {
   if (socket.readableEnded) socket.destroy()
   else socket.resume()
 }
-
-const refuse = (): never => {
-  throw new SlicenetError('BUSY', `the daemon works on ${LIMITS.controlCallsMax} calls already`)
-}
-const busyHandlers = Object.fromEntries(
-  Object.keys(controlProtocol.methods).map((method) => [method, async () => refuse()])
-) as unknown as Handlers<ControlMethods>
 
 /** Removes a socket that a daemon left behind when it was killed. */
 async function clearStale(path: string): Promise<void> {

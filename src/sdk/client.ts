@@ -2,9 +2,10 @@
 import { connectControl, createControlClient, type ControlCaller } from '../daemon/control-client.ts'
 import type { LeaseView, NodeView, StatusView } from '../daemon/control-protocol.ts'
 import { readEnvironment } from '../daemon/environment.ts'
-import type { Progress, RenewalView, SliceDescription, SliceView } from '../service/slice.ts'
+import type { Progress, RenewalView, SliceView } from '../service/slice.ts'
+import { describe, type SliceWish } from './description.ts'
 import { discover, type DiscoverSettings, type NodeEvent } from './discovery.ts'
-import { plan, type SlicePlan } from './plan.ts'
+import { plan, type PlanSettings, type SlicePlan } from './plan.ts'
 import { progressOptions, Session } from './session.ts'
 import { sliceHandle, type SliceHandle } from './slice-handle.ts'
 
@@ -49,10 +50,13 @@ export interface Client extends AsyncDisposable {
    * `QUERY_INVALID` before the first.
    */
   discover(query?: string, settings?: DiscoverSettings): AsyncIterable<NodeEvent>
-  /** What a slice would be made of now, and why the other nodes would not do. Nothing is held. Throws `QUERY_INVALID`. */
-  plan(description: Omit<SliceDescription, 'files'>, settings?: CallSettings): Promise<SlicePlan>
-  /** Resolves when the slice's program runs. Throws `NAME_TAKEN`, `NO_MATCH`, `IMAGE_MISSING`, and refusals. */
-  createSlice(description: SliceDescription, settings?: ProgressSettings): Promise<SliceHandle>
+  /**
+   * What a slice would be made of now, and why the other nodes would not do. Nothing is held. Throws `QUERY_INVALID`,
+   * `SLICE_FILE_INVALID`.
+   */
+  plan(description: SliceWish, settings?: PlanSettings): Promise<SlicePlan>
+  /** Resolves when the slice's program runs. Throws `SLICE_FILE_INVALID`, `NAME_TAKEN`, `NO_MATCH`, `IMAGE_MISSING`, and refusals. */
+  createSlice(description: SliceWish, settings?: ProgressSettings): Promise<SliceHandle>
   /** A slice that there is. Throws `NOT_FOUND`. */
   slice(name: string, settings?: CallSettings): Promise<SliceHandle>
   listSlices(settings?: CallSettings): Promise<SliceView[]>
@@ -127,7 +131,7 @@ function createClient(session: Session): Client {
     discover: (query, settings) => discover(session, query, settings),
     plan: (description, settings) => plan(session, description, settings),
     createSlice: async (description, settings) => {
-      const view = await call('sliceCreate', description, progressOptions(settings))
+      const view = await call('sliceCreate', describe(description), progressOptions(settings))
       return sliceHandle(session, view, { owned: true })
     },
     slice: async (slice, settings) =>

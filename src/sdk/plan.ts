@@ -1,9 +1,9 @@
 /** What a slice would be made of, without taking anything. */
 import type { PlannedMemberView } from '../daemon/control-protocol.ts'
 import type { Rejection } from '../protocol/broker-protocol.ts'
-import type { SliceDescription } from '../service/slice.ts'
 import { wantOf } from '../service/slice-want.ts'
 import type { CallSettings } from './client.ts'
+import { describe, type SliceWish } from './description.ts'
 import type { Session } from './session.ts'
 
 export interface SlicePlan {
@@ -16,16 +16,21 @@ export interface SlicePlan {
   readonly rejections: readonly Rejection[]
 }
 
+export interface PlanSettings extends CallSettings {
+  /** The principal of another peer whose broker is asked, or `any` that is found; default this peer's own. */
+  readonly broker?: string
+}
+
 export async function plan(
   session: Session,
-  description: Omit<SliceDescription, 'files'>,
-  { signal }: CallSettings = {}
+  description: SliceWish,
+  { broker, signal }: PlanSettings = {}
 ): Promise<SlicePlan> {
   const members: PlannedMemberView[] = []
   const rejections: Rejection[] = []
   const result = await session.call(
     'plan',
-    { want: wantOf({ ...description, files: [] }) },
+    { want: wantOf(describe(description)), ...(broker === undefined ? {} : { broker }) },
     {
       onItem: ({ member, rejection }) => {
         if (member !== undefined) members.push(member)

@@ -222,27 +222,60 @@ test('stopping aborts the calls under way', async (t) => {
   await failure
 })
 
-test('calls beyond the limit are refused as BUSY, and served again when others have ended', async (t) => {
-  const release = Promise.withResolvers<void>()
+/** Handlers that go on until they are released, and a promise of so many that run. */
+function holding(count: number): {
+  readonly hold: () => Promise<void>
+  readonly allBegan: Promise<void>
+  readonly release: () => void
+} {
+  const released = Promise.withResolvers<void>()
+  const began = Promise.withResolvers<void>()
   let begun = 0
-  const allBegan = Promise.withResolvers<void>()
+  return {
+    async hold() {
+      if (++begun === count) began.resolve()
+      await released.promise
+    },
+    allBegan: began.promise,
+    release: () => released.resolve()
+  }
+}
+
+test('calls beyond the limit are refused as BUSY, and served again when others have ended', async (t) => {
+  const { hold, allBegan, release } = holding(LIMITS.controlCallsMax)
+  await using control = await serveControl({
+    async leaseList() {
+      await hold()
+      return { leases: [] }
+    },
+    sliceList: async () => ({ slices: [] })
+  })
+  const call = createControlClient(control)
+  const waiting = Array.from({ length: LIMITS.controlCallsMax }, () => call('leaseList', {}))
+  await allBegan
+  await t.throwsAsync(call('sliceList', {}), { code: 'BUSY' })
+  release()
+  await Promise.all(waiting)
+  t.deepEqual(await call('sliceList', {}), { slices: [] })
+})
+
+test('streams that last keep no other call out, and have a limit of their own', async (t) => {
+  const { hold, allBegan, release } = holding(LIMITS.controlStreamsMax)
   await using control = await serveControl({
     async sliceLogs() {
-      if (++begun === LIMITS.controlCallsMax) allBegan.resolve()
-      await release.promise
+      await hold()
       return {}
     },
     sliceList: async () => ({ slices: [] })
   })
   const call = createControlClient(control)
-  const waiting = Array.from({ length: LIMITS.controlCallsMax }, () =>
-    call('sliceLogs', { slice: 'mesh', follow: true })
-  )
-  await allBegan.promise
-  await t.throwsAsync(call('sliceList', {}), { code: 'BUSY' })
-  release.resolve()
-  await Promise.all(waiting)
+  const follow = async (): Promise<unknown> => call('sliceLogs', { slice: 'mesh', follow: true })
+  const waiting = Array.from({ length: LIMITS.controlStreamsMax }, follow)
+  await allBegan
   t.deepEqual(await call('sliceList', {}), { slices: [] })
+  await t.throwsAsync(follow(), { code: 'BUSY' })
+  release()
+  await Promise.all(waiting)
 })
 
 test('what does not keep to the protocol is answered with an error or dropped, and harms no other', async (t) => {

@@ -124,3 +124,42 @@ test('what is no client is a mistake of the programmer', async (t) => {
     instanceOf: TypeError
   })
 })
+
+test('a description that is none is told field by field before anybody is asked', async (t) => {
+  await using control = await serveControl({})
+  const client = await slicenet.connect({ socketPath: control.socketPath })
+  const wrong = { ...DESCRIPTION, name: 'Mesh!', count: 0 }
+  for (const asking of [client.createSlice(wrong), client.plan(wrong)]) {
+    const error = await t.throwsAsync<SlicenetError>(asking, { code: 'SLICE_FILE_INVALID' })
+    const problems = error.details?.['problems'] as readonly { readonly field: string }[]
+    t.deepEqual(
+      problems.map(({ field }) => field),
+      ['name', 'count']
+    )
+  }
+})
+
+test('a plan is gathered from what is streamed, and may be that of another broker', async (t) => {
+  const member = { node: nodeKey.principal, name: 'n0', agent: nodeKey.principal }
+  const rejection = { node: nodeKey.principal, name: 'n1', failed: [{ clause: 'false' }] }
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    async plan({ want, broker }, { emit }) {
+      asked.push([want.count, broker])
+      await emit({ member })
+      await emit({ rejection })
+      return { satisfiable: true }
+    }
+  })
+  const client = await slicenet.connect({ socketPath: control.socketPath })
+  t.deepEqual(await client.plan(DESCRIPTION), {
+    satisfiable: true,
+    members: [member],
+    rejections: [rejection]
+  })
+  await client.plan(DESCRIPTION, { broker: 'any' })
+  t.deepEqual(asked, [
+    [1, undefined],
+    [1, 'any']
+  ])
+})

@@ -135,6 +135,28 @@ test('without merging as many wait as were sent, or the sender is held up', asyn
   t.true((await flood(t, new QueueBuffer(16))).brought <= 17)
 })
 
+test('a program that is behind holds a daemon up no more than one that is not, and learns what is', async (t) => {
+  const flooded = Promise.withResolvers<void>()
+  await using control = await serveControl({
+    async discover(_params, { emit, signal }) {
+      for (let sent = 0; sent < FLOOD; sent++) {
+        const node = nodeView({ id: KEYS[sent % KEYS.length] ?? '', name: `n${sent}` })
+        await emit({ event: sent < KEYS.length ? 'match' : 'update', node })
+      }
+      flooded.resolve()
+      return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    }
+  })
+  const client = await connect(control)
+  let read = 0
+  for await (const { node } of client.discover()) {
+    if (read++ === 0) await flooded.promise
+    if (node.name === `n${FLOOD - 1}`) break
+  }
+  // What was on its way in the socket when the flood was over comes after what waited.
+  t.true(read < FLOOD / 10, `${read} events`)
+})
+
 test('with as many nodes as it holds it takes news of these and of no other', async (t) => {
   const buffer = new NodeEventBuffer(2)
   t.true(buffer.offer(event('match', KEYS[0])))

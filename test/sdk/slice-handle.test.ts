@@ -1,5 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
+import { execFile } from 'node:child_process'
 import { getEventListeners } from 'node:events'
+import { promisify } from 'node:util'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import {
@@ -162,6 +164,21 @@ test('a daemon that dies ends events and logs with DAEMON_UNREACHABLE, and liste
   await Promise.all(ends)
   await until(() => errors.length === 1, 'told of the error')
   t.like(errors[0], { code: 'DAEMON_UNREACHABLE' })
+})
+
+test('an error that nobody listens to ends the program, and one that is listened to does not', async (t) => {
+  const run = async (listening: string): Promise<{ stdout: string }> => {
+    const url = new URL('../../src/sdk/slice-listeners.ts', import.meta.url).href
+    const program = `
+      import { SliceListeners } from ${JSON.stringify(url)}
+      const listeners = new SliceListeners(async function* () { throw new Error('the daemon is gone') })
+      ${listening}
+      listeners.on('end', () => {})
+      setTimeout(() => console.log('went on'), 100)`
+    return promisify(execFile)(process.execPath, ['--input-type=module', '-e', program])
+  }
+  await t.throwsAsync(run(''), { message: /the daemon is gone/ })
+  t.is((await run("listeners.on('error', () => {})")).stdout, 'went on\n')
 })
 
 test('listeners share a stream, which ends with the last of them', async (t) => {
