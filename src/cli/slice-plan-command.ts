@@ -67,19 +67,25 @@ async function plan(context: CommandContext, file: string, broker: string | unde
   return { ...outcome, error: new SlicenetError('NO_MATCH', reason, { hint }) }
 }
 
+/** The names of thousands of nodes that would do as well help nobody; `--json` has them. */
+const SPARE_SHOWN_MAX = 20
+
 function planText({ members, rejections, satisfiable }: Planned, count: number, style: Style): string {
   const had = `${members.length} of ${count} members could be had`
   const verdict = satisfiable
     ? `The slice could be made: ${had}.\n`
     : `The slice could not be made: ${had}.\n`
-  const told = rejections.map(({ node, name, failed }) => ({
-    node,
-    name,
-    remark: failed.length === 0 ? 'not needed' : 'passed over',
-    failed
-  }))
+  const passedOver = rejections.filter(({ failed }) => failed.length > 0)
+  const spare = rejections.filter(({ failed }) => failed.length === 0)
+  const told = [
+    ...spare.slice(0, SPARE_SHOWN_MAX).map((node) => ({ ...node, remark: 'not needed' })),
+    ...passedOver.map((node) => ({ ...node, remark: 'passed over' }))
+  ]
+  const more =
+    spare.length > SPARE_SHOWN_MAX ? `${spare.length - SPARE_SHOWN_MAX} more are not needed.\n` : ''
   const table = members.length === 0 ? '' : `${formatColumns(columnsOf(members), members, style)}\n`
-  const others = told.length === 0 ? '' : `${style.heading('OTHER NODES')}\n${toldNodes(told, style)}\n`
+  const others =
+    told.length === 0 ? '' : `${style.heading('OTHER NODES')}\n${toldNodes(told, style)}${more}\n`
   return `${table}${others}${verdict}`
 }
 

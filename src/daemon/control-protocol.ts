@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { emptySchema, querySchema } from '../protocol/agent-protocol.ts'
+import { emptySchema } from '../protocol/agent-protocol.ts'
 import {
   failedClauseSchema,
   plannedMemberSchema,
@@ -32,6 +32,8 @@ import { joinMethods } from './join-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
 
 const chunk = byteString(0, CHUNK_BYTES_MAX)
+/** Whatever somebody typed: what is wrong with it is said where it is read. */
+const queryEntries = { query: v.exactOptional(v.string()) }
 const streamSchema = v.picklist(['stdout', 'stderr'])
 
 export const nodeViewSchema = v.strictObject({
@@ -148,7 +150,7 @@ export const controlProtocol = {
     status: { params: emptySchema, result: statusViewSchema },
     /** Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]` when a query matches nothing. */
     find: {
-      params: v.strictObject({ query: v.exactOptional(querySchema) }),
+      params: v.strictObject(queryEntries),
       result: v.strictObject({ nodes: v.array(nodeViewSchema) })
     },
     /**
@@ -156,7 +158,7 @@ export const controlProtocol = {
      * it says something else of itself, `expire` when it matches no more or is gone.
      */
     discover: {
-      params: v.strictObject({ query: v.exactOptional(querySchema) }),
+      params: v.strictObject(queryEntries),
       item: v.strictObject({ event: v.picklist(['match', 'update', 'expire']), node: nodeViewSchema }),
       result: emptySchema
     },
@@ -165,10 +167,7 @@ export const controlProtocol = {
      * it. Throws `QUERY_INVALID`.
      */
     explain: {
-      params: v.union([
-        v.strictObject({ query: v.exactOptional(querySchema) }),
-        v.strictObject({ want: wantSchema })
-      ]),
+      params: v.union([v.strictObject(queryEntries), v.strictObject({ want: wantSchema })]),
       item: explanationViewSchema,
       result: emptySchema
     },

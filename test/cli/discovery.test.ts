@@ -221,6 +221,19 @@ test('a plan shows members with site, agent, rank and round-trip time, and why n
   })
 })
 
+test('of many nodes that are not needed some are named and the rest counted', async (t) => {
+  await using control = await serveControl({
+    async plan(_, { emit }) {
+      for (let index = 0; index < 30; index++) await emit({ rejection: { ...spare, name: `n${index}` } })
+      await emit({ rejection: refused })
+      return { satisfiable: true }
+    }
+  })
+  const { stdout } = await cli(['slice', 'plan', await sliceFile(control)], { home: control.directory })
+  t.is(stdout.match(/not needed\n/g)?.length, 20)
+  t.regex(stdout, /\nnode3 .* passed over\n[^]*\n10 more are not needed\.\n/)
+})
+
 test('a plan is asked of the broker that is named, and of nobody else', async (t) => {
   const asked: unknown[] = []
   await using control = await serveControl({

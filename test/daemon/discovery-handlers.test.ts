@@ -90,6 +90,17 @@ test('discovery streams what begins to match, and ends when the caller leaves', 
   await t.throwsAsync(call('discover', { query: 'node.' }), { code: 'QUERY_INVALID' })
 })
 
+test('a query of a megabyte, and one of great depth, are refused as queries', async (t) => {
+  const one = parts()
+  await using control = await serveControl(discoveryHandlers(() => one))
+  const call = createControlClient(control)
+  for (const query of ['x'.repeat(1024 * 1024), '('.repeat(10_000), `${'!'.repeat(4000)}true`]) {
+    await t.throwsAsync(call('find', { query }), { code: 'QUERY_INVALID' })
+    await t.throwsAsync(call('explain', { query }), { code: 'QUERY_INVALID' })
+    await t.throwsAsync(call('discover', { query }), { code: 'QUERY_INVALID' })
+  }
+})
+
 /** Real agents, and a directory of their nodes' adverts. */
 async function labParts(nodes: number, agents: number) {
   const one = await lab(nodes, agents)
