@@ -51,6 +51,14 @@ export const LIMITS = {
   membershipBytesMax: 640,
   /** Its own memberships that a peer keeps, later terms included. */
   membershipsKeptMax: 32,
+  /** What a policy of connections names; peers that have yet to show a membership, how long they may take, how often one shows. */
+  gatedPrincipalsMax: 4096,
+  gatedAddressesMax: 1024,
+  connectionPolicyBytesMax: 1024 * 1024,
+  unprovenPeersMax: 128,
+  membershipShowMsMax: 5000,
+  membershipShowsBurst: 8,
+  membershipShowsPerMinute: 6,
   /** How long an organisation vouches at a time, and for how long an invite can be used. */
   membershipMsMax: 366 * 24 * 3_600_000,
   inviteMsMax: 90 * 24 * 3_600_000,

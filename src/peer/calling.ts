@@ -108,7 +108,7 @@ async function newStream(connection: Connection, protocolId: string, signal: Abo
   return connection.newStream(protocolId, { ...STREAM_LIMITS, runOnLimitedConnection: true, signal })
 }
 
-/** Dials a peer; the connection is direct if it can be made so. Throws `PEER_UNREACHABLE`. */
+/** Dials a peer; the connection is direct if it can be made so. Throws `PEER_UNREACHABLE`, `DENIED`. */
 export async function connect(libp2p: Libp2p, peer: PeerId, signal: AbortSignal): Promise<Connection> {
   const connection = await dial(libp2p, peer, signal).catch((error: unknown) => {
     throw unreachable(error, peer.toString())
@@ -131,7 +131,9 @@ async function dial(libp2p: Libp2p, peer: PeerId, signal: AbortSignal): Promise<
 function isFinal(error: unknown): boolean {
   return (
     error instanceof Error &&
-    (error.name === 'UnsupportedProtocolError' || error.name === 'TooManyOutboundProtocolStreamsError')
+    (error.name === 'UnsupportedProtocolError' ||
+      error.name === 'DialDeniedError' ||
+      error.name === 'TooManyOutboundProtocolStreamsError')
   )
 }
 
@@ -147,6 +149,13 @@ function named(error: unknown, protocolId: string, principal: Principal): Slicen
 }
 
 function unreachable(error: unknown, principal: Principal): SlicenetError {
+  if (error instanceof Error && error.name === 'DialDeniedError') {
+    return new SlicenetError('DENIED', `the policy of this peer lets nobody connect to ${principal}`, {
+      hint: 'see `connections` in its configuration',
+      details: { principal },
+      cause: error
+    })
+  }
   const why = error instanceof Error ? error.message : String(error)
   return new SlicenetError('PEER_UNREACHABLE', `cannot reach ${principal}: ${why}`, {
     cause: error,

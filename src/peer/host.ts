@@ -8,11 +8,13 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { Lifecycle, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
+import { membershipProtocol } from '../protocol/membership-protocol.ts'
 import type { Caller, Handlers, Methods, Protocol } from '../protocol/method.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import { reachProtocol } from '../protocol/reach-protocol.ts'
 import { AnnouncedAddresses } from './announced-addresses.ts'
+import type { ConnectionGate } from './connection-gate.ts'
 import { ContactKeeper } from './contact-keeper.ts'
 import { createCaller, rememberAddresses } from './calling.ts'
 import { dialBackHandlers } from './dial-back.ts'
@@ -22,6 +24,7 @@ import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
 import { libp2pDht, libp2pGossip, libp2pJoining, watchLibp2pPeers } from './libp2p-overlay.ts'
 import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
 import { NearbyPeers } from './nearby.ts'
+import { MembershipShowing, type ShownMemberships } from './membership-showing.ts'
 import { NO_RULES, type OverlayRules } from './overlay-rules.ts'
 import { DEFAULT_REACH, ReachKeeper, type ReachInit } from './reach.ts'
 import { ReverseDialing } from './reverse-dialing.ts'
@@ -46,6 +49,10 @@ export interface PeerHostInit {
   readonly dhtMode: 'server' | 'client'
   /** Default `DEFAULT_REACH`. */
   readonly reach?: ReachInit
+  /** Holds connections to a policy; everybody may connect without one. */
+  readonly gate?: ConnectionGate
+  /** Who vouches for this peer, to be shown to peers that ask. */
+  readonly memberships?: ShownMemberships
 }
 
 export interface PeerHost extends DirectoryHost, Startable, AsyncDisposable {
@@ -73,6 +80,7 @@ class Libp2pPeerHost implements PeerHost {
   readonly #nearby = new NearbyPeers()
   #libp2p: PeerLibp2p | undefined
   #upkeep: Lifecycle | undefined
+  #guards: Lifecycle | undefined
 
   constructor(components: PeerHostComponents, init: PeerHostInit) {
     this.#components = components
@@ -83,10 +91,12 @@ class Libp2pPeerHost implements PeerHost {
     const refusals = new RefusalSigner(init.key, () => components.clock.now())
     this.#serving = new Serving({
       logger: components.logger,
-      refuse: (reason, request) => refusals.sign(reason, request).bytes
+      refuse: (reason, request) => refusals.sign(reason, request).bytes,
+      ...(init.gate === undefined ? {} : { admit: async (...call) => init.gate?.admit(...call) })
     })
     const { clock } = components
     void this.#serving.serve(reachProtocol, dialBackHandlers({ clock, libp2p: () => this.libp2p }))
+    if (init.gate !== undefined) void this.#serving.serve(membershipProtocol, init.gate.handlers())
   }
 
   get libp2p(): PeerLibp2p {
@@ -104,7 +114,9 @@ class Libp2pPeerHost implements PeerHost {
 
   addBootstrap(multiaddrs: readonly string[]): void {
     const known = new Set(this.#bootstrap.flatMap((peer) => peer.multiaddrs))
-    this.#bootstrap.push(...multiaddrs.filter((address) => !known.has(address)).map(parseBootstrap))
+    const added = multiaddrs.filter((address) => !known.has(address)).map(parseBootstrap)
+    this.#bootstrap.push(...added)
+    this.#init.gate?.trust(added.map(({ principal }) => principal))
   }
 
   multiaddrs(): string[] {
@@ -122,7 +134,10 @@ class Libp2pPeerHost implements PeerHost {
     const announced = this.#announced
     const onNearby = reach.mdns ? (peer: PeerInfo) => this.#nearby.found(peer, this.libp2p) : undefined
     const libp2p = await createLibp2p(
-      await peerLibp2pOptions({ key, listen, announce, dhtMode, announced, onNearby }, this.#rules)
+      await peerLibp2pOptions(
+        { key, listen, announce, dhtMode, announced, onNearby, gater: this.#init.gate?.gater() },
+        this.#rules
+      )
     )
     this.#libp2p = libp2p
     const knownPeers = new KnownPeers(this.#components, {
@@ -132,6 +147,7 @@ class Libp2pPeerHost implements PeerHost {
       // Before the first connection, so that identify names every protocol.
       await this.#serving.start(libp2p)
       await knownPeers.load()
+      await this.#guard(libp2p)
       await libp2p.start()
       const callReach = (peer: Principal) => this.caller(reachProtocol, peer)
       const components = { ...this.#components, knownPeers, announced, callReach }
@@ -148,11 +164,25 @@ class Libp2pPeerHost implements PeerHost {
     }
   }
 
+  /** Before there are connections: who is let in, and showing others that this peer may be. */
+  async #guard(libp2p: PeerLibp2p): Promise<void> {
+    const { gate, memberships } = this.#init
+    const { logger } = this.#components
+    gate?.trust(this.#bootstrap.map(({ principal }) => principal))
+    gate?.attach(libp2p)
+    const call = (principal: Principal) => this.caller(membershipProtocol, principal)
+    const showing = memberships && new MembershipShowing({ memberships, logger, call }, { libp2p })
+    this.#guards = new Lifecycle([gate, showing].filter((part) => part !== undefined))
+    await this.#guards.start()
+  }
+
   async stop(): Promise<void> {
     const libp2p = this.#libp2p
     if (libp2p === undefined) return
     await this.#upkeep?.stop()
     this.#upkeep = undefined
+    await this.#guards?.stop()
+    this.#guards = undefined
     await this.#serving.stop()
     await libp2p.stop()
     this.#libp2p = undefined

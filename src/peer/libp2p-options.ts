@@ -11,6 +11,7 @@ import { dcutr } from '@libp2p/dcutr'
 import { identify, identifyPush, type Identify, type IdentifyPush } from '@libp2p/identify'
 import type { PeerInfo } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
+import type { ConnectionGater } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping, type Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -45,6 +46,8 @@ export interface Libp2pOptionsInit {
   readonly announced: AnnouncedAddresses
   /** Told of peers on the LAN; without it none are looked for. */
   readonly onNearby: ((peer: PeerInfo) => void) | undefined
+  /** Asked about every connection. */
+  readonly gater: ConnectionGater | undefined
 }
 
 export async function peerLibp2pOptions(
@@ -63,6 +66,7 @@ export async function peerLibp2pOptions(
     datastore: datastore(init.key.principal),
     transports: [tcp(), relayTransport()],
     peerDiscovery: init.onNearby === undefined ? [] : [nearbyDiscovery(init.onNearby)],
+    ...(init.gater === undefined ? {} : { connectionGater: init.gater }),
     connectionEncrypters: [noise()],
     // A paused stream keeps what is under way in its buffer and aborts beyond 4 MiB: the window stays well below.
     streamMuxers: [

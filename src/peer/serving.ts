@@ -28,6 +28,8 @@ export interface ServingComponents {
   readonly logger: Logger
   /** Signs refusals of the protocols that have them signed. */
   readonly refuse: Refuse
+  /** Resolves when a caller may call, and throws `DENIED` when it may not; everybody may without it. */
+  readonly admit?: (protocolId: string, principal: Principal) => Promise<void>
 }
 
 export class Serving {
@@ -42,9 +44,9 @@ export class Serving {
   /** Serves a protocol from now on, or from the start of the peer. Throws `TypeError` when it is served already. */
   async serve<M extends Methods>(protocol: Protocol<M>, handlers: Handlers<M>): Promise<void> {
     if (this.#served.has(protocol.id)) throw new TypeError(`${protocol.id} is served already`)
-    const { logger, refuse } = this.#components
+    const { logger, ...components } = this.#components
     const served = new ServedProtocol(
-      { logger: logger.child(protocol.id), refuse },
+      { logger: logger.child(protocol.id), ...components },
       protocol,
       handlers as Handlers<Methods>
     )
@@ -124,6 +126,7 @@ class ServedProtocol {
     }, LIMITS.requestWaitMsMax)
     const admit: Admit = async (method, work) => {
       clearTimeout(silent)
+      await this.#components.admit?.(this.protocol.id, principal)
       return this.#admit(streams, method, work)
     }
     const { logger, refuse } = this.#components

@@ -28,12 +28,21 @@ export function vouchedBy(
   envelopes: readonly Uint8Array[],
   { member, now }: { readonly member: Principal; readonly now: number }
 ): Principal[] {
-  const organisations = envelopes.flatMap((bytes) => {
+  return organisationsAt(membershipsOf(envelopes, member), now)
+}
+
+/** What of that is well signed and of `member`, whatever its time. */
+export function membershipsOf(envelopes: readonly Uint8Array[], member: Principal): Membership[] {
+  return envelopes.flatMap((bytes) => {
     const membership = opened(bytes)
-    const holds = membership?.body.member === member && contains(membership.body, now)
-    return holds ? [membership.body.issuer] : []
+    return membership?.body.member === member ? [membership.body] : []
   })
-  return [...new Set(organisations)]
+}
+
+/** The organisations that vouch at `now` (UTC ms). */
+export function organisationsAt(memberships: readonly Membership[], now: number): Principal[] {
+  const valid = memberships.filter((membership) => contains(membership, now))
+  return [...new Set(valid.map(({ issuer }) => issuer))]
 }
 
 /** The parameter of calls by which a principal shows who vouches for it; none where nobody does. */
