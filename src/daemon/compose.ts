@@ -20,6 +20,7 @@ import { cborCodec } from '../wire/codec.ts'
 import type { AgentRole } from './agent-role.ts'
 import { BrokerRole } from './broker-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
+import { guardOf, type Guard } from './connections-file.ts'
 import { FraudFinder } from './fraud-finder.ts'
 import { listening } from './listening.ts'
 import { InvitedPeers } from './invited-peers.ts'
@@ -92,8 +93,10 @@ export class ComposedPeer implements Startable {
     await store.start()
     try {
       const epoch = await countStart(store)
+      const guard = guardOf(this.#components, config)
       const parts = await wire(this.#components, {
         ...this.#init,
+        guard,
         bootstrap: await bootstrapPeers(config),
         epoch
       })
@@ -101,6 +104,7 @@ export class ComposedPeer implements Startable {
       const { host, directory, measuring, services, node, agent, brokering, otherBrokers } = parts
       this.#life = new Lifecycle([
         new ProofKeeper({ ...this.#components, proofs: directory.proofs }),
+        ...(guard?.parts ?? []),
         host,
         directory,
         watching(parts),
@@ -136,13 +140,28 @@ export class ComposedPeer implements Startable {
 interface WireInit extends ComposeInit {
   readonly bootstrap: readonly string[]
   readonly epoch: number
+  readonly guard: Guard | undefined
 }
 
 async function wire(components: ComposeComponents, init: WireInit): Promise<PeerParts> {
   const { key, store, clock, random, logger } = components
-  const { config, stateDirectory, imagesDirectory, shortLived, bootstrap, epoch, decorators = {} } = init
+  const {
+    config,
+    stateDirectory,
+    imagesDirectory,
+    shortLived,
+    bootstrap,
+    epoch,
+    guard,
+    decorators = {}
+  } = init
   const invitedPeers = new InvitedPeers({ logger }, { stateDirectory })
   await invitedPeers.load()
+  const memberships = new Memberships(
+    { clock, logger: logger.child('memberships') },
+    { stateDirectory, member: key.principal }
+  )
+  await memberships.load()
   const host = createPeerHost(
     { logger: logger.child('peer'), clock },
     {
@@ -153,7 +172,9 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       stateDirectory,
       dhtMode: shortLived ? 'client' : 'server',
       // One command is over before anybody would dial it.
-      reach: shortLived ? { ...config.reach, relay: 'never', reserve: 'never' } : config.reach
+      reach: shortLived ? { ...config.reach, relay: 'never', reserve: 'never' } : config.reach,
+      ...(guard === undefined ? {} : { gate: guard.gate }),
+      memberships
     }
   )
   const directory = createDirectory(
@@ -165,11 +186,6 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
       pullIntervalMs: PULL_INTERVAL_MS
     }
   )
-  const memberships = new Memberships(
-    { clock, logger: logger.child('memberships') },
-    { stateDirectory, member: key.principal }
-  )
-  await memberships.load()
   const frauds = new FraudFinder({ key, proofs: directory.proofs, clock, logger: logger.child('fraud') })
   const otherBrokers = new OtherBrokers(
     { host, directory, clock, logger: logger.child('brokers') },

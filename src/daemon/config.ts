@@ -11,6 +11,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { byteUnit, cpuUnit, durationUnit, rateUnit, type Unit } from '../base/units.ts'
 import { acceptsSchema } from '../ticket/accepts.ts'
+import { connectionPolicyEntries } from '../peer/connection-policy.ts'
 import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { rightsSchema } from '../ticket/resource-schema.ts'
@@ -222,6 +223,13 @@ const brokerSchema = v.strictObject({
   )
 })
 
+/** Whom this peer lets connect; see `ConnectionPolicy`. */
+const connectionsSchema = v.strictObject({
+  ...connectionPolicyEntries,
+  /** A file of more of it, taken again when it changes. Relative to the configuration. */
+  file: v.optional(v.pipe(v.string(), v.minLength(1), v.maxLength(4096)))
+})
+
 const schema = v.strictObject({
   name: nameSchema,
   organisation: v.optional(text, 'none'),
@@ -237,6 +245,7 @@ const schema = v.strictObject({
   advertEvery: v.optional(amount(durationUnit), '30s'),
   advertLife: v.optional(v.pipe(amount(durationUnit), v.maxValue(LIMITS.advertLifetimeMsMax)), '2m'),
   measure: v.optional(measureSchema, {}),
+  connections: v.optional(connectionsSchema),
   node: v.optional(nodeSchema),
   agent: v.optional(agentSchema),
   /** Whether this peer brokers for others. */
@@ -287,9 +296,15 @@ export function parseConfig(yaml: string, file: string): DaemonConfig {
     throw new SlicenetError('CONFIG_INVALID', `${file}: ${message}`, { cause: error })
   }
   const config = parse(schema, document ?? {}, 'CONFIG_INVALID', file)
-  const { agent } = config
-  if (agent?.policy === undefined) return config
-  return { ...config, agent: { ...agent, policy: resolve(dirname(file), agent.policy) } }
+  const { agent, connections } = config
+  const beside = (path: string): string => resolve(dirname(file), path)
+  return {
+    ...config,
+    ...(agent?.policy === undefined ? {} : { agent: { ...agent, policy: beside(agent.policy) } }),
+    ...(connections?.file === undefined
+      ? {}
+      : { connections: { ...connections, file: beside(connections.file) } })
+  }
 }
 
 /** Reads a configuration file; where there is none and none was asked for, a peer without roles. */

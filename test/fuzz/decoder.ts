@@ -4,6 +4,7 @@ import { LIMITS } from '../../src/base/limits.ts'
 import { agentProtocol } from '../../src/protocol/agent-protocol.ts'
 import { brokerProtocol } from '../../src/protocol/broker-protocol.ts'
 import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
+import { membershipProtocol } from '../../src/protocol/membership-protocol.ts'
 import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import type { AnyMethod } from '../../src/protocol/method.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
@@ -33,6 +34,7 @@ import {
   goodBrokerMessages,
   goodDirectoryMessages,
   goodMeasureMessages,
+  goodMembershipMessages,
   goodNodeMessages,
   goodReachMessages,
   type GoodMethod
@@ -77,7 +79,8 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...methodDecoders(directoryProtocol.methods, goodDirectoryMessages),
     ...methodDecoders(brokerProtocol.methods, goodBrokerMessages),
     ...methodDecoders(measureProtocol.methods, goodMeasureMessages),
-    ...methodDecoders(reachProtocol.methods, goodReachMessages)
+    ...methodDecoders(reachProtocol.methods, goodReachMessages),
+    ...methodDecoders(membershipProtocol.methods, goodMembershipMessages)
   ]
   return [
     {

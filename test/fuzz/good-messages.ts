@@ -146,3 +146,7 @@ export const goodMeasureMessages: Readonly<Record<string, GoodMethod>> = {
 export const goodReachMessages: Readonly<Record<string, GoodMethod>> = {
   dialBack: { params: { addresses: ['/ip4/192.0.2.1/tcp/4001'] }, result: { tried: 1, reached: true } }
 }
+
+export const goodMembershipMessages: Readonly<Record<string, GoodMethod>> = {
+  show: { params: { memberships: [OBJECT] }, result: { admitted: true } }
+}
