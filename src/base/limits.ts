@@ -56,7 +56,8 @@ export const LIMITS = {
   gatedAddressesMax: 1024,
   connectionPolicyBytesMax: 1024 * 1024,
   unprovenPeersMax: 128,
-  membershipShowMsMax: 5000,
+  avoidedPeersMax: 4096,
+  membershipShowMsMax: 10_000,
   membershipShowsBurst: 8,
   membershipShowsPerMinute: 6,
   /** How long an organisation vouches at a time, and for how long an invite can be used. */

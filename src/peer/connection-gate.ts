@@ -49,6 +49,8 @@ const REVIEW_INTERVAL_MS = 10_000
 /** In which the answers to calls that waited reach a peer that is turned away; and how long closing may take. */
 const LINGER_MS = 500
 const CLOSE_MS = 2000
+/** So long this peer does not dial whom it turned away. */
+const AVOID_MS = 10 * 60_000
 
 export class ConnectionGate implements Startable {
   readonly #components: ConnectionGateComponents
@@ -56,6 +58,8 @@ export class ConnectionGate implements Startable {
   readonly #trusted = new Set<Principal>()
   readonly #shown = new Map<Principal, Shown>()
   readonly #unproven = new Map<Principal, Unproven>()
+  /** Until when those that were turned away are not dialed, on the monotonic clock; they may come themselves. */
+  readonly #avoided = new Map<Principal, number>()
   #policy: ConnectionPolicy
   #judge: ConnectionJudge
   #libp2p: Libp2p | undefined
@@ -78,6 +82,7 @@ export class ConnectionGate implements Startable {
   usePolicy(policy: ConnectionPolicy): void {
     this.#policy = policy
     this.#judge = new ConnectionJudge(policy, this.#trusted)
+    this.#avoided.clear()
     this.#review()
   }
 
@@ -115,7 +120,7 @@ export class ConnectionGate implements Startable {
     const isRefused = (peer: PeerId, { remoteAddr }: { readonly remoteAddr: Multiaddr }): boolean =>
       this.#isRefused(peer.toString(), remoteAddr)
     return {
-      denyDialPeer: isDenied,
+      denyDialPeer: (peer) => isDenied(peer) || this.#isAvoided(peer.toString()),
       denyDialMultiaddr: async (multiaddr) => this.#isPlaceDenied(multiaddr),
       denyInboundConnection: ({ remoteAddr }) => this.#judge.isClosedTo(firstHop(remoteAddr).address),
       denyInboundEncryptedConnection: isRefused,
@@ -213,7 +218,10 @@ export class ConnectionGate implements Startable {
   #reviewOne(principal: Principal): void {
     if (this.#connections(principal).length === 0) return
     const verdict = this.#verdictOn(principal)
-    if (verdict === 'admitted') this.#decide(principal, true)
+    if (verdict === 'admitted') {
+      this.#avoided.delete(principal)
+      this.#decide(principal, true)
+    }
     if (verdict === 'denied') this.#turnAway(principal, 'denied')
     if (verdict === 'unproven' && !this.#unproven.has(principal)) void this.#await(principal)
   }
@@ -234,6 +242,19 @@ export class ConnectionGate implements Startable {
     this.#turnAway(principal, 'it showed no membership of an organisation that is allowed')
   }
 
+  /** Else joining, or whoever has a call for it, would bring it back at once. */
+  #avoid(principal: Principal): void {
+    this.#avoided.delete(principal)
+    this.#avoided.set(principal, this.#components.clock.monotonic() + AVOID_MS)
+    const [oldest] = this.#avoided.keys()
+    if (this.#avoided.size > LIMITS.avoidedPeersMax && oldest !== undefined) this.#avoided.delete(oldest)
+  }
+
+  #isAvoided(principal: Principal): boolean {
+    const until = this.#avoided.get(principal)
+    return until !== undefined && this.#components.clock.monotonic() < until
+  }
+
   #decide(principal: Principal, isAdmitted: boolean): void {
     const unproven = this.#unproven.get(principal)
     this.#unproven.delete(principal)
@@ -243,6 +264,7 @@ export class ConnectionGate implements Startable {
 
   #turnAway(principal: Principal, why: string): void {
     this.#decide(principal, false)
+    this.#avoid(principal)
     this.#components.logger.info('a peer is turned away', { principal, why })
     for (const connection of this.#connections(principal)) {
       void connection.close({ signal: AbortSignal.timeout(CLOSE_MS) }).catch((error: Error) => {
