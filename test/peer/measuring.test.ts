@@ -1,3 +1,4 @@
+import { multiaddr } from '@multiformats/multiaddr'
 import test, { type ExecutionContext } from 'ava'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
@@ -8,6 +9,7 @@ import { UplinkMeter } from '../../src/node/uplink-meter.ts'
 import { roundTripMicros } from '../../src/peer/round-trips.ts'
 import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import { estimatedRttMs, type Coordinate } from '../../src/ticket/coordinate.ts'
+import { slowRoad } from './fixtures/slow-road.ts'
 import { connect, makePeer, newKey, nodeAdvert, stopPeer, until, type TestPeer } from './fixtures/network.ts'
 
 interface MeasuringPeer extends TestPeer {
@@ -89,6 +91,27 @@ test('connected peers place themselves by measuring each other, and keep the pla
   const { vector, height, error } = again.measuring.coordinate() ?? {}
   t.deepEqual([vector, height], [place?.vector, place?.height])
   t.true((error ?? 0) >= 200, 'though it trusts it less')
+})
+
+test('a peer at the end of a slow road is far from all, and the others are near one another', async (t) => {
+  const init = { intervalMs: 300 }
+  const far = await startMeasuring(t, init)
+  const others = await Promise.all([1, 2, 3].map(async () => startMeasuring(t, init)))
+  const road = await slowRoad(t, far.host.multiaddrs()[0] ?? '', 40)
+  for (const [index, other] of others.entries()) {
+    await other.host.libp2p.dial(multiaddr(road))
+    for (const before of others.slice(0, index)) await connect(other, before)
+  }
+  const estimates = (of: MeasuringPeer): number[] =>
+    others.flatMap((one) =>
+      one === of ? [] : [estimatedRttMs(one.measuring.coordinate(), of.measuring.coordinate()) ?? Number.NaN]
+    )
+  await until(
+    () =>
+      estimates(far).every((ms) => ms > 60 && ms < 160) && others.flatMap(estimates).every((ms) => ms < 40),
+    'far is far and near is near'
+  )
+  t.is(others.flatMap(estimates).length, 6)
 })
 
 test('a damaged place from before is passed over', async (t) => {
