@@ -148,7 +148,7 @@ export const controlProtocol = {
   id: '/slicenet/control/1.0.0',
   methods: {
     status: { params: emptySchema, result: statusViewSchema },
-    /** Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]` when a query matches nothing. */
+    /** Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]`, at most 100, when a query matches nothing. */
     find: {
       params: v.strictObject(queryEntries),
       result: v.strictObject({ nodes: v.array(nodeViewSchema) })

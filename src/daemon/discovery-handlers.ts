@@ -16,6 +16,9 @@ import type { NodeView, PlannedMemberView } from './control-protocol.ts'
 
 type Parts = Pick<PeerParts, 'broker' | 'directory' | 'clock' | 'otherBrokers'>
 
+/** Of the nodes that do not match, so many are told of with an error; explaining tells of all. */
+const MISMATCHES_TOLD_MAX = 100
+
 type Answered<M extends keyof ControlMethods> = Pick<Handlers<ControlMethods>, M>
 
 export function discoveryHandlers(parts: () => Parts): Answered<'find' | 'discover' | 'explain' | 'plan'> {
@@ -34,17 +37,20 @@ function nodeHandlers(parts: () => Parts): Answered<'find' | 'discover'> {
           details: { nodes: [] }
         })
       }
+      const told = mismatches.slice(0, MISMATCHES_TOLD_MAX)
       throw new SlicenetError('NO_MATCH', `none of ${mismatches.length} nodes matches`, {
+        ...(told.length < mismatches.length ? { hint: 'see why of every node with `slicenet explain`' } : {}),
         details: {
-          nodes: mismatches.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) }))
+          nodes: told.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) }))
         }
       })
     },
     async discover({ query }, { emit, signal }) {
-      const { directory, clock } = parts()
+      const { directory, clock, otherBrokers } = parts()
       const events = watchNodes({ directory, clock }, query, { signal })
-      // What it brings is seen as it comes; whoever watches does not wait for it.
+      // What these bring is seen as it comes; whoever watches does not wait for it.
       void directory.refresh({ signal }).catch(() => {})
+      void otherBrokers.ask(query, { signal }).catch(() => {})
       for await (const { type, entry } of events) await emit({ event: type, node: nodeView(entry, parts()) })
       return {}
     }

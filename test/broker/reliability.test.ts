@@ -62,6 +62,19 @@ test('a node that broke a ticket comes after the others, and by what it keeps it
   t.is((await first(one)).node, holding.node)
 })
 
+test('how far a node can be relied on is told of those that something is known of', async (t) => {
+  const one = await lab(2, 1)
+  const holding = await first(one)
+  t.is(one.broker.reliabilityOf(holding.node), undefined)
+  one.broker.observe(leased(one, holding))
+  const kept = one.broker.reliabilityOf(holding.node) ?? 0
+  t.true(kept > 500 && kept < 1000, `${kept}`)
+  for (let times = 0; times < 3; times++) one.broker.observe(refused(one, holding))
+  t.true((one.broker.reliabilityOf(holding.node) ?? 0) < 500)
+  one.proven.add(holding.node)
+  t.is(one.broker.reliabilityOf(holding.node), 0)
+})
+
 test('a node that gave no answer counts as one that broke the ticket', async (t) => {
   const one = await lab(2, 1)
   const holding = await first(one)

@@ -1,4 +1,5 @@
 import test from 'ava'
+import type { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { Broker } from '../../src/broker/broker.ts'
 import { createControlClient } from '../../src/daemon/control-client.ts'
@@ -88,6 +89,26 @@ test('discovery streams what begins to match, and ends when the caller leaves', 
   await t.throwsAsync(watching, { message: 'enough' })
   t.deepEqual(seen, ['match one', 'match two'])
   await t.throwsAsync(call('discover', { query: 'node.' }), { code: 'QUERY_INVALID' })
+})
+
+test('where none of very many nodes matches some are named, and how to see all', async (t) => {
+  const one = parts()
+  for (let index = 0; index < 120; index++) {
+    one.table.offer(nodeAdvert(makeKey(), { notAfter: NOW + 600_000, name: `n${index}` }).bytes, 'gossip')
+  }
+  await using control = await serveControl(discoveryHandlers(() => one))
+  const call = createControlClient(control)
+  const error = await t.throwsAsync<SlicenetError>(call('find', { query: 'node.region == "mars"' }), {
+    code: 'NO_MATCH',
+    message: 'none of 120 nodes matches'
+  })
+  const { nodes } = error.details as { nodes: unknown[] }
+  t.is(nodes.length, 100)
+  t.regex(error.hint, /slicenet explain/)
+  const explained: ExplanationView[] = []
+  await call('explain', { query: 'node.region == "mars"' }, { onItem: (node) => void explained.push(node) })
+  t.is(explained.length, 120)
+  t.deepEqual(explained[0]?.failed, [{ clause: 'node.region == "mars"', value: '"eu"' }])
 })
 
 test('a query of a megabyte, and one of great depth, are refused as queries', async (t) => {
