@@ -56,6 +56,7 @@ export const LIMITS = {
   gatedAddressesMax: 1024,
   connectionPolicyBytesMax: 1024 * 1024,
   unprovenPeersMax: 128,
+  unprovenCallsMax: 8,
   avoidedPeersMax: 4096,
   membershipShowMsMax: 10_000,
   membershipShowsBurst: 8,

@@ -1,5 +1,5 @@
 /**
- * Reads a file of one signed object or a chain of them, as bytes, base64 or hex, and says what is in it and whether
+ * Reads a file of one signed object or a chain of them, as bytes, base64, hex or the text of an invite, and says what is in it and whether
  * it holds: encoding, fields, signatures, and the links of a chain.
  */
 import * as v from 'valibot'
@@ -8,6 +8,7 @@ import { LIMITS } from '../base/limits.ts'
 import { OBJECT_TYPES } from '../ticket/any-object.ts'
 import { chainFault } from '../ticket/chain.ts'
 import type { Delegation } from '../ticket/delegation.ts'
+import { isObjectText, parseAnyObjectText } from '../ticket/object-text.ts'
 import { principalOfPublicKey } from '../ticket/principal.ts'
 import { idSchema, type Signed, type SignedFields } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
@@ -151,6 +152,7 @@ function splitEnvelopes(bytes: Uint8Array): Uint8Array[] {
   if (text === undefined) return splitBinary(bytes)
   const lines = text.split('\n').filter((line) => line.trim() !== '')
   if (lines.length === 0) throw notAnObject()
+  if (isObjectText(text)) return splitBinary(parseAnyObjectText(text))
   // Base64 that was wrapped is one object; if each line is one by itself, each is.
   const whole = decodeText(lines.join(''))
   if (whole !== undefined && (lines.length === 1 || isWhole(whole))) return splitBinary(whole)

@@ -41,6 +41,8 @@ interface Shown {
 interface Unproven {
   readonly over: AbortController
   readonly decided: PromiseWithResolvers<boolean>
+  /** Its calls that wait for the decision. */
+  calls: number
 }
 
 const SHOWS = { burst: LIMITS.membershipShowsBurst, perMinute: LIMITS.membershipShowsPerMinute }
@@ -148,13 +150,21 @@ export class ConnectionGate implements Startable {
     }
   }
 
-  /** Resolves when a caller is let in, at once or once it has shown a membership. Throws `DENIED` when it is not. */
+  /** Resolves when a caller is let in, at once or once it has shown a membership. Throws `DENIED` when it is not, and `BUSY`. */
   async admit(protocolId: string, principal: Principal): Promise<void> {
     const isOwn = principal === this.#libp2p?.peerId.toString()
     if (protocolId === membershipProtocol.id || isOwn) return
     if (this.#verdictOn(principal) === 'admitted') return
     const waiting = this.#unproven.get(principal)
-    if (waiting !== undefined && (await waiting.decided.promise)) return
+    if (waiting === undefined) throw new SlicenetError('DENIED', 'this peer does not let the caller connect')
+    if (waiting.calls >= LIMITS.unprovenCallsMax) {
+      throw new SlicenetError(
+        'BUSY',
+        `more than ${LIMITS.unprovenCallsMax} calls wait for a membership to be shown`
+      )
+    }
+    waiting.calls += 1
+    if (await waiting.decided.promise) return
     throw new SlicenetError(
       'DENIED',
       'this peer lets in members of certain organisations, and no such membership was shown',
@@ -228,7 +238,12 @@ export class ConnectionGate implements Startable {
 
   /** Gives a peer its time to show a membership. */
   async #await(principal: Principal): Promise<void> {
-    const unproven = { over: new AbortController(), decided: Promise.withResolvers<boolean>() }
+    // More may come at once than were counted when the gater was asked.
+    if (this.#unproven.size >= LIMITS.unprovenPeersMax) {
+      this.#turnAway(principal, 'too many peers have yet to show a membership')
+      return
+    }
+    const unproven = { over: new AbortController(), decided: Promise.withResolvers<boolean>(), calls: 0 }
     this.#unproven.set(principal, unproven)
     try {
       await this.#components.clock.sleep(this.#showMs, { signal: unproven.over.signal })

@@ -7,7 +7,8 @@ import { base58btc } from 'multiformats/bases/base58'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 
-export type TextKind = 'invite' | 'membership'
+const KINDS = ['invite', 'membership'] as const
+export type TextKind = (typeof KINDS)[number]
 
 const CHECKSUM_BYTES = 4
 
@@ -19,6 +20,13 @@ export function formatObjectText(kind: TextKind, bytes: Uint8Array): string {
 /** Whether a text claims to be one of these, whatever it is. */
 export function isObjectText(text: string): boolean {
   return text.trimStart().startsWith('slicenet-')
+}
+
+/** As `parseObjectText`, of whichever kind. */
+export function parseAnyObjectText(text: string): Uint8Array {
+  const kind = KINDS.find((each) => text.trimStart().startsWith(prefixOf(each)))
+  if (kind !== undefined) return parseObjectText(kind, text)
+  throw new SlicenetError('ENCODING_INVALID', `expected ${KINDS.map(prefixOf).join('… or ')}…`)
 }
 
 /**

@@ -52,6 +52,8 @@ test('a membership travels as a file too, which is never replaced', async (t) =>
   t.is(codeOf(await cli([...argv, '--json'], organisation)), 'NAME_TAKEN')
   t.regex(await readFile(file, 'utf8'), /^slicenet-membership-\w+\n$/)
   t.is((await cli(['org', 'join', file], alice)).exitCode, 0)
+  const inspected = await cli(['ticket', 'inspect', file], alice)
+  t.regex(inspected.stdout, /^type: +membership\n/)
   const later = { now: () => Date.now() + DAY }
   t.is(
     codeOf(await cli(['org', 'join', file, '--json'], { ...alice, services: later })),

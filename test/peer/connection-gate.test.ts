@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { asSlicenetError } from '../../src/base/errors.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { LIMITS } from '../../src/base/limits.ts'
-import { silentLogger } from '../../src/base/log.ts'
+import { silentLogger, type Logger } from '../../src/base/log.ts'
 import { ConnectionGate } from '../../src/peer/connection-gate.ts'
 import type { ConnectionPolicy } from '../../src/peer/connection-policy.ts'
 import { membershipProtocol } from '../../src/protocol/membership-protocol.ts'
@@ -27,15 +27,26 @@ const organisation = newKey()
 /** Beside the system's wall clock: a manual one begins at another time than hosts live in. */
 const timed = (): ManualClock => new ManualClock(Date.now())
 
+interface Guarded extends TestPeer {
+  readonly gate: ConnectionGate | undefined
+  readonly turnedAway: readonly string[]
+  readonly answered: () => number
+}
+
 /** A peer that answers calls and holds connections to a policy; `undefined` takes the gate out. */
 async function guarded(
   t: ExecutionContext,
   policy: ConnectionPolicy | undefined,
   { showMs = LONG_MS, ...init }: TestPeerInit & { readonly showMs?: number } = {}
-): Promise<TestPeer & { readonly gate: ConnectionGate | undefined; readonly answered: () => number }> {
-  const gate =
-    policy &&
-    new ConnectionGate({ clock: init.clock ?? systemClock, logger: silentLogger }, { policy, showMs })
+): Promise<Guarded> {
+  const turnedAway: string[] = []
+  const logger: Logger = {
+    ...silentLogger,
+    info: (message, fields) => {
+      if (message === 'a peer is turned away') turnedAway.push(String(fields?.['principal']))
+    }
+  }
+  const gate = policy && new ConnectionGate({ clock: init.clock ?? systemClock, logger }, { policy, showMs })
   const peer = await startPeer(t, { ...init, ...(gate === undefined ? {} : { gate }) })
   const handlers = countingHandlers(newWitness())
   let answered = 0
@@ -46,7 +57,7 @@ async function guarded(
       return handlers.whoAmI(params, call)
     }
   })
-  return { ...peer, gate, answered: () => answered }
+  return { ...peer, gate, turnedAway, answered: () => answered }
 }
 
 /** A peer that has memberships to show; further ones come by `take`. */
@@ -235,6 +246,33 @@ test('a peer that was dialed must show a membership as well', async (t) => {
   t.true(isConnected(gated, one))
 })
 
+test('a name is looked up before it is dialed, and is denied for what it stands for', async (t) => {
+  const one = await guarded(t, undefined)
+  const [port = ''] = one.host.multiaddrs().map((address) => /tcp\/(\d+)/.exec(address)?.[1] ?? '')
+  const byName = [`/dns4/localhost/tcp/${port}/p2p/${one.host.principal}`]
+  const dial = async (from: TestPeer): Promise<string | undefined> => {
+    await from.host.addAddresses(one.host.principal, byName)
+    return from.host
+      .caller(countingProtocol, one.host.principal)('whoAmI', {})
+      .then(
+        () => undefined,
+        (error: unknown) => asSlicenetError(error).code
+      )
+  }
+  const deny = { ...NOBODY, addresses: ['127.0.0.0/8'] }
+  t.is(await dial(await guarded(t, { deny })), 'DENIED')
+  t.is(await dial(await guarded(t, undefined)), undefined, 'so it is the gate')
+})
+
+test('whoever shows a membership of an organisation that is denied is turned away', async (t) => {
+  const gated = await guarded(t, { deny: { ...NOBODY, organisations: [organisation.principal] } })
+  const [one, other] = [await member(t, (key) => [vouched(key)]), await member(t)]
+  await callCode(one, gated)
+  await isTurnedAway(t, gated, one)
+  t.is(await callCode(other, gated), undefined)
+  t.is(await callCode(one, await guarded(t, undefined)), undefined, 'so it is the gate')
+})
+
 test('another policy holds for connections that are open, both ways', async (t) => {
   const gated = await guarded(t, {})
   const one = await member(t)
@@ -263,13 +301,14 @@ test('a member whose membership ends is turned away, unless it shows another bef
   const show = renewing.host.caller(membershipProtocol, gated.host.principal)
   t.true((await show('show', { memberships: [later] })).admitted)
   await clock.advance(MINUTE / 2)
-  t.true(isConnected(gated, ending))
+  t.deepEqual(gated.turnedAway, [])
+  // Whoever was turned away may come again, and is so once more.
   await until(async () => {
     await clock.advance(MINUTE / 2)
-    return !isConnected(gated, ending)
+    return gated.turnedAway.includes(ending.host.principal)
   }, 'turned away')
+  t.false(gated.turnedAway.includes(renewing.host.principal))
   t.is(await callCode(renewing, gated), undefined)
-  t.is(await callCode(gated, ending), 'DENIED', 'nor is it dialed again')
 })
 
 test('whom the configuration names by its bootstrap is let in without a membership', async (t) => {
@@ -286,6 +325,29 @@ test('a peer calls itself whatever its policy', async (t) => {
     (await gated.host.caller(countingProtocol, gated.host.principal)('whoAmI', {})).principal,
     gated.host.principal
   )
+})
+
+test('of a peer that has yet to show a membership no more calls than a bound wait', async (t) => {
+  const allow = { ...NOBODY, organisations: [organisation.principal] }
+  const gated = await guarded(t, { allow }, { showMs: 6000 })
+  const stranger = await member(t)
+  const calls = Array.from({ length: LIMITS.unprovenCallsMax + 4 }, async () => callCode(stranger, gated))
+  const codes = await Promise.all(calls)
+  t.is(codes.filter((code) => code === 'BUSY').length, 4)
+  t.is(codes.filter((code) => code === 'DENIED').length, LIMITS.unprovenCallsMax)
+  t.is(gated.answered(), 0)
+})
+
+test('a peer behind a relay is not let in for the address of the relay', (t) => {
+  const policy = { allow: { ...NOBODY, addresses: ['192.0.2.0/24'] } }
+  const gater = new ConnectionGate({ clock: timed(), logger: silentLogger }, { policy }).gater()
+  const [peer, relay] = [newKey().principal, newKey().principal]
+  const refuses = (address: string): unknown =>
+    gater.denyInboundEncryptedConnection?.(peerIdFromString(peer), {
+      remoteAddr: multiaddr(address)
+    } as never)
+  t.false(refuses('/ip4/192.0.2.7/tcp/1'))
+  t.true(refuses(`/ip4/192.0.2.7/tcp/1/p2p/${relay}/p2p-circuit/p2p/${peer}`))
 })
 
 test('no more peers than a bound are given time to show a membership', async (t) => {
@@ -311,6 +373,12 @@ test('no more peers than a bound are given time to show a membership', async (t)
   await clock.advance(LIMITS.membershipShowMsMax)
   await clock.advance(1000)
   t.is(new Set(closed).size, LIMITS.unprovenPeersMax)
+  const [first = ''] = peers
+  const isDialed = async (): Promise<boolean> =>
+    (await gater.denyDialPeer?.(peerIdFromString(first))) === false
+  t.false(await isDialed(), 'whom it turned away it does not bring back')
+  gate.usePolicy({})
+  t.true(await isDialed())
 })
 
 test('memberships that are shown too often are not looked at', async (t) => {
