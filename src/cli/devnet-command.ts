@@ -16,6 +16,7 @@ interface UpOptions extends NameOption {
   readonly nodes: number
   readonly agents: number
   readonly brokers: number
+  readonly nat: boolean
 }
 
 export function addDevnetCommand(root: Command, run: RunCommand): void {
@@ -27,7 +28,15 @@ export function addDevnetCommand(root: Command, run: RunCommand): void {
     .option('--nodes <count>', 'hosts that are nodes', parseCount(1), 3)
     .option('--agents <count>', 'hosts that are agents', parseCount(1), 2)
     .option('--brokers <count>', 'hosts that broker for others', parseCount(0), 0)
-    .addHelpText('after', examples('slicenet devnet up', 'slicenet devnet up --nodes 5 --agents 2'))
+    .option('--nat', 'two hosts more, each behind a NAT of its own: nat-node and nat-researcher', false)
+    .addHelpText(
+      'after',
+      examples(
+        'slicenet devnet up',
+        'slicenet devnet up --nodes 5 --agents 2',
+        'slicenet devnet up --nodes 1 --agents 1 --nat'
+      )
+    )
     .action((options: UpOptions) => run((context) => up(context, options), { graceMs: GRACE_MS }))
   add('down')
     .description('end the overlay and remove everything of it')

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { SlicenetError } from '../base/errors.ts'
 import { run, runAnyway } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
+import { lanAddress, lanLinks, lanWork, type Lan } from './devnet-lan.ts'
 
 export const NAMESPACES_DIRECTORY = '/run/netns'
 const ROUTER = 'router'
@@ -17,6 +18,8 @@ export interface DevnetNetworkInit {
   readonly name: string
   /** Each `[a-z0-9][a-z0-9-]{0,31}`, none called `router`. May be empty when only `down` is wanted. */
   readonly hosts: readonly string[]
+  /** More hosts, each LAN of them behind a NAT. Names of gateways and hosts are as above. */
+  readonly lans?: readonly Lan[]
 }
 
 export interface DevnetNetwork {
@@ -25,7 +28,7 @@ export interface DevnetNetwork {
    * Throws `NAME_TAKEN` when namespaces of that name exist, `HOST_PROGRAM_FAILED`.
    */
   up(): Promise<void>
-  /** The host's IPv4 address, from 198.18.0.0/15. Throws `NOT_FOUND`. */
+  /** The host's IPv4 address, from 198.18.0.0/15; that of a host on a LAN from 192.168.0.0/16. Throws `NOT_FOUND`. */
   address(host: string): string
   /**
    * The argument vector to put before a program that shall run on the host. Only the network namespace is entered:
@@ -38,9 +41,11 @@ export interface DevnetNetwork {
 
 export function createDevnetNetwork(init: DevnetNetworkInit): DevnetNetwork {
   checkNames(init)
-  const { name, hosts } = init
+  const { name, lans = [] } = init
+  const hosts = [...init.hosts, ...lans.map(({ gateway }) => gateway)]
+  const all = [...hosts, ...lans.flatMap((lan) => lan.hosts)]
   const indexOf = (host: string): number => {
-    const index = hosts.indexOf(host)
+    const index = all.indexOf(host)
     if (index === -1) throw new SlicenetError('NOT_FOUND', `the devnet ${name} has no host ${host}`)
     return index
   }
@@ -53,14 +58,19 @@ export function createDevnetNetwork(init: DevnetNetworkInit): DevnetNetwork {
         })
       }
       try {
-        await bringUp(name, hosts)
+        await bringUp(name, hosts, lans)
       } catch (error) {
         await takeDown(name).catch(() => {})
         throw error
       }
     },
-    address: (host) => hostAddress(indexOf(host)),
-    enter: (host) => enterNamespace(namespaceName(name, hosts[indexOf(host)] ?? host)),
+    address(host) {
+      const index = indexOf(host)
+      if (index < hosts.length) return hostAddress(index)
+      const lan = lans.findIndex((each) => each.hosts.includes(host))
+      return lanAddress(lan, lans[lan]?.hosts.indexOf(host) ?? 0)
+    },
+    enter: (host) => enterNamespace(namespaceName(name, all[indexOf(host)] ?? host)),
     down: () => takeDown(name)
   }
 }
@@ -107,7 +117,9 @@ function hostAddress(index: number): string {
   return `${subnet(index)}.2`
 }
 
-async function bringUp(name: string, hosts: readonly string[]): Promise<void> {
+async function bringUp(name: string, hosts: readonly string[], lans: readonly Lan[]): Promise<void> {
+  const namespaceOf = (host: string): string => namespaceName(name, host)
+  const all = [...hosts, ...lans.flatMap((lan) => lan.hosts)]
   const router = namespaceName(name, ROUTER)
   const links = hosts.map(
     (host, index) =>
@@ -115,8 +127,9 @@ async function bringUp(name: string, hosts: readonly string[]): Promise<void> {
   )
   await run('ip', ['-batch', '-'], {
     input: lines([
-      ...[router, ...hosts.map((host) => namespaceName(name, host))].map((each) => `netns add ${each}`),
-      ...links
+      ...[router, ...all.map(namespaceOf)].map((each) => `netns add ${each}`),
+      ...links,
+      ...lanLinks(lans, namespaceOf)
     ])
   })
   // The links have no IPv6 address, and so send nothing by themselves.
@@ -140,6 +153,9 @@ async function bringUp(name: string, hosts: readonly string[]): Promise<void> {
       )
     )
   ])
+  await Promise.all(
+    lanWork(lans, namespaceOf).map(async ({ namespace, argv, input }) => inNamespace(namespace, argv, input))
+  )
 }
 
 async function takeDown(name: string): Promise<void> {
@@ -179,7 +195,8 @@ function lines(commands: readonly string[]): string {
   return `${commands.join('\n')}\n`
 }
 
-function checkNames({ name, hosts }: DevnetNetworkInit): void {
+function checkNames({ name, lans = [], ...init }: DevnetNetworkInit): void {
+  const hosts = [...init.hosts, ...lans.flatMap((lan) => [lan.gateway, ...lan.hosts])]
   if (!/^[a-z0-9]{1,16}$/.test(name)) {
     throw new SlicenetError('CONFIG_INVALID', `a devnet cannot be called ${JSON.stringify(name)}`, {
       hint: 'use 1 to 16 letters and digits'

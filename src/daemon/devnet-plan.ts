@@ -1,6 +1,7 @@
 /**
  * Who is on a devnet: agents of different organisations that every node delegates to, so that they compete; nodes in
- * two regions; brokers, where some are wanted; and a researcher's peer. Agents are the bootstrap peers.
+ * two regions; brokers, where some are wanted; a researcher's peer; and a node and a researcher's peer behind NATs, where
+ * those are. Agents are the bootstrap peers.
  */
 import { createHash } from 'node:crypto'
 import { SlicenetError } from '../base/errors.ts'
@@ -9,6 +10,8 @@ import type { DevnetHost } from './devnet.ts'
 export interface PlannedHost {
   readonly name: string
   readonly roles: readonly ('node' | 'agent' | 'broker')[]
+  /** The NAT that it is behind, if any. */
+  readonly gateway?: string
   /** The configuration file's content, once everybody's address and principal are known. */
   readonly config: (self: DevnetHost, hosts: readonly DevnetHost[]) => Record<string, unknown>
 }
@@ -26,8 +29,9 @@ export function devnetPlan(init: {
   readonly nodes: number
   readonly agents: number
   readonly brokers: number
+  readonly nat: boolean
 }): PlannedHost[] {
-  if (init.nodes < 1 || init.nodes > NODES_MAX || init.agents < 1 || init.agents > 26) {
+  if (init.nodes < 1 || init.nodes + Number(init.nat) > NODES_MAX || init.agents < 1 || init.agents > 26) {
     throw new SlicenetError('USAGE', `a devnet has 1 to ${NODES_MAX} nodes and 1 to 26 agents`)
   }
   if (init.brokers > BROKERS_MAX) {
@@ -38,7 +42,13 @@ export function devnetPlan(init: {
     plannedNode(init.name, index, init.agents)
   )
   const brokers = Array.from({ length: init.brokers }, (_item, index) => plannedBroker(index))
-  return [...agents, ...nodes, ...brokers, plannedResearcher()]
+  const hidden = init.nat
+    ? [
+        { ...plannedNode(init.name, init.nodes, init.agents), name: 'nat-node', gateway: 'nat1' },
+        { ...plannedResearcher(), name: 'nat-researcher', gateway: 'nat2' }
+      ]
+    : []
+  return [...agents, ...nodes, ...brokers, plannedResearcher(), ...hidden]
 }
 
 function organisation(index: number): string {

@@ -26,6 +26,8 @@ const hostSchema = v.strictObject({
   /** `node`, `agent`, `broker`; none for a researcher's peer. */
   roles: v.array(v.string()),
   address: v.string(),
+  /** The NAT that it is behind, if any. */
+  gateway: v.exactOptional(v.string()),
   principal: v.string(),
   /** Its `SLICENET_HOME`. */
   state: v.string(),
@@ -42,6 +44,8 @@ export interface DevnetUpInit {
   readonly agents: number
   /** Default none. */
   readonly brokers?: number
+  /** Whether there are a node and a researcher behind NATs as well; default not. */
+  readonly nat?: boolean
   readonly signal: AbortSignal
   readonly onProgress: (message: string) => void
 }
@@ -113,8 +117,8 @@ async function up(init: DevnetUpInit, directory: string, environment: Environmen
       hint: `run \`slicenet devnet down --name ${name}\``
     })
   }
-  const plan = devnetPlan({ brokers: 0, ...init })
-  const network = createDevnetNetwork({ name, hosts: plan.map((host) => host.name) })
+  const plan = devnetPlan({ brokers: 0, nat: false, ...init })
+  const network = networkOf(name, plan)
   // What an earlier devnet of this name left behind would be found again by its nodes.
   await rm(directory, { recursive: true, force: true })
   await mkdir(directory, { recursive: true, mode: 0o700 })
@@ -150,9 +154,10 @@ async function startHosts(
       const state = join(directory, planned.name)
       const { principal } = await createKey(join(state, 'identity.key'))
       const address = network.address(planned.name)
-      const { roles } = planned
+      const { roles, gateway } = planned
       const socketPath = join(state, 'control.sock')
-      return { name: planned.name, roles: [...roles], address, principal, state, socketPath, pid: 0 }
+      const host = { name: planned.name, roles: [...roles], address, principal, state, socketPath, pid: 0 }
+      return gateway === undefined ? host : { ...host, gateway }
     })
   )
   await Promise.all(
@@ -244,7 +249,8 @@ async function isReady(
       const { agentsKnown } = await call('status', {}, { signal })
       return found.length >= nodes && agentsKnown >= agents
     }
-    const { delegations, nodesKnown } = await call('status', {}, { signal })
+    const { delegations, nodesKnown, multiaddrs } = await call('status', {}, { signal })
+    if (host.gateway !== undefined && !multiaddrs.some(isRelayed)) return false
     if (host.roles.includes('broker')) return nodesKnown >= nodes
     if (host.roles.includes('node')) return delegations >= agents
     return delegations >= nodes && nodesKnown >= nodes
@@ -252,6 +258,11 @@ async function isReady(
     // Not listening yet, or it knows nobody yet.
     return false
   }
+}
+
+/** Behind a NAT this is how others reach it. */
+function isRelayed(address: string): boolean {
+  return address.includes('/p2p-circuit/')
 }
 
 /** A process that has ended but that its parent has not asked about yet counts as ended. */
@@ -369,8 +380,16 @@ async function readView(name: string, directory: string): Promise<DevnetView> {
   }
 }
 
-function networkOf(name: string, hosts: readonly DevnetHost[]): DevnetNetwork {
-  return createDevnetNetwork({ name, hosts: hosts.map((host) => host.name) })
+function networkOf(
+  name: string,
+  hosts: readonly { readonly name: string; readonly gateway?: string }[]
+): DevnetNetwork {
+  const byGateway = Map.groupBy(hosts, ({ gateway }) => gateway)
+  const names = (some: typeof hosts = []): string[] => some.map((host) => host.name)
+  const lans = [...byGateway].flatMap(([gateway, members]) =>
+    gateway === undefined ? [] : { gateway, hosts: names(members) }
+  )
+  return createDevnetNetwork({ name, hosts: names(byGateway.get(undefined)), lans })
 }
 
 async function execute(
