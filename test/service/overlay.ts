@@ -1,6 +1,7 @@
 /** An overlay in one process: nodes with fake monitors, agents, a broker and a service manager, on one manual clock. */
 import { isDeepStrictEqual } from 'node:util'
 import { Agent } from '../../src/agent/agent.ts'
+import type { AgentPolicy } from '../../src/agent/admission-policy.ts'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/random.ts'
@@ -10,6 +11,7 @@ import type { Caller } from '../../src/protocol/method.ts'
 import type { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { ServiceManager } from '../../src/service/service-manager.ts'
 import type { SliceDescription } from '../../src/service/slice.ts'
+import type { Accepts } from '../../src/ticket/accepts.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import type { Resources } from '../../src/ticket/resources.ts'
 import { FaultyStore } from '../base/faulty-store.ts'
@@ -53,6 +55,10 @@ export const RETRY_MS = 10_000
 export interface OverlayInit {
   readonly nodes: number
   readonly agents: number
+  /** Whom the nodes lease to; everybody when absent. */
+  readonly accepts?: Accepts
+  /** Of the agents; they grant to anybody when absent. */
+  readonly policy?: AgentPolicy
 }
 
 type Base = Pick<Overlay, 'clock' | 'user' | 'nodes' | 'agents'>
@@ -60,10 +66,16 @@ type Base = Pick<Overlay, 'clock' | 'user' | 'nodes' | 'agents'>
 /** Nodes are named n0, n1, …, and delegate all they have to the agents in equal shares. */
 export async function overlay(init: OverlayInit): Promise<Overlay> {
   const clock = new ManualClock()
-  const nodes = await Promise.all(Array.from({ length: init.nodes }, () => nodeLab({ clock })))
+  const nodes = await Promise.all(
+    Array.from({ length: init.nodes }, () =>
+      nodeLab({ clock, ...(init.accepts === undefined ? {} : { accepts: init.accepts }) })
+    )
+  )
   // Among equals the broker chooses by id: n0 is in every slice.
   nodes.sort((a, b) => (a.key.principal < b.key.principal ? -1 : 1))
-  const agents = await Promise.all(Array.from({ length: init.agents }, () => startAgent(nodes, clock)))
+  const agents = await Promise.all(
+    Array.from({ length: init.agents }, () => startAgent(nodes, clock, init.policy))
+  )
   for (const { key, agent } of agents) {
     for (const node of nodes) {
       const { bytes } = delegate(node.key, key, { resources: amounts(10 / init.agents) })
@@ -79,7 +91,8 @@ export async function overlay(init: OverlayInit): Promise<Overlay> {
 
 async function startAgent(
   nodes: readonly NodeLab[],
-  clock: ManualClock
+  clock: ManualClock,
+  policy: AgentPolicy = { holders: 'anyone', durationMsMax: 4 * HOUR, rights: [] }
 ): Promise<{ key: SigningKey; agent: Agent }> {
   const key = makeKey()
   const agent = new Agent(
@@ -92,7 +105,7 @@ async function startAgent(
       callNode: (principal) => nodeOf(nodes, principal).as(key.principal)
     },
     {
-      policy: { holders: 'anyone', durationMsMax: 4 * HOUR, rights: [] },
+      policy,
       holdMs: 300_000,
       settleIntervalMs: 15_000
     }
@@ -157,7 +170,8 @@ async function withUser(base: Base, store: FaultyStore): Promise<Overlay> {
     },
     clock,
     logger: silentLogger,
-    callAgent: agentOf
+    callAgent: agentOf,
+    memberships: () => made.shown
   })
   const made = {
     ...base,
