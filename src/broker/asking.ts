@@ -1,6 +1,5 @@
 /** Asking agents what they hold: offers of nodes, and what agents tell of nodes and of one another. */
 import type { Clock } from '../base/clock.ts'
-import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import { within } from '../base/time-limit.ts'
 import type { agentProtocol } from '../protocol/agent-protocol.ts'
@@ -16,6 +15,8 @@ export interface AskingComponents {
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
   readonly observations: Observations
   readonly isProven: (principal: Principal) => boolean
+  /** Which agents are asked about nodes. */
+  readonly agentsFor: (nodes: readonly NodeAdvertisement[]) => readonly Principal[]
 }
 
 type Offered = Omit<Candidate['offers'][number], 'reliability'>
@@ -28,7 +29,7 @@ type Told = Map<Principal, Map<Principal, number>>
  * within `callMs` offers nothing.
  */
 export async function askOffers(
-  { clock, logger, callAgent, observations, isProven }: AskingComponents,
+  { clock, logger, callAgent, observations, isProven, agentsFor }: AskingComponents,
   nodes: readonly NodeAdvertisement[],
   callMs: number,
   signal?: AbortSignal
@@ -37,7 +38,7 @@ export async function askOffers(
   // By node, then by agent: whoever says the same thing a thousand times is heard once.
   const offers = new Map(honest.map(({ issuer }) => [issuer, new Map<Principal, Offered>()]))
   const ofNodes: Told = new Map(honest.map(({ issuer }) => [issuer, new Map<Principal, number>()]))
-  const asked = agentsOf(honest).filter((agent) => !isProven(agent))
+  const asked = agentsFor(honest).filter((agent) => !isProven(agent))
   const ofAgents: Told = new Map(asked.map((agent) => [agent, new Map<Principal, number>()]))
   const ask = async (agent: Principal): Promise<void> => {
     const { ratings } = await callAgent(agent)(
@@ -78,16 +79,4 @@ export async function askOffers(
       reliability: agentRating(offer.agent)
     }))
   }))
-}
-
-/** The agents that the nodes name, those named most often first, as many as are worth asking. */
-function agentsOf(nodes: readonly NodeAdvertisement[]): Principal[] {
-  const named = Map.groupBy(
-    nodes.flatMap(({ agents }) => [...new Set(agents)]),
-    (agent) => agent
-  )
-  return [...named]
-    .sort(([a, ofA], [b, ofB]) => ofB.length - ofA.length || (a < b ? -1 : 1))
-    .slice(0, LIMITS.agentsAskedMax)
-    .map(([agent]) => agent)
 }

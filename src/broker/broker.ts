@@ -14,11 +14,12 @@ import type { Plan, Want } from '../protocol/broker-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import { compileQuery, type Query } from '../query/query.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
-import { membershipParams } from '../ticket/membership.ts'
+import { membershipParams, vouchedBy } from '../ticket/membership.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { openReceipt, outcomeOf } from '../ticket/receipt.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
+import { agentsAsked, type Asker } from './agents-asked.ts'
 import { askOffers, type AskingComponents } from './asking.ts'
 import { chooseMembers, type Assignment } from './choice.ts'
 import type { FailedPairs } from './failed-pairs.ts'
@@ -91,7 +92,12 @@ export class Broker {
     this.#components = components
     this.#callMs = init.callMs ?? CALL_MS
     const isProven = components.isProven ?? (() => false)
-    this.#asking = { ...components, isProven, observations: this.#observations }
+    this.#asking = {
+      ...components,
+      isProven,
+      observations: this.#observations,
+      agentsFor: (nodes) => agentsAsked(nodes, this.agents(), this.#asker())
+    }
     const { findIndexed, learn } = components.directory
     if (findIndexed === undefined || learn === undefined) return
     const directory = components.directory as Directory
@@ -304,6 +310,12 @@ export class Broker {
       { signal: within(clock, this.#callMs, signal) }
     )
     return openGrant(assignment, grants[0], { slice, request, holder: principal })
+  }
+
+  #asker(): Asker {
+    const { principal, memberships, clock } = this.#components
+    const organisations = vouchedBy(memberships?.() ?? [], { member: principal, now: clock.now() })
+    return { principal, organisations }
   }
 
   #shown(): { memberships?: Uint8Array[] } {
