@@ -37,6 +37,8 @@ export interface AgentComponents {
   readonly callNode: (node: Principal) => Caller<typeof nodeProtocol.methods>
   /** Needed where there are suppliers. */
   readonly callAgent?: (agent: Principal) => Caller<typeof agentProtocol.methods>
+  /** Takes an advert of a node, an envelope that is yet to be checked, that another agent has. */
+  readonly learn?: (advert: Uint8Array) => void
   /** Told of signed objects that others brought, their signatures checked. */
   readonly observe?: (object: AnyObject) => void
   /** Whether a valid proof of fraud against somebody is known. */
@@ -98,6 +100,7 @@ export class Agent implements Startable {
       observe: components.observe ?? (() => {}),
       isProven: components.isProven ?? (() => false),
       memberships: components.memberships ?? (() => []),
+      learn: components.learn ?? (() => {}),
       isKnown: (node: Principal) => advertOf(node) !== undefined
     }
     this.#ratings = new Ratings(shared)

@@ -1,6 +1,6 @@
 /**
- * Getting wholesale tickets of other agents, to grant tickets of nodes that do not delegate to this one, and getting
- * them anew before they end.
+ * Getting wholesale tickets of other agents, to grant tickets of nodes that do not delegate to this one, with the adverts
+ * of these nodes, and getting them anew before they end.
  */
 import type { Clock } from '../base/clock.ts'
 import { asSlicenetError } from '../base/errors.ts'
@@ -36,6 +36,10 @@ export interface PurchasesComponents {
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
   readonly isProven: (principal: Principal) => boolean
   readonly observe: (object: AnyObject) => void
+  /** Whether an advert of a node is known. */
+  readonly isKnown: (node: Principal) => boolean
+  /** Takes an advert, an envelope that is yet to be checked. */
+  readonly learn: (advert: Uint8Array) => void
   /** Envelopes: who vouches for this agent. */
   readonly memberships: () => readonly Uint8Array[]
 }
@@ -75,9 +79,10 @@ export class Purchases {
         const batch = due
           .filter(({ purchase }) => !isProven(purchase.node))
           .slice(0, LIMITS.ticketsPerMessageMax)
-        if (batch.length === 0 || isProven(supplier.agent)) return
+        if (isProven(supplier.agent)) return
         try {
-          await this.#buy(supplier.agent, batch, signal)
+          if (batch.length > 0) await this.#buy(supplier.agent, batch, signal)
+          await this.#learn(supplier, signal)
         } catch (error) {
           signal.throwIfAborted()
           const { code } = asSlicenetError(error)
@@ -145,6 +150,26 @@ export class Purchases {
     this.#told.delete(agent)
     this.#told.delete(agent + node)
     logger.info('wholesale ticket taken', { agent, node, ticket: source.parent.id })
+  }
+
+  /** What was bought is offered with its node's advert, which its node sends to the agents that it delegates to. */
+  async #learn({ agent, purchases }: Supplier, signal: AbortSignal): Promise<void> {
+    const { book, clock, callAgent, isKnown, learn } = this.#components
+    const held = new Set(book.nodes(clock.now()))
+    const nodes = purchases.map(({ node }) => node).filter((node) => held.has(node) && !isKnown(node))
+    if (nodes.length === 0) return
+    let left = nodes.length
+    await callAgent(agent)(
+      'getAds',
+      { query: `node.id in ${JSON.stringify(nodes)}` },
+      {
+        signal: within(clock, this.#init.callMs, signal),
+        onItem({ advert }) {
+          left -= 1
+          if (left >= 0) learn(advert)
+        }
+      }
+    )
   }
 
   /** Whoever runs this agent learns why it does not get what it is to get; `node` is empty where it is all of them. */

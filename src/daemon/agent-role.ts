@@ -45,6 +45,7 @@ export class AgentRole implements Startable {
         callNode: (node) => host.caller(nodeProtocol, node),
         callAgent: (agent) => host.caller(agentProtocol, agent),
         observe: (object) => frauds.observe(object),
+        learn: (advert) => directory.learn(advert),
         isProven: (principal) => frauds.isProven(principal),
         memberships: () => memberships.shown()
       },

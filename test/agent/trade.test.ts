@@ -224,3 +224,40 @@ for (const [name, changes] of Object.entries({ ...bad, 'that is good': {} })) {
     t.is(overIssued(delegation, [ticket]) === undefined, name !== 'for more than there is')
   })
 }
+
+test('with what is bought comes the advert of its node, which is looked for until it is known, and no others', async (t) => {
+  const advert = nodeAdvert(node)
+  const others = [makeKey(), makeKey()].map((key) => nodeAdvert(key))
+  const policy = { ...POLICY.policy, partners: [{ principal: buyerKey.principal }] }
+  const known: Uint8Array[] = []
+  const seller = await agentLab({ policy }, { advertOf: () => advert })
+  await handOver(seller, node)
+  const honest = seller.as(buyerKey.principal)
+  let floods = true
+  const callAgent = (): Caller<typeof agentProtocol.methods> => async (method, params, options) => {
+    const { onItem } = (options ?? {}) as { onItem?: (item: { advert: Uint8Array }) => void }
+    if (method === 'getAds' && floods) for (const { bytes } of others) onItem?.({ advert: bytes })
+    return honest(method, params, options)
+  }
+  const buyer = await agentLab(
+    { suppliers: [{ agent: seller.key.principal, purchases: [wanted] }] },
+    {
+      key: buyerKey,
+      clock: seller.clock,
+      callAgent,
+      learn: (bytes) => void known.push(bytes),
+      advertOf: (principal) =>
+        principal === node.principal && known.some((bytes) => Buffer.from(advert.bytes).equals(bytes))
+          ? advert
+          : undefined
+    }
+  )
+  await bought(buyer)
+  t.deepEqual(known, [others[0]?.bytes], 'as many as were bought, whatever the seller hands over')
+  floods = false
+  await buyer.clock.advance(15_000)
+  await bought(buyer)
+  t.deepEqual(known.slice(1), [advert.bytes])
+  await buyer.clock.advance(60_000)
+  t.is(known.length, 2, 'and no more once it is known')
+})

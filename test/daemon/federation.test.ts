@@ -95,6 +95,7 @@ test.serial('a researcher has a slice of another organisation’s node through i
     agent: { policy: await policyFile(t, sells) }
   })
   t.teardown(() => node.stop())
+  await until(() => node.delegations() === 1, 'the seller has its delegation')
   const policy = await policyFile(t, grants(1))
   const key = makeKey()
   const wanted = {
@@ -114,7 +115,7 @@ test.serial('a researcher has a slice of another organisation’s node through i
   const { services, directory, broker } = await startPeer(t, makeKey(), node.address)
   await until(() => {
     const body = directory.get(key.principal, 'agent')?.advert.body
-    return body?.role === 'agent' && body.nodes === 1
+    return body?.role === 'agent' && body.nodes === 1 && body.regions.includes('eu')
   }, 'the agent is known to serve a node')
   await until(() => directory.get(node.principal, 'node') !== undefined, 'the node is known')
   t.deepEqual(
