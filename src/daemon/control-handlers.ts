@@ -6,6 +6,7 @@ import type { MemberRecord } from '../service/slice-book.ts'
 import type { Lease } from '../ticket/lease.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { PeerParts } from './compose.ts'
+import { Confirmation } from './confirmation.ts'
 import type { DaemonConfig } from './config.ts'
 import { contactHandlers } from './contact-handlers.ts'
 import type { ControlMethods } from './control-client.ts'
@@ -91,8 +92,16 @@ function sliceHandlers(
   'sliceCreate' | 'sliceList' | 'sliceShow' | 'sliceWatch' | 'sliceRenew' | 'sliceDelete'
 > {
   return {
-    sliceCreate: (description, { emit, signal }) =>
-      parts().services.create(description, { onProgress: emit, signal }),
+    async sliceCreate(description, { emit, input, signal }) {
+      const { services } = parts()
+      const caller = new Confirmation(input, signal)
+      const until = AbortSignal.any([signal, caller.gone])
+      const slice = await services.create(description, { onProgress: emit, signal: until })
+      const { name, state } = slice
+      if (await caller.keeps(() => emit({ step: 'made', message: `${name} is ${state}` }))) return slice
+      await services.delete(name)
+      throw new SlicenetError('INTERRUPTED', `the caller gave ${name} up`)
+    },
     sliceList: async (params, { signal }) => ({ slices: await parts().services.list({ ...params, signal }) }),
     sliceShow: ({ slice }, { signal }) => parts().services.show(slice, { signal }),
     async sliceWatch({ slice }, { emit, signal }) {

@@ -186,7 +186,16 @@ export const controlProtocol = {
       }),
       result: planResultSchema
     },
-    sliceCreate: { params: sliceDescriptionSchema, item: progressSchema, result: sliceSchema },
+    /**
+     * A caller that sends `kept: false` at once is told with a step `made` when the slice is, and keeps it with `kept: true`;
+     * if it goes away before, the slice is given up.
+     */
+    sliceCreate: {
+      params: sliceDescriptionSchema,
+      input: v.strictObject({ kept: v.boolean() }),
+      item: progressSchema,
+      result: sliceSchema
+    },
     /** With `brief` no node is asked, and members that have not ended are `unknown`. */
     sliceList: {
       params: v.strictObject({ brief: v.exactOptional(v.boolean()) }),

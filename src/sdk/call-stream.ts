@@ -144,7 +144,8 @@ export class CallStream<T, R> implements AsyncIterableIterator<T>, AsyncDisposab
   async #offer(item: T): Promise<void> {
     while (!this.#buffer.offer(item)) {
       await this.#changed.promise
-      this.#leaving.signal.throwIfAborted()
+      // Nobody may ever make room when the call is over for its reader.
+      if (this.#outcome !== undefined) throw new SlicenetError('INTERRUPTED', 'the stream is over')
     }
     this.#change()
   }

@@ -80,11 +80,6 @@ export class SliceWatches {
     this.#init = init
   }
 
-  /** How many slices are watched. */
-  get size(): number {
-    return this.#watched.size
-  }
-
   /** The slice as it is, then what happens to it until its end. Throws `NOT_FOUND`, and the signal's reason. */
   async *watch(
     name: string,

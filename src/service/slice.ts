@@ -96,7 +96,7 @@ export type RenewalView = v.InferOutput<typeof renewalSchema>
 
 /** One step of making or deleting a slice, as it ends; or a remark on the way. */
 export const progressSchema = v.strictObject({
-  step: v.picklist(['find', 'tickets', 'redeem', 'upload', 'launch', 'renew', 'delete']),
+  step: v.picklist(['find', 'tickets', 'redeem', 'upload', 'launch', 'made', 'renew', 'delete']),
   message: v.string(),
   /** Whole milliseconds that the step took; absent on remarks. */
   ms: v.exactOptional(amountSchema)

@@ -1,12 +1,15 @@
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
-import { getEventListeners } from 'node:events'
+import { getEventListeners, once } from 'node:events'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { connect, type NodeEvent } from '../../src/index.ts'
 import { CallStream, QueueBuffer, type ItemBuffer } from '../../src/sdk/call-stream.ts'
 import { NodeEventBuffer } from '../../src/sdk/discovery.ts'
 import { settle } from '../base/manual-clock.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
+import { until } from '../peer/fixtures/network.ts'
 import { makeKey } from '../ticket/fixtures.ts'
 import { nodeView } from './fixtures/node-view.ts'
 
@@ -90,6 +93,58 @@ test('a daemon that dies ends the loop with DAEMON_UNREACHABLE, after what it ha
   await control[Symbol.asyncDispose]()
   await t.throwsAsync(next, { code: 'DAEMON_UNREACHABLE' })
   t.deepEqual(await nodes.next(), { done: true, value: undefined })
+})
+
+test('a daemon that is killed ends the loop with DAEMON_UNREACHABLE', async (t) => {
+  await using control = await serveControl({})
+  const socketPath = join(control.directory, 'killed.sock')
+  const server = createServer((socket) => socket.once('data', () => socket.destroy())).listen(socketPath)
+  t.teardown(() => server.close())
+  await once(server, 'listening')
+  const client = await connect({ socketPath })
+  await t.throwsAsync(Array.fromAsync(client.discover()), { code: 'DAEMON_UNREACHABLE' })
+})
+
+test('closing a client ends a loop that is behind, although nobody makes room', async (t) => {
+  const full = Promise.withResolvers<void>()
+  await using control = await serveControl({
+    async discover(_params, { emit }) {
+      for (const id of KEYS) await emit({ event: 'match', node: nodeView({ id }) })
+      full.resolve()
+      return new Promise(() => {})
+    }
+  })
+  const client = await connect(control)
+  const nodes = client.discover(undefined, { bufferMax: 1 })[Symbol.asyncIterator]()
+  await nodes.next()
+  await full.promise
+  await settle()
+  await client.close()
+  const rest = async (): Promise<void> => {
+    while ((await nodes.next()).done !== true);
+  }
+  await t.throwsAsync(rest(), { code: 'INTERRUPTED' })
+})
+
+test.serial('a hundred loops that are left leave no connection', async (t) => {
+  let open = 0
+  await using control = await serveControl({
+    async discover(_params, { emit, signal }) {
+      open += 1
+      signal.addEventListener('abort', () => (open -= 1))
+      await emit({ event: 'match', node: nodeView({ id: KEYS[0] ?? '' }) })
+      return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+    }
+  })
+  const pipes = (): number => process.getActiveResourcesInfo().filter((kind) => kind === 'PipeWrap').length
+  const client = await connect(control)
+  const before = pipes()
+  const controller = new AbortController()
+  for (let each = 0; each < 100; each++) {
+    for await (const _event of client.discover(undefined, { signal: controller.signal })) break
+  }
+  await until(() => open === 0 && pipes() <= before, 'closed')
+  t.is(getEventListeners(controller.signal, 'abort').length, 0)
 })
 
 /** Floods a reader that has read one event; gives how many the flood brought in, and what waits then. */

@@ -48,23 +48,36 @@ function slice(text = 'program: { argv: [mesh] }'): SliceDescription {
   return { ...description, files: [] }
 }
 
-test.serial('a peer in the process discovers a node of the overlay, and that it is gone', async (t) => {
-  const node = await startNode(t, { advertLife: '2s' })
-  const client = await embedded(t, node)
-  const events = client.discover('node.region == "eu"')[Symbol.asyncIterator]()
-  const first = await events.next()
-  t.like(first.value, {
-    type: 'match',
-    node: { id: node.principal, name: 'n0', attributes: { region: 'eu' } }
-  })
-  await node.stop()
-  for (;;) {
-    const { value } = await events.next()
-    if (value?.type === 'expire') break
+test.serial(
+  'a peer in the process discovers a node of the overlay, what changes of it, and that it is gone',
+  async (t) => {
+    const node = await startNode(t, { advertLife: '2s' })
+    const client = await embedded(t, node)
+    const events = client.discover('node.region == "eu"')[Symbol.asyncIterator]()
+    const first = await events.next()
+    t.like(first.value, {
+      type: 'match',
+      node: { id: node.principal, name: 'n0', attributes: { region: 'eu' } }
+    })
+    const next = async (isIt: (event: NodeEvent) => boolean): Promise<void> => {
+      for (;;) {
+        const { value } = await events.next()
+        if (value === undefined) throw new Error('the discovery ended')
+        if (isIt(value)) return
+      }
+    }
+    const { free } = first.value?.node ?? {}
+    {
+      await using _mesh = await client.createSlice(slice())
+      await next(({ type, node }) => type === 'update' && node.free.cpuMillis < (free?.cpuMillis ?? 0))
+    }
+    await next(({ type, node }) => type === 'update' && node.free.cpuMillis === free?.cpuMillis)
+    await node.stop()
+    await next(({ type }) => type === 'expire')
+    await events.return?.()
+    t.pass()
   }
-  await events.return?.()
-  t.pass()
-})
+)
 
 test.serial('a plan names the members of a slice, or of each node what it fails', async (t) => {
   const node = await startNode(t)

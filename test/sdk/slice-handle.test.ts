@@ -101,6 +101,26 @@ test('what happens to a slice is told to every listener of its type, and to loop
   t.deepEqual(events.at(-1), { type: 'end', reason: 'deleted' })
 })
 
+test('a creation that is aborted gives up at the daemon what it held', async (t) => {
+  const one = await overlay({ nodes: 2, agents: 1 })
+  const client = await connect(await served(t, one))
+  t.teardown(() => client.close())
+  const controller = new AbortController()
+  let held = 0
+  const making = client.createSlice(description({ count: 2 }), {
+    signal: controller.signal,
+    onProgress({ step }) {
+      if (step !== 'redeem') return
+      held = one.leases().length
+      controller.abort(new Error('enough'))
+    }
+  })
+  await t.throwsAsync(making, { message: 'enough' })
+  t.is(held, 2)
+  await until(() => one.leases().length === 0 && one.services.records().length === 0, 'given up')
+  t.is(getEventListeners(controller.signal, 'abort').length, 0)
+})
+
 test('what happened before the stream began comes first', async (t) => {
   const member = { ...MEMBER, state: 'exited' as const, exitCode: 3 }
   const { mesh } = await held(t, {
