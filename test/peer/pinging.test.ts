@@ -35,7 +35,7 @@ async function pinged(from: TestPeer, to: TestPeer, count = 3) {
   return { report, paths: paths.map(({ relayed }) => relayed), lost: lost.length }
 }
 
-test('a ping says that a peer is reached directly, at which address and how fast', async (t) => {
+test.serial('a ping says that a peer is reached directly, at which address and how fast', async (t) => {
   const [one, other] = await Promise.all([startPeer(t), startPeer(t)])
   const { report, paths } = await pinged(one, other)
   t.like(report, { relayed: false, sent: 3, address: other.host.multiaddrs()[0] })
@@ -44,7 +44,7 @@ test('a ping says that a peer is reached directly, at which address and how fast
   t.deepEqual(paths, [false])
 })
 
-test('a ping says that a peer is reached through a relay, when neither can be dialed', async (t) => {
+test.serial('a ping says that a peer is reached through a relay, when neither can be dialed', async (t) => {
   const { hidden } = await behindRelay(t)
   const other = await startPeer(t, { listen: [], reach: { ...DEFAULT_REACH, reserve: 'never' } })
   const { report, paths } = await pinged(other, hidden)
@@ -61,7 +61,7 @@ test('a ping says that a peer is reached through a relay, when neither can be di
   )
 })
 
-test('a ping waits for a relayed connection to become direct', async (t) => {
+test.serial('a ping waits for a relayed connection to become direct', async (t) => {
   const { hidden } = await behindRelay(t)
   const reachable = await startPeer(t)
   const { report } = await pinged(reachable, hidden)
@@ -69,7 +69,7 @@ test('a ping waits for a relayed connection to become direct', async (t) => {
   t.is(report.rttMicros.length, 3)
 })
 
-test('a peer that is gone is unreachable, with its relay or without', async (t) => {
+test.serial('a peer that is gone is unreachable, with its relay or without', async (t) => {
   const { relay, hidden } = await behindRelay(t)
   const [other, stranger] = await Promise.all([startPeer(t), startPeer(t)])
   const addresses = [...hidden.host.multiaddrs(), ...stranger.host.multiaddrs()]

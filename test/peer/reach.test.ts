@@ -1,6 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
 import { multiaddr } from '@multiformats/multiaddr'
 import { SlicenetError } from '../../src/base/errors.ts'
+import { LIMITS } from '../../src/base/limits.ts'
 import { isDirect } from '../../src/peer/connections.ts'
 import { DEFAULT_REACH } from '../../src/peer/reach.ts'
 import { reachProtocol } from '../../src/protocol/reach-protocol.ts'
@@ -19,7 +20,7 @@ async function startHidden(t: ExecutionContext, init: TestPeerInit): Promise<Tes
 const relayedAddress = async ({ host }: TestPeer): Promise<void> =>
   until(() => host.multiaddrs().some(isRelayed), 'a slot at a relay')
 
-test('a peer that nobody can dial is called through a relay, and not at all without one', async (t) => {
+test.serial('a peer that nobody can dial is called through a relay, and not at all without one', async (t) => {
   const relay = await startPeer(t)
   const hidden = await startHidden(t, { bootstrap: relay.host.multiaddrs() })
   await relayedAddress(hidden)
@@ -49,7 +50,7 @@ test('a peer that nobody can dial is called through a relay, and not at all with
   t.deepEqual(lost.host.multiaddrs(), [])
 })
 
-test('a relayed connection becomes direct where one of both can be dialed', async (t) => {
+test.serial('a relayed connection becomes direct where one of both can be dialed', async (t) => {
   const relay = await startPeer(t)
   const hidden = await startHidden(t, { bootstrap: relay.host.multiaddrs() })
   await relayedAddress(hidden)
@@ -67,7 +68,7 @@ test('a relayed connection becomes direct where one of both can be dialed', asyn
   t.deepEqual(await call('whoAmI', {}), { principal: reachable.host.principal })
 })
 
-test('a slot that is lost with its relay is got at another one', async (t) => {
+test.serial('a slot that is lost with its relay is got at another one', async (t) => {
   const [first, second] = await Promise.all([startPeer(t), startPeer(t)])
   const hidden = await startHidden(t, { bootstrap: first.host.multiaddrs() })
   await relayedAddress(hidden)
@@ -80,7 +81,48 @@ test('a slot that is lost with its relay is got at another one', async (t) => {
   t.pass()
 })
 
-test('a relay lets go of the slots of those who left', async (t) => {
+test.serial('a call goes on over a new connection when the relay has ended the one before', async (t) => {
+  const relay = await startPeer(t)
+  const hidden = await startHidden(t, { bootstrap: relay.host.multiaddrs() })
+  await relayedAddress(hidden)
+  const other = await startPeer(t, { listen: [], reach: { ...DEFAULT_REACH, reserve: 'never' } })
+  await other.host.addAddresses(hidden.host.principal, hidden.host.multiaddrs())
+  const call = other.host.caller(countingProtocol, hidden.host.principal)
+  await call('whoAmI', {})
+  const relayedIds = (): string[] =>
+    other.host.libp2p
+      .getConnections()
+      .filter((connection) => !isDirect(connection))
+      .map(({ id }) => id)
+  const [before] = relayedIds()
+  // As at the end of the time or of the bytes that it lends.
+  const streams = relay.host.libp2p.getConnections().flatMap((connection) => connection.streams)
+  for (const stream of streams)
+    if (stream.protocol.includes('/circuit/relay/')) stream.abort(new Error('over'))
+  t.deepEqual(await call('whoAmI', {}), { principal: other.host.principal })
+  t.is(relayedIds().length, 1)
+  t.not(relayedIds()[0], before)
+})
+
+test.serial('one address gets so many slots at a relay and no more, and what others renew stays theirs', async (t) => {
+  const relay = await startPeer(t)
+  const bootstrap = relay.host.multiaddrs()
+  const most = LIMITS.relayReservationsPerAddressMax
+  const crowd = await Promise.all(
+    Array.from({ length: most }, async () => startPeer(t, { listen: [], bootstrap }))
+  )
+  await until(() => relay.host.libp2p.services.relaying.served.length === most, 'all slots of one address')
+  const late = await startPeer(t, { listen: [], bootstrap })
+  await until(() => late.host.connected().includes(relay.host.principal), 'connected')
+  await t.throwsAsync(late.host.libp2p.services.relaying.reserve(relay.host.libp2p.peerId))
+  t.is(relay.host.libp2p.services.relaying.served.length, most)
+  await crowd[0]?.host.libp2p.services.relaying.reserve(relay.host.libp2p.peerId)
+  await crowd[0]?.host.stop()
+  await until(() => relay.host.libp2p.services.relaying.served.length === most - 1, 'one slot is free')
+  await t.notThrowsAsync(late.host.libp2p.services.relaying.reserve(relay.host.libp2p.peerId))
+})
+
+test.serial('a relay lets go of the slots of those who left', async (t) => {
   const relay = await startPeer(t)
   const hidden = await startHidden(t, { bootstrap: relay.host.multiaddrs() })
   await relayedAddress(hidden)
@@ -91,7 +133,7 @@ test('a relay lets go of the slots of those who left', async (t) => {
   t.pass()
 })
 
-test('a peer is dialed back at the host that it calls from and nowhere else, and not again at once', async (t) => {
+test.serial('a peer is dialed back at the host that it calls from and nowhere else, and not again at once', async (t) => {
   const [callee, caller] = await Promise.all([startPeer(t), startPeer(t)])
   await caller.host.addAddresses(callee.host.principal, callee.host.multiaddrs())
   const call = caller.host.caller(reachProtocol, callee.host.principal)
