@@ -49,7 +49,7 @@ const SHOWS = { burst: LIMITS.membershipShowsBurst, perMinute: LIMITS.membership
 /** How soon it shows that a membership is over. */
 const REVIEW_INTERVAL_MS = 10_000
 /** In which the answers to calls that waited reach a peer that is turned away; and how long closing may take. */
-const LINGER_MS = 500
+const LINGER_MS = 2000
 const CLOSE_MS = 2000
 /** So long this peer does not dial whom it turned away. */
 const AVOID_MS = 10 * 60_000

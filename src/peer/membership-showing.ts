@@ -21,6 +21,8 @@ export interface MembershipShowingComponents {
 }
 
 const SHOW_MS = 10_000
+/** Peers that are told of a change at the same time. */
+const SHOWN_AT_ONCE = 16
 
 export class MembershipShowing implements Startable {
   readonly #components: MembershipShowingComponents
@@ -51,10 +53,14 @@ export class MembershipShowing implements Startable {
   }
 
   async #showAll(): Promise<void> {
-    for (const peer of this.#libp2p.getPeers()) {
-      const stored = await this.#libp2p.peerStore.get(peer).catch(() => undefined)
-      if (stored?.protocols.includes(membershipProtocol.id) === true) void this.#show(peer)
+    const peers = this.#libp2p.getPeers()
+    const next = async (): Promise<void> => {
+      for (let peer = peers.pop(); peer !== undefined; peer = peers.pop()) {
+        const stored = await this.#libp2p.peerStore.get(peer).catch(() => undefined)
+        if (stored?.protocols.includes(membershipProtocol.id) === true) await this.#show(peer)
+      }
     }
+    await Promise.all(Array.from({ length: SHOWN_AT_ONCE }, next))
   }
 
   async #show(peer: PeerId): Promise<void> {

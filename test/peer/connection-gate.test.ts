@@ -199,7 +199,9 @@ test('whoever shows nothing, or what is worth nothing, is turned away unanswered
   await Promise.all(
     Object.entries(strangers).map(async ([what, vouching]) => {
       const stranger = await member(t, vouching)
-      t.is(await callCode(stranger, gated), 'DENIED', what)
+      // On a busy machine the connection may be closed before the answer is read.
+      const code = await callCode(stranger, gated)
+      t.true(code === 'DENIED' || code === 'PEER_UNREACHABLE', `${what}: ${code}`)
       await isTurnedAway(t, gated, stranger)
       t.is(await callCode(stranger, open), undefined, `${what}, without the gate`)
     })
@@ -235,7 +237,7 @@ test('whoever is denied is not dialed, by name or by address', async (t) => {
 
 test('a peer that was dialed must show a membership as well', async (t) => {
   const allow = { ...NOBODY, organisations: [organisation.principal] }
-  const gated = await guarded(t, { allow }, { showMs: 6000 })
+  const gated = await guarded(t, { allow }, { showMs: 12_000 })
   const stranger = await guarded(t, undefined)
   const one = await member(t, (key) => [vouched(key)])
   for (const peer of [stranger, one]) {
@@ -329,7 +331,7 @@ test('a peer calls itself whatever its policy', async (t) => {
 
 test('of a peer that has yet to show a membership no more calls than a bound wait', async (t) => {
   const allow = { ...NOBODY, organisations: [organisation.principal] }
-  const gated = await guarded(t, { allow }, { showMs: 6000 })
+  const gated = await guarded(t, { allow }, { showMs: 12_000 })
   const stranger = await member(t)
   const calls = Array.from({ length: LIMITS.unprovenCallsMax + 4 }, async () => callCode(stranger, gated))
   const codes = await Promise.all(calls)
@@ -371,7 +373,7 @@ test('no more peers than a bound are given time to show a membership', async (t)
   t.is(refused.filter(Boolean).length, 1)
   t.true(refused.at(-1))
   await clock.advance(LIMITS.membershipShowMsMax)
-  await clock.advance(1000)
+  await clock.advance(MINUTE)
   t.is(new Set(closed).size, LIMITS.unprovenPeersMax)
   const [first = ''] = peers
   const isDialed = async (): Promise<boolean> =>
