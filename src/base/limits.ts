@@ -96,10 +96,16 @@ export const LIMITS = {
   brokerAdvertsMax: 10_000,
   brokerRejectionsMax: 1000,
   brokersAskedMax: 4,
+  /** Nodes among which members of a slice with conditions on pairs are sought, and the steps that the search takes. */
+  placementNodesMax: 2048,
+  placementStepsMax: 4_000_000,
   /** Clauses of a query and of a slice that a node fails, as far as they are told. */
   failedClausesMax: 64,
   /** Peers that one call has another ping, and bytes that one takes to measure an uplink. */
   pingTargetsMax: 16,
+  /** Pairs of nodes that a broker has measured for one choice, and that it remembers. */
+  pingPairsMax: 2048,
+  pairTimesMax: 20_000,
   sinkBytesMax: 8 * 1024 * 1024,
   /** Others whose round-trip times a peer keeps, to place itself by. */
   neighboursMax: 64,

@@ -5,7 +5,7 @@ import type { Clock } from './clock.ts'
 /** Work goes on for so long before others have their turn. */
 const TURN_MS = 10
 /** Reading the clock costs as much as some pieces. */
-const PIECES_PER_LOOK = 32
+const PIECES_PER_LOOK = 64
 
 export interface PaceInit {
   /** What the work may take in all, others' turns not counted; default no limit. */
@@ -43,5 +43,18 @@ export class Pace {
     await setImmediate()
     signal?.throwIfAborted()
     this.#began = this.#clock.monotonic()
+  }
+}
+
+/** Runs a generator to its end in pieces; what it yields is what each piece cost. */
+export async function paced<T>(
+  work: Generator<number, T, undefined>,
+  pace: Pace,
+  signal?: AbortSignal
+): Promise<T> {
+  for (;;) {
+    const { done, value } = work.next()
+    if (done === true) return value
+    if (pace.isDue(value)) await pace.pause(signal)
   }
 }

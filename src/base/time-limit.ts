@@ -1,4 +1,4 @@
-/** How long another party may keep this one waiting. */
+/** How long another party may keep this one waiting, and who waits no more. */
 import type { Clock } from './clock.ts'
 
 /** Aborts with `signal`, or with a `TimeoutError` when `ms` of the clock have passed. */
@@ -36,4 +36,28 @@ export class Patience implements Disposable {
   [Symbol.dispose](): void {
     this.#over.abort(new Error('the search is over'))
   }
+}
+
+/** Resolves when `ms` of the clock have passed. */
+export async function elapsed(clock: Pick<Clock, 'timeout'>, ms: number): Promise<void> {
+  const limit = clock.timeout(ms)
+  if (limit.aborted) return
+  await new Promise<void>((resolve) => {
+    limit.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
+
+/**
+ * Rejects with the signal's reason when it aborts, and never resolves; for races. It may be left alone, and listens no
+ * more once `over` aborts.
+ */
+export async function abortion(signal: AbortSignal | undefined, over: AbortSignal): Promise<never> {
+  const gone = new Promise<never>((_resolve, reject) => {
+    if (signal === undefined) return
+    const fail = (): void => reject(signal.reason as Error)
+    if (signal.aborted) fail()
+    else signal.addEventListener('abort', fail, { once: true, signal: over })
+  })
+  gone.catch(() => {})
+  return gone
 }

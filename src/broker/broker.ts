@@ -1,33 +1,35 @@
 /**
- * The broker (paper §2.2): finds the nodes that match a query, asks several agents at once what they hold of them,
- * and gets tickets, trying the next agent or node when one refuses or does not answer. It remembers what tickets came
- * to, and tells their agents.
+ * The broker (paper §2.2): finds the nodes that match a query, asks several agents at once what they hold of them, says
+ * what a slice would be made of, and gets its tickets, trying the next agent or node when one refuses or is slow. It
+ * remembers what tickets came to, and tells their agents.
  */
-import { asSlicenetError, SlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
-import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
-import { within } from '../base/time-limit.ts'
 import type { Directory } from '../peer/directory.ts'
-import type { agentProtocol, Receipt, TicketRequest } from '../protocol/agent-protocol.ts'
+import type { agentProtocol } from '../protocol/agent-protocol.ts'
 import type { Plan, Want } from '../protocol/broker-protocol.ts'
+import type { measureProtocol } from '../protocol/measure-protocol.ts'
 import type { Caller } from '../protocol/method.ts'
 import { compileQuery, type Query } from '../query/query.ts'
-import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
+import type { AgentAdvertisement } from '../ticket/advertisement.ts'
 import { membershipParams, vouchedBy } from '../ticket/membership.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { openReceipt, outcomeOf } from '../ticket/receipt.ts'
-import type { Signed } from '../ticket/signed-object.ts'
-import type { Ticket } from '../ticket/ticket.ts'
-import { agentsAsked, type Asker } from './agents-asked.ts'
-import { askOffers, type AskingComponents } from './asking.ts'
-import { chooseMembers, type Assignment } from './choice.ts'
-import type { FailedPairs } from './failed-pairs.ts'
-import { findNodes, type FoundNode, type Mismatch } from './finding.ts'
-import { openGrant, type Holding } from './grant.ts'
+import { agentsAsked } from './agents-asked.ts'
+import { chooseChecked } from './checked-choice.ts'
+import { findNodes, isNode, type FoundNode, type Mismatch } from './finding.ts'
+import { Gathering, type GatheringComponents, type TicketSearch } from './gathering.ts'
+import type { Holding } from './grant.ts'
 import { IndexSearch, type Evaluation } from './index-search.ts'
 import { Observations } from './observations.ts'
-import { explainNodes, planOf, type Explained, type Explanation } from './planning.ts'
+import { Offers } from './offers.ts'
+import { PairTimes } from './pair-times.ts'
+import { compilePlacement } from './placement.ts'
+import { matchNodes, planOf, type Matching } from './planning.ts'
+import type { Assignment } from './preference.ts'
+import { renewTicket, type RenewingComponents, type TicketRenewal } from './renewing.ts'
+import type { Explanation, Holder } from './requirements.ts'
+import { releaseTickets, reportReceipts, type Redemption } from './returns.ts'
 
 export interface BrokerComponents {
   /** Whom tickets are for. */
@@ -37,6 +39,8 @@ export interface BrokerComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly callAgent: (agent: Principal) => Caller<typeof agentProtocol.methods>
+  /** Has nodes ping one another; where it is absent, estimates of their distance are all there is. */
+  readonly callMeasure?: (node: Principal) => Caller<typeof measureProtocol.methods>
   /** Whether a valid proof of fraud against somebody is known. */
   readonly isProven?: (principal: Principal) => boolean
   /** Has the directory learn what other brokers know of nodes that match; does not fail for want of answers. */
@@ -48,56 +52,56 @@ export interface BrokerComponents {
   readonly memberships?: () => readonly Uint8Array[]
 }
 
-export type Request = Omit<TicketRequest, 'node'>
-
-export interface TicketSearch {
-  readonly slice: string
-  readonly count: number
-  readonly request: Request
-  readonly nodes: readonly NodeAdvertisement[]
-  /** Pairs that were tried before in vain are not tried again. */
-  readonly failed: FailedPairs
-  readonly granted: ReadonlyMap<Principal, number>
+export interface BrokerInit {
+  /** How long an agent may take to answer; default 10 s. */
+  readonly callMs?: number
+  /** After how long the next best is asked beside an agent that is slow; default 2 s. */
+  readonly hedgeMs?: number
 }
 
-/** A ticket that is redeemed, and what is wanted of its agent for the lease to go on. */
-export interface TicketRenewal {
-  readonly agent: Principal
-  readonly ticket: Signed<Ticket>
-  readonly durationMs: number
+export type Explained = { readonly query?: string } | { readonly want: Want }
+
+interface Options {
+  readonly signal?: AbortSignal
 }
 
-/** What a ticket came to: the holder's demand and the node's answer, envelopes; neither when the node gave none. */
-export interface Redemption extends Receipt {
-  readonly agent: Principal
-  readonly ticket: Signed<Ticket>
+export interface PlanOptions extends Options {
+  /** For whom the slice would be; default whom this broker gets tickets for. */
+  readonly holder?: Holder
+  /** What is not to be tried. */
+  readonly isRuledOut?: (assignment: Assignment) => boolean
 }
 
 const CALL_MS = 10_000
-/** Each round gets a ticket or drops a pair, so this bounds how many refusals are borne. */
-const ROUNDS_MAX = 8
-/** So many receipts of the largest objects fit one message. */
-const RECEIPTS_AT_ONCE = 7
+const HEDGE_MS = 2000
 
 export class Broker {
   readonly #components: BrokerComponents
   readonly #callMs: number
+  readonly #hedgeMs: number
+  readonly #isProven: (principal: Principal) => boolean
   readonly #observations = new Observations()
-  readonly #asking: AskingComponents
+  readonly #gathering: GatheringComponents
+  readonly #renewing: RenewingComponents
   /** Absent over a directory without an index. */
   readonly #index: IndexSearch | undefined
 
-  /** `callMs`: how long an agent may take to answer; default 10 s. */
-  constructor(components: BrokerComponents, init: { readonly callMs?: number } = {}) {
+  constructor(components: BrokerComponents, init: BrokerInit = {}) {
     this.#components = components
     this.#callMs = init.callMs ?? CALL_MS
-    const isProven = components.isProven ?? (() => false)
-    this.#asking = {
+    this.#hedgeMs = init.hedgeMs ?? HEDGE_MS
+    this.#isProven = components.isProven ?? (() => false)
+    const shown = (): { memberships?: Uint8Array[] } => membershipParams(components.memberships?.())
+    this.#gathering = {
       ...components,
-      isProven,
+      isProven: this.#isProven,
       observations: this.#observations,
-      agentsFor: (nodes) => agentsAsked(nodes, this.agents(), this.#asker())
+      agentsFor: (nodes) => agentsAsked(nodes, this.agents(), this.#holder()),
+      times: new PairTimes(components.clock),
+      membershipParams: shown,
+      release: async (holdings) => this.release(holdings)
     }
+    this.#renewing = { ...components, membershipParams: shown, agentsOf: (node) => this.#agentsOf(node) }
     const { findIndexed, learn } = components.directory
     if (findIndexed === undefined || learn === undefined) return
     const directory = components.directory as Directory
@@ -107,61 +111,42 @@ export class Broker {
   /** The nodes that match, and for the others why not. Throws `QUERY_INVALID`. */
   async find(
     query: string | undefined,
-    options: { readonly signal?: AbortSignal } = {}
+    options: Options = {}
   ): Promise<{ found: FoundNode[]; mismatches: Mismatch[] }> {
     const compiled = query === undefined ? undefined : compileQuery(query)
-    return this.#evaluate(
-      compiled,
-      {
-        wanted: 1,
-        run: async () =>
-          findNodes(compiled, this.#components.directory.entries(), {
-            clock: this.#components.clock,
-            signal: options.signal
-          }),
-        matches: ({ found }) => found.length
-      },
-      options
-    )
+    const { clock, directory } = this.#components
+    const evaluation = {
+      wanted: 1,
+      run: async () => findNodes(compiled, directory.entries(), { clock, signal: options.signal }),
+      matches: ({ found }: { readonly found: readonly FoundNode[] }) => found.length
+    }
+    return this.#evaluate(compiled, evaluation, options)
   }
 
-  /** Every node, by name, with every condition that it fails. Throws `QUERY_INVALID`. */
-  async explain(what: Explained, options: { readonly signal?: AbortSignal } = {}): Promise<Explanation[]> {
-    const query = 'want' in what ? what.want.query : what.query
-    const compiled = query === undefined ? undefined : compileQuery(query)
-    return this.#evaluate(
-      compiled,
-      {
-        wanted: 'want' in what ? what.want.count : 1,
-        run: async () =>
-          explainNodes(what, this.#components.directory.entries(), {
-            clock: this.#components.clock,
-            signal: options.signal
-          }),
-        matches: (explanations) => explanations.filter(({ matches }) => matches).length
-      },
-      options
-    )
+  /** Every node as a member by itself: what it fails of the query and the slice's needs. Throws `QUERY_INVALID`. */
+  async match(want: Want, options: PlanOptions = {}): Promise<Matching> {
+    compilePlacement(want)
+    return this.#match(want.query, want, options)
+  }
+
+  /**
+   * Every node, by name, with every condition that it fails: of a query, or of a slice, where those that are members, or
+   * are only not needed, match. Throws `QUERY_INVALID`.
+   */
+  async explain(what: Explained, options: PlanOptions = {}): Promise<readonly Explanation[]> {
+    if (!('want' in what)) return (await this.#match(what.query, undefined, options)).explanations
+    const { explanations, rejections } = await this.#plan(what.want, options)
+    const failed = new Map(rejections.map((rejection) => [rejection.node, rejection.failed]))
+    return explanations.map((one) => {
+      const all = failed.get(one.node) ?? []
+      return { ...one, matches: all.length === 0, failed: all }
+    })
   }
 
   /** What a slice would be made of now; nothing is held. Throws `QUERY_INVALID`. */
-  async plan(want: Want, options: { readonly signal?: AbortSignal } = {}): Promise<Plan> {
-    const explanations = await this.explain({ want }, options)
-    const nodes = explanations.filter(({ matches }) => matches).map(({ advert }) => advert.body)
-    const candidates = await askOffers(this.#asking, nodes, this.#callMs, options.signal)
-    return planOf(want, explanations, candidates, this.#components.clock.now())
-  }
-
-  /** Evaluates over what connected peers know, and what the index leads to. */
-  async #evaluate<T>(
-    query: Query | undefined,
-    evaluation: Evaluation<T>,
-    options: { readonly signal?: AbortSignal }
-  ): Promise<T> {
-    const { directory, askOthers } = this.#components
-    await Promise.all([directory.refresh(options), askOthers?.(query?.text, options)])
-    if (query === undefined || this.#index === undefined) return evaluation.run()
-    return this.#index.evaluate(query, evaluation, options)
+  async plan(want: Want, options: PlanOptions = {}): Promise<Plan> {
+    const { explanations: _each, ...plan } = await this.#plan(want, options)
+    return plan
   }
 
   /** Agents by what their adverts say. */
@@ -177,70 +162,22 @@ export class Broker {
    * known, `undefined` where nothing is.
    */
   reliabilityOf(node: Principal): number | undefined {
-    if (this.#asking.isProven(node)) return 0
+    if (this.#isProven(node)) return 0
     return this.#observations.seen('node', node, this.#components.clock.now())
   }
 
-  /** Gets up to `count` tickets, fewer when no agent would give more; `failed` then holds the reasons. */
-  async getTickets(
-    search: TicketSearch,
-    options: { readonly signal?: AbortSignal } = {}
-  ): Promise<Holding[]> {
-    const holdings: Holding[] = []
-    const candidates = await askOffers(this.#asking, search.nodes, this.#callMs, options.signal)
-    for (let round = 0; round < ROUNDS_MAX && holdings.length < search.count; round++) {
-      const taken = new Set(holdings.map(({ node }) => node))
-      const assignments = chooseMembers(
-        candidates
-          .filter(({ node }) => !taken.has(node))
-          .map((candidate) => ({
-            ...candidate,
-            offers: candidate.offers.filter(
-              ({ agent }) => !search.failed.has({ node: candidate.node, agent })
-            )
-          })),
-        {
-          count: search.count - holdings.length,
-          resources: search.request.resources,
-          notAfter: this.#components.clock.now() + search.request.durationMs,
-          granted: countByAgent(holdings, search.granted)
-        }
-      )
-      if (assignments.length === 0) break
-      const byAgent = Map.groupBy(assignments, ({ agent }) => agent)
-      const rounds = await Promise.all(
-        [...byAgent].map(([agent, ofAgent]) => this.#ask(agent, ofAgent, search, options.signal))
-      )
-      holdings.push(...rounds.flat())
-    }
-    return holdings
+  /**
+   * Gets up to `count` tickets that go with one another and with the members held, fewer when no agent would give more;
+   * `failed` then holds the reasons. Where fewer than `minimum` can be had from the start, none is asked for.
+   */
+  async getTickets(search: TicketSearch, options: Options = {}): Promise<Holding[]> {
+    const init = { callMs: this.#callMs, hedgeMs: this.#hedgeMs, signal: options.signal }
+    return new Gathering(this.#gathering, search, init).run()
   }
 
-  /**
-   * Gets a ticket that goes on with the line of one in hand, for a term from now: of the agent that issued it, and
-   * where there are no ports, which only that one has, of others too. Throws the first one's refusal, and
-   * `PROTOCOL_ERROR` when it grants something else.
-   */
-  async renewTicket(
-    { agent, ticket, durationMs }: TicketRenewal,
-    options: { readonly signal?: AbortSignal } = {}
-  ): Promise<Holding> {
-    const { node, slice, resources, rights, ports } = ticket.body
-    if (slice === undefined) throw new TypeError('a ticket without a slice has no lease to renew')
-    const supersedes = ticket.body.supersedes ?? ticket.id
-    const request = { resources, rights, ports: eachPort(ports), durationMs, supersedes }
-    const others = ports.length === 0 ? this.#agentsOf(node).filter((other) => other !== agent) : []
-    let refused: SlicenetError | undefined
-    for (const issuer of [agent, ...others]) {
-      if (issuer !== agent && this.#asking.isProven(issuer)) continue
-      try {
-        return await this.#getOne({ node, agent: issuer }, slice, request, options.signal)
-      } catch (error) {
-        options.signal?.throwIfAborted()
-        refused ??= asSlicenetError(error)
-      }
-    }
-    throw refused ?? new SlicenetError('NOT_FOUND', 'no agent to ask')
+  /** Gets a ticket that goes on with the line of one in hand, for a term from now. Throws as `renewTicket`. */
+  async renewTicket(renewal: TicketRenewal, options: Options = {}): Promise<Holding> {
+    return renewTicket(this.#renewing, renewal, { callMs: this.#callMs, signal: options.signal })
   }
 
   /** Takes note of what a ticket came to. Throws as `ObjectType.open` when an answer is malformed. */
@@ -259,144 +196,76 @@ export class Broker {
 
   /** Shows agents what their tickets came to. Those that do not answer do not learn it. */
   async report(redemptions: readonly Redemption[]): Promise<void> {
-    const answered = redemptions.filter(({ lease, refusal }) => lease !== undefined || refusal !== undefined)
-    await Promise.all(
-      [...Map.groupBy(answered, ({ agent }) => agent)].map(async ([agent, ofAgent]) => {
-        try {
-          for (const batch of batches(ofAgent, RECEIPTS_AT_ONCE)) {
-            const receipts = batch.map(({ redeem, lease, refusal }) => ({
-              redeem,
-              ...(lease === undefined ? {} : { lease }),
-              ...(refusal === undefined ? {} : { refusal })
-            }))
-            const signal = within(this.#components.clock, this.#callMs)
-            await this.#components.callAgent(agent)('report', { receipts }, { signal })
-          }
-        } catch (error) {
-          this.#components.logger.debug('receipts were not reported', { agent, error })
-        }
-      })
-    )
+    await reportReceipts(this.#components, redemptions, this.#callMs)
   }
 
   /** Gives tickets back that will not be redeemed. Agents that do not answer find out when the hold is over. */
-  async release(holdings: readonly Holding[]): Promise<void> {
-    const byAgent = Map.groupBy(holdings, ({ agent }) => agent)
-    await Promise.all(
-      [...byAgent].map(async ([agent, ofAgent]) => {
-        try {
-          for (const batch of batches(ofAgent)) {
-            const tickets = batch.map(({ ticket }) => ticket.id)
-            const signal = within(this.#components.clock, this.#callMs)
-            await this.#components.callAgent(agent)('releaseTickets', { tickets }, { signal })
-          }
-        } catch (error) {
-          this.#components.logger.debug('tickets were not given back', { agent, error })
+  async release(holdings: readonly Pick<Holding, 'agent' | 'ticket'>[]): Promise<void> {
+    await releaseTickets(this.#components, holdings, this.#callMs)
+  }
+
+  async #plan(want: Want, options: PlanOptions): Promise<Plan & { explanations: readonly Explanation[] }> {
+    const { clock } = this.#components
+    const { signal, isRuledOut = () => false } = options
+    const placement = compilePlacement(want)
+    const { explanations } = await this.#match(want.query, want, options)
+    const nodes = explanations.filter(({ matches }) => matches).map(({ advert }) => advert.body)
+    const offers = new Offers(this.#gathering, nodes, { callMs: this.#callMs, query: want.query, signal })
+    const now = clock.now()
+    const { count, resources } = want
+    const wish = { count, resources, notAfter: now + want.durationMs, granted: new Map(), placement }
+    try {
+      await offers.all(this.#hedgeMs)
+      for (;;) {
+        const candidates = offers.candidates(isRuledOut)
+        const choice = await chooseChecked(this.#gathering, candidates, wish, signal)
+        if (choice.members.length < count && offers.isWaiting) await offers.more()
+        else {
+          const { times } = this.#gathering
+          const init = { want, explanations, candidates, choice, placement, times, now }
+          return { explanations, ...(await planOf(init, { clock, signal })) }
         }
-      })
-    )
+      }
+    } finally {
+      offers.stop()
+    }
   }
 
-  async #getOne(
-    assignment: Assignment,
-    slice: string,
-    request: Request,
-    signal: AbortSignal | undefined
-  ): Promise<Holding> {
-    const { principal, clock, callAgent } = this.#components
-    const { grants } = await callAgent(assignment.agent)(
-      'getTickets',
-      { slice, requests: [{ node: assignment.node, ...request }], ...this.#shown() },
-      { signal: within(clock, this.#callMs, signal) }
-    )
-    return openGrant(assignment, grants[0], { slice, request, holder: principal })
+  async #match(
+    text: string | undefined,
+    want: Want | undefined,
+    { signal, holder = this.#holder() }: PlanOptions
+  ): Promise<Matching> {
+    const query = text === undefined ? undefined : compileQuery(text)
+    const { clock, directory } = this.#components
+    const requirements = { query, want, holder, isProven: this.#isProven }
+    const evaluation = {
+      wanted: want?.count ?? 1,
+      run: async () => matchNodes(requirements, directory.entries(), { clock, signal }),
+      matches: ({ explanations }: Matching) => explanations.filter(({ matches }) => matches).length
+    }
+    return this.#evaluate(query, evaluation, signal === undefined ? {} : { signal })
   }
 
-  #asker(): Asker {
+  /** Evaluates over what connected peers know, and what the index leads to. */
+  async #evaluate<T>(query: Query | undefined, evaluation: Evaluation<T>, options: Options): Promise<T> {
+    const { directory, askOthers } = this.#components
+    await Promise.all([directory.refresh(options), askOthers?.(query?.text, options)])
+    if (query === undefined || this.#index === undefined) return evaluation.run()
+    return this.#index.evaluate(query, evaluation, options)
+  }
+
+  #holder(): Holder {
     const { principal, memberships, clock } = this.#components
     const organisations = vouchedBy(memberships?.() ?? [], { member: principal, now: clock.now() })
     return { principal, organisations }
   }
 
-  #shown(): { memberships?: Uint8Array[] } {
-    return membershipParams(this.#components.memberships?.())
-  }
-
-  /** The agents that a node says it delegates to. */
   #agentsOf(node: Principal): readonly Principal[] {
-    for (const { advert } of this.#components.directory.entries()) {
-      if (advert.body.role === 'node' && advert.body.issuer === node) return advert.body.agents
-    }
-    return []
+    const entry = this.#components.directory
+      .entries()
+      .filter(isNode)
+      .find(({ advert }) => advert.body.issuer === node)
+    return entry?.advert.body.agents.filter((agent) => !this.#isProven(agent)) ?? []
   }
-
-  async #ask(
-    agent: Principal,
-    assignments: readonly Assignment[],
-    search: TicketSearch,
-    signal: AbortSignal | undefined
-  ): Promise<Holding[]> {
-    const holdings: Holding[] = []
-    for (const batch of batches(assignments)) {
-      try {
-        holdings.push(...(await this.#askBatch(agent, batch, search, signal)))
-      } catch (error) {
-        signal?.throwIfAborted()
-        // Its other nodes would be as vain, and cost as much time.
-        search.failed.addAgent(agent, asSlicenetError(error))
-        return holdings
-      }
-    }
-    return holdings
-  }
-
-  async #askBatch(
-    agent: Principal,
-    assignments: readonly Assignment[],
-    search: TicketSearch,
-    signal: AbortSignal | undefined
-  ): Promise<Holding[]> {
-    const { slice, request, failed } = search
-    const requests = assignments.map(({ node }) => ({ node, ...request }))
-    const { grants } = await this.#components.callAgent(agent)(
-      'getTickets',
-      { slice, requests, ...this.#shown() },
-      { signal: within(this.#components.clock, this.#callMs, signal) }
-    )
-    return assignments.flatMap((assignment, index) => {
-      try {
-        const { principal } = this.#components
-        return [openGrant(assignment, grants[index], { slice, request, holder: principal })]
-      } catch (error) {
-        const reason = asSlicenetError(error)
-        // An answer has room for so much: the next round asks for the rest.
-        const isRest = reason.code === 'BUSY' && index > 0
-        if (!isRest) failed.addPair(assignment, reason)
-        return []
-      }
-    })
-  }
-}
-
-/** Of a ticket that is renewed every port is wanted again, by its number. */
-function eachPort(ports: Ticket['ports']): Request['ports'] {
-  return ports.flatMap(({ protocol, first, last }) =>
-    Array.from({ length: last - first + 1 }, (_one, index) => ({ protocol, port: first + index }))
-  )
-}
-
-/** As many at a time as one message takes. */
-function batches<T>(items: readonly T[], size: number = LIMITS.ticketsPerMessageMax): T[][] {
-  return Array.from({ length: Math.ceil(items.length / size) }, (_one, index) =>
-    items.slice(index * size, (index + 1) * size)
-  )
-}
-
-function countByAgent(
-  holdings: readonly Holding[],
-  granted: ReadonlyMap<Principal, number>
-): ReadonlyMap<Principal, number> {
-  const counts = new Map(granted)
-  for (const { agent } of holdings) counts.set(agent, (counts.get(agent) ?? 0) + 1)
-  return counts
 }

@@ -1,77 +1,146 @@
 /**
- * Choosing the members of a slice: which nodes, and from which agent a ticket for each (paper §2.2, step 3). Prefers
- * nodes and agents that can be relied on, then nodes with more free, and spreads a slice over the agents, so that no one
- * of them can stop it. Pure.
+ * Choosing the members of a slice: as many nodes as are wanted, preferred ones first, of which every two fulfil the
+ * slice's conditions, spread as evenly as can be. A generator, so that it can be run in pieces. Pure.
  */
+import { LIMITS } from '../base/limits.ts'
+import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { resourcesExceeding, type Resources } from '../ticket/resources.ts'
+import { Bits } from './bits.ts'
+import { Compatibility, type Place } from './compatibility.ts'
+import { Rows, searchLargest, type Budget, type Graph } from './member-search.ts'
+import type { RttSource } from './pair-times.ts'
+import type { Placement } from './placement.ts'
+import {
+  assignAgents,
+  inOrder,
+  isAble,
+  type Assignment,
+  type Candidate,
+  type TicketWish
+} from './preference.ts'
+import { fill, Groups, type Seat } from './spread.ts'
 
-/** A node that matches, with what agents offer of it. */
-export interface Candidate {
-  readonly node: Principal
-  readonly free: Resources
-  /** How far the node can be relied on, 0 to 1000. */
-  readonly reliability: number
-  readonly offers: readonly {
-    readonly agent: Principal
-    readonly available: Resources
-    readonly until: number
-    /** How far the agent can be relied on, 0 to 1000. */
-    readonly reliability: number
-  }[]
-}
-
-export interface Assignment {
-  readonly node: Principal
-  readonly agent: Principal
-}
-
-export interface Wish {
+export interface Wish extends TicketWish {
   readonly count: number
-  readonly resources: Resources
-  /** UTC ms at which the lease is to end. */
-  readonly notAfter: number
   /** How many members of the slice each agent has granted already. */
   readonly granted: ReadonlyMap<Principal, number>
+  readonly placement: Placement
+  readonly times: RttSource
+  /** Members that the slice has; those of which nothing is known any more have an advert without attributes. */
+  readonly held?: readonly NodeAdvertisement[]
 }
 
-/**
- * Those whose reliability differs by less than this are alike: else the first node that kept to a ticket would be
- * chosen for every slice after.
- */
-const BAND = 250
-const bandOf = ({ reliability }: { readonly reliability: number }): number => Math.floor(reliability / BAND)
+export interface Choice {
+  readonly members: readonly Assignment[]
+  /** Whether there is no larger set; else the search was given up before all was tried. */
+  readonly isExhaustive: boolean
+}
 
-/** At most `count` assignments, a node at most once. */
-export function chooseMembers(candidates: readonly Candidate[], wish: Wish): Assignment[] {
-  const load = new Map(wish.granted)
-  const chosen: Assignment[] = []
-  const hasRoom = ({ free }: Candidate): boolean => resourcesExceeding(wish.resources, free).length === 0
-  // Adverts may be old: nodes without room by their word come last, but they come. By id among equals, so that the
-  // same adverts give the same choice.
-  const ranked = [...candidates].sort(
-    (a, b) =>
-      Number(hasRoom(b)) - Number(hasRoom(a)) ||
-      bandOf(b) - bandOf(a) ||
-      b.free.cpuMillis - a.free.cpuMillis ||
-      b.free.memoryBytes - a.free.memoryBytes ||
-      (a.node < b.node ? -1 : 1)
-  )
-  for (const candidate of ranked) {
-    if (chosen.length >= wish.count) break
-    const able = candidate.offers.filter(
-      ({ available, until }) =>
-        until >= wish.notAfter && resourcesExceeding(wish.resources, available).length === 0
-    )
-    const [best] = able.sort(
-      (a, b) =>
-        bandOf(b) - bandOf(a) ||
-        (load.get(a.agent) ?? 0) - (load.get(b.agent) ?? 0) ||
-        (a.agent < b.agent ? -1 : 1)
-    )
-    if (best === undefined) continue
-    load.set(best.agent, (load.get(best.agent) ?? 0) + 1)
-    chosen.push({ node: candidate.node, agent: best.agent })
+/** At most `count` assignments, a node at most once. Yields what it cost since it yielded last. */
+export function* chooseMembers(
+  candidates: readonly Candidate[],
+  wish: Wish
+): Generator<number, Choice, undefined> {
+  const { placement } = wish
+  const able = candidates.filter(({ offers }) => offers.some((offer) => isAble(offer, wish)))
+  const compatibility = new Compatibility(placement, wish.times)
+  const held = (wish.held ?? []).map((advert) => compatibility.place(advert))
+  const seats: Seat[] = []
+  for (const preferred of inOrder(able, wish.resources, placement.rank)) {
+    const place = compatibility.place(preferred.candidate.advert)
+    yield 1 + held.length
+    if (compatibility.lacking(place).length > 0) continue
+    if (held.every((member) => compatibility.holds(place, member))) seats.push({ ...preferred, place })
   }
-  return chosen
+  const { chosen, isExhaustive } = yield* chooseSeats(seats, held, wish, compatibility)
+  return {
+    members: assignAgents(
+      chosen.map(({ candidate }) => candidate),
+      wish,
+      wish.granted
+    ),
+    isExhaustive
+  }
+}
+
+interface Chosen {
+  readonly chosen: readonly Seat[]
+  readonly isExhaustive: boolean
+}
+
+function* chooseSeats(
+  seats: readonly Seat[],
+  held: readonly Place[],
+  wish: Wish,
+  compatibility: Compatibility
+): Generator<number, Chosen, undefined> {
+  const { count, placement } = wish
+  const hasPairs = placement.pairwise !== undefined
+  const apart = hasPairs ? seats : unlike(seats)
+  const isFree = !hasPairs && (placement.distinct.length === 0 || haveAllDistinct(apart))
+  if (isFree) return { chosen: fill(apart, held, wish), isExhaustive: true }
+  const pool = apart.slice(0, LIMITS.placementNodesMax)
+  const groups = new Groups(placement, pool, held)
+  const resort = pool.findIndex(({ hasRoom }) => !hasRoom)
+  const graph: Graph = {
+    size: pool.length,
+    isEdge: (one, other) => compatibility.holds(placeAt(pool, one), placeAt(pool, other)),
+    ...(groups.isSpread ? { groupOf: (one: number) => groups.of(one) } : {}),
+    lastResort: resort < 0 ? pool.length : resort
+  }
+  const budget = { steps: LIMITS.placementStepsMax }
+  const rows = new Rows(graph)
+  const first = yield* searchLargest(rows, { want: count, counts: groups.counts }, budget)
+  const set = groups.isSpread ? yield* spreadOut(rows, first.set, groups, budget) : first.set
+  return {
+    chosen: set.flatMap((index) => pool[index] ?? []),
+    isExhaustive: first.isExhaustive && (pool.length === apart.length || set.length === count)
+  }
+}
+
+/** Looks for a set of the same size whose largest group is smaller, as long as there is one and steps are left. */
+function* spreadOut(
+  rows: Rows,
+  found: readonly number[],
+  groups: Groups,
+  budget: Budget
+): Generator<number, readonly number[], undefined> {
+  let set = found
+  // What has no room by its own word is not taken only to be spread.
+  const among = new Bits(rows.graph.size)
+  for (let one = 0; one < rows.graph.lastResort; one++) among.add(one)
+  for (const one of found) among.add(one)
+  while (set.length > 0) {
+    const cap = Math.max(...groups.countsWith(set)) - 1
+    if (cap < groups.fewestAtMost(set.length)) return set
+    const wish = { want: set.length, counts: groups.counts, cap, among }
+    const better = yield* searchLargest(rows, wish, budget)
+    if (better.set.length < set.length) return set
+    set = better.set
+  }
+  return set
+}
+
+/** Of nodes that are alike in what is to be distinct and in group, one can be a member: the preferred one. */
+function unlike(seats: readonly Seat[]): readonly Seat[] {
+  const first = new Map<string, Seat>()
+  for (const seat of seats) {
+    if (seat.place.values.length === 0) return seats
+    const key = JSON.stringify([seat.place.values, seat.place.group])
+    if (!first.has(key)) first.set(key, seat)
+  }
+  return [...first.values()]
+}
+
+function haveAllDistinct(seats: readonly Seat[]): boolean {
+  const [seat] = seats
+  return (seat?.place.values ?? []).every(
+    (_value, index) => new Set(seats.map(({ place }) => place.values[index])).size === seats.length
+  )
+}
+
+function placeAt(seats: readonly Seat[], index: number): Place {
+  const seat = seats[index]
+  if (seat === undefined) throw new TypeError('no such seat')
+  return seat.place
 }

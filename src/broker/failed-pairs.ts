@@ -1,7 +1,7 @@
 /** What was tried in vain while tickets are gathered, so that it is not tried again, and why. */
 import type { SlicenetError } from '../base/errors.ts'
 import type { Principal } from '../ticket/principal.ts'
-import type { Assignment } from './choice.ts'
+import type { Assignment } from './preference.ts'
 
 /** An agent's refusal rules out that agent for that node; a node's own, the node; an agent's silence, the agent. */
 export class FailedPairs {

@@ -12,7 +12,7 @@ import { refusalError, refusalObject } from '../ticket/refusal.ts'
 import { resourcesExceeding } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
-import type { Assignment } from './choice.ts'
+import type { Assignment } from './preference.ts'
 
 /** A ticket in hand, with the chain that proves it. */
 export interface Holding extends Assignment {

@@ -1,98 +1,162 @@
-/** Which nodes match, which would make a slice, and why the others do not and would not (design §4). */
+/** Which nodes match a slice, which would make it, and why the others would not (design §4). */
+import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { AdvertWay, DirectoryEntry } from '../peer/advert-table.ts'
+import { Pace } from '../base/pace.ts'
+import type { DirectoryEntry } from '../peer/advert-table.ts'
 import type { Plan, Rejection, Want } from '../protocol/broker-protocol.ts'
 import type { FailedClause } from '../query/clauses.ts'
-import { compileQuery } from '../query/query.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { SUMMED_RESOURCES } from '../ticket/resources.ts'
-import type { Signed } from '../ticket/signed-object.ts'
-import { chooseMembers, type Candidate } from './choice.ts'
+import { resourcesExceeding } from '../ticket/resources.ts'
+import type { Choice } from './choice.ts'
+import { Compatibility, type Place } from './compatibility.ts'
 import { byName, isNode, queryPace, type FindOptions } from './finding.ts'
+import type { RttSource } from './pair-times.ts'
+import type { Placement } from './placement.ts'
+import { isAble, type Candidate } from './preference.ts'
+import { explained, imageId, unmet, unmetImage, type Explanation, type Requirements } from './requirements.ts'
 
-/** A node, and every condition of a query or of a slice that it fails; none when it matches. */
-export interface Explanation {
-  readonly node: Principal
-  readonly name: string
-  readonly matches: boolean
-  readonly failed: readonly FailedClause[]
-  readonly advert: Signed<NodeAdvertisement>
-  readonly via: AdvertWay
-  /** UTC ms. */
-  readonly receivedAt: number
+export interface Matching {
+  /** Every node, by name. */
+  readonly explanations: readonly Explanation[]
+  /** The content that the slice's image was taken for; `undefined` where no node has it, or none is asked for. */
+  readonly image: string | undefined
 }
 
-export type Explained = { readonly query?: string } | { readonly want: Want }
-
-/** Every node among `entries`, by name. Throws `QUERY_INVALID`. */
-export async function explainNodes(
-  what: Explained,
+/** Every node by itself. Throws `QUERY_INVALID` when it takes too long, the signal's reason when aborted. */
+export async function matchNodes(
+  requirements: Requirements,
   entries: readonly DirectoryEntry[],
   { clock, signal }: FindOptions
-): Promise<Explanation[]> {
-  const wanted = 'want' in what ? what.want : undefined
-  const text = 'want' in what ? what.want.query : what.query
-  const query = text === undefined ? undefined : compileQuery(text)
+): Promise<Matching> {
   const pace = queryPace(clock)
   const explanations: Explanation[] = []
   for (const entry of entries) {
     if (!isNode(entry)) continue
-    const { advert, via, receivedAt } = entry
-    const { issuer: node, name } = advert.body
-    const all = [
-      ...(query?.failures(advert.body) ?? []),
-      ...(wanted === undefined ? [] : unmet(wanted, advert.body))
-    ]
-    const failed = all.slice(0, LIMITS.failedClausesMax)
-    explanations.push({ node, name, matches: failed.length === 0, failed, advert, via, receivedAt })
+    explanations.push(explained(entry, unmet(requirements, entry.advert.body)))
     if (pace.isDue()) await pace.pause(signal)
   }
-  return explanations.sort(byName)
-}
-
-/** What a slice would be made of, by what agents offer of the nodes that match. */
-export function planOf(
-  want: Want,
-  explanations: readonly Explanation[],
-  candidates: readonly Candidate[],
-  now: number
-): Plan {
-  const names = new Map(explanations.map(({ node, name }) => [node, name]))
-  const assignments = chooseMembers(candidates, {
-    count: want.count,
-    resources: want.resources,
-    notAfter: now + want.durationMs,
-    granted: new Map()
-  })
-  const chosen = new Set(assignments.map(({ node }) => node))
-  const offering = new Map(candidates.map(({ node, offers }) => [node, offers.length]))
-  const rejections: Rejection[] = explanations.flatMap(({ node, name, failed }) => {
-    if (chosen.has(node)) return []
-    const isUnoffered = failed.length === 0 && (offering.get(node) ?? 0) === 0
-    return [{ node, name, failed: isUnoffered ? [{ clause: 'offered by an agent' }] : [...failed] }]
-  })
-  const satisfiable = assignments.length >= Math.max(1, want.minimum)
+  explanations.sort(byName)
+  const wanted = requirements.want?.image
+  if (wanted === undefined) return { explanations, image: undefined }
+  const matching = explanations.filter(({ matches }) => matches)
+  const image = imageId(
+    matching.map(({ advert }) => advert.body),
+    wanted
+  )
   return {
-    satisfiable,
-    ...(satisfiable ? {} : { reason: `${assignments.length} of ${want.count} members could be had` }),
-    members: assignments.map(({ node, agent }) => ({ node, agent, name: names.get(node) ?? node })),
-    rejections
+    image,
+    explanations: explanations.map((one) =>
+      explained(one, [...one.failed, ...unmetImage(wanted, image, one.advert.body)])
+    )
   }
 }
 
-/** What a slice needs beside its query. */
-function unmet({ rights, image, resources }: Want, advert: NodeAdvertisement): FailedClause[] {
-  const { images } = advert
-  const lacking = rights.filter((right) => advert.rights?.includes(right) !== true)
-  const hasImage = image === undefined || image in images || Object.values(images).includes(image)
-  const exceeding = SUMMED_RESOURCES.filter((name) => resources[name] > advert.capacity[name])
-  return [
-    ...(hasImage ? [] : [{ clause: `image ${image}`, value: Object.keys(images).join(', ') }]),
-    ...lacking.map((right) => ({ clause: `right ${right}` })),
-    ...exceeding.map((name) => ({
-      clause: `capacity of ${name} >= ${resources[name]}`,
-      value: String(advert.capacity[name])
-    }))
-  ]
+export interface PlanInit {
+  readonly want: Want
+  readonly explanations: readonly Explanation[]
+  readonly candidates: readonly Candidate[]
+  readonly choice: Choice
+  readonly placement: Placement
+  readonly times: RttSource
+  readonly now: number
+}
+
+/** Beside so many members it is told why a node cannot be one. */
+const CONFLICTS_TOLD_MAX = 8
+
+/** Throws the signal's reason. */
+export async function planOf(
+  init: PlanInit,
+  { clock, signal }: { readonly clock: Pick<Clock, 'monotonic'>; readonly signal?: AbortSignal | undefined }
+): Promise<Plan> {
+  const { want, explanations, candidates, choice, placement } = init
+  const adverts = new Map(explanations.map(({ node, advert }) => [node, advert.body]))
+  const byNode = new Map(candidates.map((candidate) => [candidate.advert.issuer, candidate]))
+  const members = choice.members.flatMap(({ node, agent }) => {
+    const advert = adverts.get(node)
+    if (advert === undefined) return []
+    const rank = placement.rank?.of(advert)
+    return [{ node, agent, name: advert.name, ...(rank === undefined ? {} : { rank: String(rank) }) }]
+  })
+  const compatibility = new Compatibility(placement, init.times)
+  const chosen = members.flatMap(({ node }) => adverts.get(node) ?? []).map((one) => compatibility.place(one))
+  const isMember = new Set<Principal>(members.map(({ node }) => node))
+  const pace = new Pace(clock)
+  const rejections: Rejection[] = []
+  for (const { node, name, failed, advert } of explanations) {
+    if (isMember.has(node)) continue
+    const others =
+      failed.length > 0
+        ? failed
+        : [
+            ...unoffered(byNode.get(node), want, init.now),
+            ...conflicts(compatibility, compatibility.place(advert.body), chosen)
+          ]
+    rejections.push({ node, name, failed: others.slice(0, LIMITS.failedClausesMax) })
+    if (pace.isDue(1 + chosen.length)) await pace.pause(signal)
+  }
+  const satisfiable = members.length >= Math.max(1, want.minimum)
+  return { satisfiable, ...(satisfiable ? {} : { reason: shortage(init) }), members, rejections }
+}
+
+/** What agents offer of a node is too little; nothing where one offers enough. */
+function unoffered(candidate: Candidate | undefined, want: Want, now: number): FailedClause[] {
+  const wish = { resources: want.resources, notAfter: now + want.durationMs }
+  const offers = candidate?.offers ?? []
+  if (offers.some((offer) => isAble(offer, wish))) return []
+  if (offers.length === 0) return [{ clause: 'an agent offers it' }]
+  return offers.flatMap(({ agent, available, until }) => [
+    ...resourcesExceeding(want.resources, available).map((name) => ({
+      clause: `an agent offers ${name} >= ${want.resources[name]}`,
+      value: `${available[name]} of ${agent}`
+    })),
+    ...(until >= wish.notAfter
+      ? []
+      : [
+          {
+            clause: `an agent offers it until ${new Date(wish.notAfter).toISOString()}`,
+            value: `${new Date(until).toISOString()} of ${agent}`
+          }
+        ])
+  ])
+}
+
+function conflicts(compatibility: Compatibility, place: Place, members: readonly Place[]): FailedClause[] {
+  const failed: FailedClause[] = []
+  let told = 0
+  for (const member of members) {
+    if (told >= CONFLICTS_TOLD_MAX) break
+    if (compatibility.holds(place, member)) continue
+    failed.push(...compatibility.failures(place, member))
+    told += 1
+  }
+  return failed
+}
+
+/** Why there are fewer members than are needed. */
+function shortage({ want, explanations, candidates, choice, placement, now }: PlanInit): string {
+  const needed = `${Math.max(1, want.minimum)} of ${want.count} members are needed`
+  const minimum = Math.max(1, want.minimum)
+  const matching = explanations.filter(({ matches }) => matches)
+  if (matching.length < minimum)
+    return `${matching.length} of ${explanations.length} nodes match where ${needed}`
+  const wish = { resources: want.resources, notAfter: now + want.durationMs }
+  const able = candidates.filter(({ offers }) => offers.some((offer) => isAble(offer, wish)))
+  if (able.length < minimum) {
+    return `agents offer enough of ${able.length} of the ${matching.length} nodes that match where ${needed}`
+  }
+  for (const name of placement.distinct) {
+    const values = new Set(able.map(({ advert }) => valueOf(advert, name)))
+    if (values.size < minimum)
+      return `the nodes that match have ${values.size} values of ${name} where ${needed}`
+  }
+  const found = `no more than ${choice.members.length} nodes that go together`
+  return choice.isExhaustive
+    ? `there are ${found} where ${needed}`
+    : `${found} were found within the limit of the search where ${needed}; there may be more`
+}
+
+function valueOf({ attributes }: NodeAdvertisement, name: string): string | number | undefined {
+  return attributes[name]
 }

@@ -1,11 +1,10 @@
 /** What the daemon answers about the nodes that there are. */
 import { SlicenetError } from '../base/errors.ts'
-import type { Broker } from '../broker/broker.ts'
 import { watchNodes } from '../broker/watch.ts'
 import type { Directory } from '../peer/directory.ts'
-import type { PlannedMember, Want } from '../protocol/broker-protocol.ts'
+import type { PlannedMember } from '../protocol/broker-protocol.ts'
 import type { Handlers } from '../protocol/method.ts'
-import { clauseText, type FailedClause } from '../query/clauses.ts'
+import { clauseText } from '../query/clauses.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import { estimatedRttMicros } from '../ticket/coordinate.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -62,13 +61,10 @@ function planHandlers(parts: () => Parts): Answered<'explain' | 'plan'> {
     async explain(what, { emit, signal }) {
       const { broker, clock } = parts()
       const explanations = await broker.explain(what, { signal })
-      const unoffered =
-        'want' in what ? await rejected(broker, what.want, signal) : new Map<Principal, never>()
       for (const explanation of explanations) {
-        const { node, name, via, failed: own } = explanation
-        const failed = own.length > 0 ? own : (unoffered.get(node) ?? [])
+        const { node, name, matches, failed, via } = explanation
         const ageMs = ageOf(explanation, clock.now())
-        await emit({ node, name, matches: failed.length === 0, failed: [...failed], via, ageMs })
+        await emit({ node, name, matches, failed: [...failed], via, ageMs })
       }
       return {}
     },
@@ -83,16 +79,6 @@ function planHandlers(parts: () => Parts): Answered<'explain' | 'plan'> {
       return result
     }
   }
-}
-
-/** What agents do not offer of the nodes, by node. */
-async function rejected(
-  broker: Broker,
-  want: Want,
-  signal: AbortSignal
-): Promise<ReadonlyMap<Principal, readonly FailedClause[]>> {
-  const { rejections } = await broker.plan(want, { signal })
-  return new Map(rejections.map(({ node, failed }) => [node, failed]))
 }
 
 /** The members with what the directory knows of them. */

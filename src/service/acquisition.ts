@@ -7,15 +7,19 @@ import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
 import { together } from '../base/together.ts'
 import type { Broker } from '../broker/broker.ts'
+import { nothingKnownOf } from '../broker/compatibility.ts'
 import { FailedPairs } from '../broker/failed-pairs.ts'
-import type { FoundNode, Mismatch } from '../broker/finding.ts'
 import type { Holding } from '../broker/grant.ts'
-import { clauseText } from '../query/clauses.ts'
+import { compilePlacement } from '../broker/placement.ts'
+import type { Matching } from '../broker/planning.ts'
+import type { Want } from '../protocol/broker-protocol.ts'
 import type { Demands } from './demands.ts'
 import type { MemberCalls } from './member-calls.ts'
 import { Receipts } from './receipts.ts'
 import type { MemberRecord, SliceBook, SliceRecord } from './slice-book.ts'
 import type { ProgressOptions } from './service-manager.ts'
+import { explainedShortfall, isBound, minimumOf, requireEnough, shortfall } from './slice-match.ts'
+import { wantOf } from './slice-want.ts'
 import type { Progress, SliceDescription } from './slice.ts'
 
 export interface AcquisitionComponents {
@@ -41,19 +45,10 @@ export class Acquisition {
    * Finds out whether the slice can be had at all and writes it down. Gives the nodes that match. Throws `NO_MATCH`,
    * `IMAGE_MISSING`.
    */
-  async begin(description: SliceDescription, options: ProgressOptions): Promise<readonly FoundNode[]> {
+  async begin(description: SliceDescription, options: ProgressOptions): Promise<Matching> {
     const began = this.#components.clock.monotonic()
-    const { found, mismatches } = await this.#find(description, options)
-    const image = imageId(found, description.image)
-    if (image === undefined && found.length > 0) {
-      throw new SlicenetError('IMAGE_MISSING', `no node that matches has an image ${description.image}`, {
-        hint: 'run `slicenet find` to see which images nodes have; build one on a node with `slicenet image build`'
-      })
-    }
-    const nodes = found.filter((node) => hasImage(node, image))
-    if (image === undefined || nodes.length < minimumOf(description)) {
-      throw noMatch(description, nodes, found, mismatches)
-    }
+    const matching = await this.#match(wantOf(description), options)
+    const image = requireEnough(description, matching)
     await this.#components.book.add({
       description,
       state: 'acquiring',
@@ -61,32 +56,42 @@ export class Acquisition {
       createdAt: this.#components.clock.now(),
       members: new Map()
     })
-    await this.#report('find', `${nodes.length} nodes match`, began, options)
-    return found
+    const count = matching.explanations.filter(({ matches }) => matches).length
+    await this.#report('find', `${count} nodes match`, began, options)
+    return matching
   }
 
   /**
    * Brings a slice that was written down to run. Throws what stood in the way when the minimum is not reached.
    * `known`: what `begin` found a moment ago, so that the first round need not ask every peer again.
    */
-  async complete(name: string, options: ProgressOptions, known?: readonly FoundNode[]): Promise<void> {
+  async complete(name: string, options: ProgressOptions, known?: Matching): Promise<void> {
     const failed = new FailedPairs()
-    const { description } = this.#slice(name)
+    const { description, image } = this.#slice(name)
     const minimum = minimumOf(description)
+    const want = { ...wantOf(description), image }
     for (let round = 0; round < ROUNDS_MAX; round++) {
       const missing = description.count - this.#current(name).length
       if (missing > 0) {
         const found = round === 0 ? known : undefined
-        const nodes = found ?? (await this.#find(description, options)).found
-        await this.#hold(name, missing, nodes, failed, options)
+        await this.#hold(name, found ?? (await this.#match(want, options)), failed, options)
       }
       const held = this.#current(name)
+      if (
+        held.length < minimum &&
+        round + 1 < ROUNDS_MAX &&
+        (await this.#regroup(name, want, failed, options))
+      )
+        continue
       // No virtual machine is made for a slice that there are not tickets enough for.
       if (held.length < minimum || held.every(({ state }) => state === 'leased')) break
       await this.#redeem(name, failed, options)
     }
     const members = this.#current(name)
-    if (members.length < minimum) throw shortfall(description, members.length, failed)
+    if (members.length < minimum) {
+      const { broker } = this.#components
+      throw await explainedShortfall(broker, description, members.length, failed, options.signal)
+    }
     const launched = await this.#launch(description, members, failed, options)
     const isPartial = launched < description.count
     if (isPartial) {
@@ -96,35 +101,62 @@ export class Acquisition {
     await this.#components.book.setState(name, isPartial ? 'partial' : 'active')
   }
 
-  async #find(
-    { query }: SliceDescription,
-    { signal }: ProgressOptions
-  ): Promise<{ found: FoundNode[]; mismatches: Mismatch[] }> {
-    return this.#components.broker.find(query, signal === undefined ? {} : { signal })
+  async #match(want: Want, { signal }: ProgressOptions): Promise<Matching> {
+    return this.#components.broker.match(want, signal === undefined ? {} : { signal })
   }
 
-  /** Gets tickets for `count` more members and writes them down with the demands that will redeem them. */
+  /**
+   * When no more nodes go with the members that there are: whether others, without those that refused, make a slice. Then
+   * the members are to be given up.
+   */
+  async #regroup(
+    name: string,
+    want: Want,
+    failed: FailedPairs,
+    { signal }: ProgressOptions
+  ): Promise<boolean> {
+    const { broker, book } = this.#components
+    const members = this.#current(name)
+    if (members.length === 0 || !isBound(this.#slice(name).description)) return false
+    const { satisfiable } = await broker.plan(want, {
+      isRuledOut: (pair) => failed.has(pair),
+      ...(signal === undefined ? {} : { signal })
+    })
+    if (!satisfiable) return false
+    await book.putMembers(
+      name,
+      members.map((member) => ({ ...member, state: 'dropping' as const }))
+    )
+    return true
+  }
+
+  /** Gets tickets for the members that are missing and writes them down with the demands that will redeem them. */
   async #hold(
     name: string,
-    count: number,
-    found: readonly FoundNode[],
+    { explanations }: Matching,
     failed: FailedPairs,
     options: ProgressOptions
   ): Promise<void> {
     const began = this.#components.clock.monotonic()
     const { broker, book } = this.#components
     const { description, image } = this.#slice(name)
-    const { resources, ports, rights, leaseMs } = description
-    const nodes = found.filter((node) => hasImage(node, image)).map(({ advert }) => advert.body)
+    const { count, query, resources, ports, rights, leaseMs } = description
+    const adverts = new Map(explanations.map(({ node, advert }) => [node, advert.body]))
     const members = this.#current(name)
     const taken = new Set(members.map(({ node }) => node))
     const byAgent = Map.groupBy(members, ({ agent }) => agent)
     const holdings = await broker.getTickets(
       {
         slice: name,
-        count,
+        count: count - members.length,
+        minimum: Math.max(0, minimumOf(description) - members.length),
         request: { resources, ports, rights, durationMs: leaseMs },
-        nodes: nodes.filter(({ issuer }) => !taken.has(issuer)),
+        nodes: explanations.flatMap(({ node, matches, advert }) =>
+          matches && !taken.has(node) ? [advert.body] : []
+        ),
+        query,
+        placement: compilePlacement(description),
+        held: members.map(({ node, nodeName }) => adverts.get(node) ?? nothingKnownOf(node, nodeName)),
         failed,
         granted: new Map([...byAgent].map(([agent, granted]) => [agent, granted.length]))
       },
@@ -132,7 +164,7 @@ export class Acquisition {
     )
     for (const { chain } of holdings) this.#components.observe(chain)
     const agentNames = new Map(broker.agents().map((advert) => [advert.issuer, advert.name]))
-    const nodeNames = new Map(nodes.map((advert) => [advert.issuer, advert.name]))
+    const nodeNames = new Map(explanations.map((one) => [one.node, one.name]))
     await book.putMembers(
       name,
       holdings.map((holding) => this.#member(holding, image, nodeNames, agentNames))
@@ -275,53 +307,6 @@ export class Acquisition {
   }
 }
 
-/** A slice of nothing is none, even when its description would have it. */
-function minimumOf({ minimum }: SliceDescription): number {
-  return Math.max(1, minimum)
-}
-
-function hasImage({ advert }: FoundNode, image: string | undefined): boolean {
-  return image !== undefined && Object.values(advert.body.images).includes(image)
-}
-
-/** Says of every node which clauses failed. */
-function noMatch(
-  { image, minimum, count }: SliceDescription,
-  nodes: readonly FoundNode[],
-  found: readonly FoundNode[],
-  mismatches: readonly Mismatch[]
-): SlicenetError {
-  const without = found.filter((node) => !nodes.includes(node))
-  const others = [
-    ...mismatches.map(({ node, name, failed }) => ({ node, name, failed: failed.map(clauseText) })),
-    ...without.map(({ advert: { body } }) => ({
-      node: body.issuer,
-      name: body.name,
-      failed: [`image ${image} (it has none)`]
-    }))
-  ]
-  const message =
-    nodes.length === 0
-      ? `none of ${others.length} nodes matches`
-      : `${nodes.length} nodes match where ${minimum} of ${count} members are needed`
-  return new SlicenetError('NO_MATCH', message, { details: { nodes: others } })
-}
-
-/** An image by content id, or the id that most of the nodes give to a name. */
-function imageId(found: readonly FoundNode[], wanted: string): string | undefined {
-  const ids = found.flatMap(({ advert }) => {
-    const { images } = advert.body
-    const id = wanted.startsWith('sha256:')
-      ? Object.values(images).find((known) => known === wanted)
-      : images[wanted]
-    return id === undefined ? [] : [id]
-  })
-  const counts = [...Map.groupBy(ids, (id) => id)].sort(
-    (a, b) => b[1].length - a[1].length || (a[0] < b[0] ? -1 : 1)
-  )
-  return counts[0]?.[0]
-}
-
 /** `name=address:port` of each member with a TCP port, `name=address` of others, one space between. */
 function membersLine(members: readonly MemberRecord[]): string {
   const places = members.map(({ nodeName, lease }) => {
@@ -330,16 +315,4 @@ function membersLine(members: readonly MemberRecord[]): string {
     return `${nodeName}=${tcp === undefined ? address : `${address}:${tcp.first}`}`
   })
   return places.sort().join(' ')
-}
-
-/** The error of a slice that stayed below its minimum: what was refused last says why. */
-function shortfall(description: SliceDescription, got: number, failed: FailedPairs): SlicenetError {
-  const message = `${got} of ${description.count} members could be had, ${minimumOf(description)} are needed`
-  const reason = failed.last
-  if (reason === undefined) {
-    return new SlicenetError('NO_MATCH', `${message}: no agent offers enough on more nodes`, {
-      hint: 'ask for less, or run `slicenet find` to see what is free'
-    })
-  }
-  return new SlicenetError(reason.code, `${message}; ${reason.message}`, { cause: reason })
 }

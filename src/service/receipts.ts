@@ -1,7 +1,8 @@
 /** What tickets came to, for the broker that got them and through it for their agents. */
 import { asSlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
-import type { Broker, Redemption } from '../broker/broker.ts'
+import type { Broker } from '../broker/broker.ts'
+import type { Redemption } from '../broker/returns.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { RedeemOutcome } from './member-calls.ts'
 import type { Claim } from './slice-book.ts'

@@ -1,8 +1,10 @@
 /** A broker, agents and nodes in one process; the nodes delegate to every agent. */
 import { Agent } from '../../src/agent/agent.ts'
 import { silentLogger } from '../../src/base/log.ts'
-import { Broker, type TicketSearch } from '../../src/broker/broker.ts'
+import { Broker } from '../../src/broker/broker.ts'
 import { FailedPairs } from '../../src/broker/failed-pairs.ts'
+import type { TicketSearch } from '../../src/broker/gathering.ts'
+import { compilePlacement } from '../../src/broker/placement.ts'
 import { agentProtocol, type TicketRequest } from '../../src/protocol/agent-protocol.ts'
 import type { Caller, Handlers } from '../../src/protocol/method.ts'
 import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
@@ -103,6 +105,9 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
   const search: Lab['search'] = (count, changes = {}) => ({
     slice: 'mesh',
     count,
+    minimum: 0,
+    placement: compilePlacement({}),
+    held: [],
     request: { resources: amounts(1), ports: [], rights: [], durationMs: HOUR, ...changes },
     nodes: adverts.map(({ body }) => body),
     failed: new FailedPairs(),

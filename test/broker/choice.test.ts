@@ -1,26 +1,15 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { chooseMembers, type Candidate } from '../../src/broker/choice.ts'
+import type { Assignment } from '../../src/broker/preference.ts'
 import { NOW, HOUR, amounts } from '../ticket/fixtures.ts'
+import { candidate, choose, offer, type Candidate, type WishChanges } from './candidates.ts'
 
-const wish = (count: number, granted: [string, number][] = []): Parameters<typeof chooseMembers>[1] => ({
+const wish = (count: number, granted: [string, number][] = []): WishChanges => ({
   count,
-  resources: amounts(2),
-  notAfter: NOW + HOUR,
   granted: new Map(granted)
 })
-const offer = (
-  agent: string,
-  factor = 10,
-  until = NOW + HOUR,
-  reliability = 500
-): Candidate['offers'][number] => ({ agent, available: amounts(factor), until, reliability })
-const candidate = (node: string, free: number, ...offers: Candidate['offers'][number][]): Candidate => ({
-  node,
-  free: amounts(free),
-  reliability: 500,
-  offers
-})
+const chooseMembers = (candidates: readonly Candidate[], changes: WishChanges): readonly Assignment[] =>
+  choose(candidates, changes).members
 
 test('a slice is spread over the agents, counting what they granted before', (t) => {
   const candidates = ['a', 'b', 'c', 'd'].map((node) => candidate(node, 5, offer('x'), offer('y')))
@@ -57,21 +46,23 @@ test('an offer that is too small or ends too early is no offer', (t) => {
 
 test('a node is chosen once at most, never more than asked for, and the same adverts give the same choice', (t) => {
   const arbitrary = fc.uniqueArray(
-    fc.record({
-      node: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
-      free: fc.nat({ max: 4 }).map(amounts),
-      reliability: fc.nat({ max: 1000 }),
-      offers: fc.array(
-        fc.record({
-          agent: fc.constantFrom('x', 'y', 'z'),
-          available: fc.nat({ max: 4 }).map(amounts),
-          until: fc.constant(NOW + HOUR),
-          reliability: fc.nat({ max: 1000 })
-        }),
-        { maxLength: 4 }
-      )
-    }),
-    { selector: ({ node }) => node }
+    fc
+      .record({
+        node: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
+        free: fc.nat({ max: 4 }),
+        reliability: fc.nat({ max: 1000 }),
+        offers: fc.array(
+          fc.record({
+            agent: fc.constantFrom('x', 'y', 'z'),
+            available: fc.nat({ max: 4 }).map(amounts),
+            until: fc.constant(NOW + HOUR),
+            reliability: fc.nat({ max: 1000 })
+          }),
+          { maxLength: 4 }
+        )
+      })
+      .map(({ node, free, reliability, offers }) => ({ ...candidate(node, free, ...offers), reliability })),
+    { selector: ({ advert }) => advert.issuer }
   )
   fc.assert(
     fc.property(arbitrary, fc.nat({ max: 9 }), (candidates, count) => {

@@ -1,0 +1,76 @@
+/**
+ * Choosing members whose distances were measured: what coordinates make likely is chosen, the chosen ping one another,
+ * and where that shows something else, others are chosen; until a choice stands, or time or pings are used up.
+ */
+import type { Clock } from '../base/clock.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import { Pace, paced } from '../base/pace.ts'
+import type { measureProtocol } from '../protocol/measure-protocol.ts'
+import type { Caller } from '../protocol/method.ts'
+import type { NodeAdvertisement } from '../ticket/advertisement.ts'
+import type { Principal } from '../ticket/principal.ts'
+import { chooseMembers, type Choice, type Wish } from './choice.ts'
+import { measuredOnly, type PairTimes } from './pair-times.ts'
+import { pingPairs, type Pair } from './ping-check.ts'
+import type { Candidate } from './preference.ts'
+
+export interface ChoosingComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  /** Absent: estimates are all there is. */
+  readonly callMeasure?: ((node: Principal) => Caller<typeof measureProtocol.methods>) | undefined
+  readonly times: PairTimes
+}
+
+/** Choices that are made and checked, and how long that may take. */
+const ROUNDS_MAX = 8
+const CHECKING_MS_MAX = 20_000
+
+/** Throws the signal's reason. */
+export async function chooseChecked(
+  { callMeasure, ...components }: ChoosingComponents,
+  candidates: readonly Candidate[],
+  wish: Omit<Wish, 'times'>,
+  signal?: AbortSignal
+): Promise<Choice> {
+  const { clock, times } = components
+  const pace = new Pace(clock)
+  const choose = async (source: Wish['times']): Promise<Choice> =>
+    paced(chooseMembers(candidates, { ...wish, times: source }), pace, signal)
+  const usesRtt = wish.placement.pairwise?.usesRtt === true
+  if (callMeasure === undefined || !usesRtt) return choose(times)
+  const adverts = new Map(candidates.map(({ advert }) => [advert.issuer, advert]))
+  const until = clock.monotonic() + CHECKING_MS_MAX
+  let left = LIMITS.pingPairsMax
+  for (let round = 0; round < ROUNDS_MAX && left > 0 && clock.monotonic() < until; round++) {
+    const choice = await choose(times)
+    const chosen = choice.members.flatMap(({ node }) => adverts.get(node) ?? [])
+    const pairs = unmeasured(chosen, wish.held ?? [], times).slice(0, left)
+    if (pairs.length === 0) return choice
+    left -= pairs.length
+    await pingPairs({ ...components, callMeasure }, pairs, signal)
+  }
+  const choice = await choose(times)
+  const { length } = choice.members
+  const pairs = (length * (length - 1)) / 2 + length * (wish.held?.length ?? 0)
+  // Of more members than can all ping one another, those were looked at that are likely to be far apart.
+  if (pairs > LIMITS.pingPairsMax) return choice
+  const { members } = await choose(measuredOnly(times))
+  return { members, isExhaustive: false }
+}
+
+/** Pairs of the chosen, and of chosen and held, that were not measured: those that are likely to be far apart first. */
+function unmeasured(
+  chosen: readonly NodeAdvertisement[],
+  held: readonly NodeAdvertisement[],
+  times: PairTimes
+): Pair[] {
+  const pairs = chosen.flatMap((one, index) =>
+    [...chosen.slice(index + 1), ...held]
+      .filter((other) => !times.isMeasured(one.issuer, other.issuer))
+      .map((other) => ({ one, other, rttMs: times.rttMs(one, other) ?? 0 }))
+  )
+  pairs.sort((a, b) => b.rttMs - a.rttMs)
+  return pairs.map(({ one, other }) => [one.issuer, other.issuer])
+}
