@@ -12,6 +12,7 @@ import { createDirectory, type Directory } from '../peer/directory.ts'
 import { createPeerHost, type PeerHost } from '../peer/host.ts'
 import type { Measuring } from '../peer/measuring.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
+import { measureProtocol } from '../protocol/measure-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { ServiceManager } from '../service/service-manager.ts'
 import type { Store } from '../store/store.ts'
@@ -201,6 +202,7 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     ...brokerParts,
     principal: key.principal,
     directory,
+    callMeasure: (node) => host.caller(measureProtocol, node),
     askOthers: async (query, options) => otherBrokers.ask(query, options),
     memberships: () => memberships.shown()
   })

@@ -37,8 +37,13 @@ export interface Lab {
   search(count: number, changes?: Partial<TicketRequest>): TicketSearch
 }
 
-/** Nodes that delegate to every agent, which may keep the broker waiting for so long. */
-export async function lab(nodeCount: number, agentCount: number, callMs = 60_000): Promise<Lab> {
+/** Nodes that delegate to every agent, which may keep the broker waiting for so long, and after so long is hedged. */
+export async function lab(
+  nodeCount: number,
+  agentCount: number,
+  callMs = 60_000,
+  hedgeMs = 2000
+): Promise<Lab> {
   const clock = new ManualClock()
   const holder = makeKey()
   const agents = Array.from({ length: agentCount }, makeKey)
@@ -100,7 +105,7 @@ export async function lab(nodeCount: number, agentCount: number, callMs = 60_000
       isProven: (principal) => proven.has(principal),
       memberships: () => shown
     },
-    { callMs }
+    { callMs, hedgeMs }
   )
   const search: Lab['search'] = (count, changes = {}) => ({
     slice: 'mesh',
