@@ -40,8 +40,10 @@ export async function matchNodes(
   const wanted = requirements.want?.image
   if (wanted === undefined) return { explanations, image: undefined }
   const matching = explanations.filter(({ matches }) => matches)
+  // Where none matches anyway, what all have says what is meant.
+  const asked = matching.length > 0 ? matching : explanations
   const image = imageId(
-    matching.map(({ advert }) => advert.body),
+    asked.map(({ advert }) => advert.body),
     wanted
   )
   return {
