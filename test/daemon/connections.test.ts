@@ -1,3 +1,5 @@
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
 import test from 'ava'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -48,6 +50,22 @@ test('without the section there is no gate, and no cost', (t) => {
   t.is(guardOf(components, parseConfig('name: one', 'x')), undefined)
   const guard = guardOf(components, parseConfig('name: one\nconnections: { allow: {} }', 'x'))
   t.is(guard?.parts.length, 0)
+})
+
+test('whom the rest of the configuration names is let in without being listed', (t) => {
+  const [supplier, stranger] = [makeKey().principal, makeKey().principal]
+  const node = `{ node: ${stranger}, cpu: 1, memory: 1GiB, disk: 1GiB, egress: 1Mbps, egressPerDay: 1GiB, pids: 9 }`
+  const yaml = `
+name: one
+connections: { allow: { principals: [${principal}] } }
+agent: { suppliers: [{ address: /ip4/192.0.2.1/tcp/1/p2p/${supplier}, nodes: [${node}] }] }
+`
+  const guard = guardOf({ clock: new ManualClock(), logger: silentLogger }, parseConfig(yaml, 'x'))
+  const refuses = (peer: string): unknown =>
+    guard?.gate.gater().denyInboundEncryptedConnection?.(peerIdFromString(peer), {
+      remoteAddr: multiaddr('/ip4/192.0.2.1/tcp/1')
+    } as never)
+  t.deepEqual([principal, supplier, stranger].map(refuses), [false, false, true])
 })
 
 test('a file of connections is taken again when it changes, and bad content keeps what was', async (t) => {
