@@ -5,9 +5,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import anyTest, { type TestFn } from 'ava'
-import { start } from '../../src/base/host-program.ts'
+import { run, start } from '../../src/base/host-program.ts'
+import type { Lan } from '../../src/daemon/devnet-lan.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
-import { createDevnetNetwork } from '../../src/daemon/devnet-network.ts'
+import { createDevnetNetwork, type DevnetNetwork } from '../../src/daemon/devnet-network.ts'
+import type { PeerHostInit } from '../../src/peer/host.ts'
+import { DEFAULT_REACH } from '../../src/peer/reach.ts'
+import type { PeerRequest } from './fixtures/peer-process.ts'
 import { LineProgram } from './net/lab.ts'
 
 /**
@@ -17,7 +21,7 @@ import { LineProgram } from './net/lab.ts'
 const test = (anyTest as TestFn<undefined>).serial
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
-const LAN_PEER = fileURLToPath(new URL('fixtures/lan-peer.ts', import.meta.url))
+const PEER_PROCESS = fileURLToPath(new URL('fixtures/peer-process.ts', import.meta.url))
 const NAME = 'nat'
 let home = ''
 
@@ -155,33 +159,129 @@ test('taking the devnet down leaves nothing, NATs and LANs included', async (t) 
   t.deepEqual(await devnetLeftovers(NAME, { directories: [join(home, 'devnet', NAME)] }), [])
 })
 
-/** What two peers on one LAN are connected to, with multicast or without, once they are or after a while. */
-async function onLan(mdns: boolean): Promise<{ principals: string[]; connected: string[][] }> {
+interface PeerProcess {
+  readonly principal: string
+  readonly ask: <T>(request: PeerRequest) => Promise<T>
+}
+
+interface NetworkOfPeers {
+  readonly network: DevnetNetwork
+  readonly name: string
+  readonly peer: (host: string, init: Partial<PeerHostInit>) => Promise<PeerProcess>
+}
+
+/** Peers without roles on hosts of a network of their own, for as long as the work takes. */
+async function withPeers(
+  hosts: readonly string[],
+  lans: readonly Lan[],
+  work: (peers: NetworkOfPeers) => Promise<void>
+): Promise<void> {
   const name = `l${process.pid}`
-  const lan = { gateway: 'gateway', hosts: ['one', 'two'] }
-  const network = createDevnetNetwork({ name, hosts: ['world'], lans: [lan] })
+  const network = createDevnetNetwork({ name, hosts, lans })
+  const programs: LineProgram[] = []
   await network.up()
-  const programs = lan.hosts.map(
-    (host) => new LineProgram([...network.enter(host), process.execPath, LAN_PEER, String(mdns)])
-  )
   try {
-    const principals = await Promise.all(programs.map(async (program) => program.answer<string>()))
-    const connected: string[][] = [[], []]
-    const following = programs.map(async (program, index) => {
-      while (connected[index]?.length === 0) connected[index] = await program.answer<string[]>()
+    await work({
+      network,
+      name,
+      async peer(host, init) {
+        const program = new LineProgram([
+          ...network.enter(host),
+          process.execPath,
+          PEER_PROCESS,
+          JSON.stringify(init)
+        ])
+        programs.push(program)
+        const principal = await program.answer<string>()
+        return { principal, ask: async (request) => program.ask(request) }
+      }
     })
-    await Promise.race([Promise.all(following), delay(mdns ? 60_000 : 8000)])
-    following.forEach((each) => void each.catch(() => {}))
-    return { principals, connected }
   } finally {
     await Promise.all(programs.map(async (program) => program.end()))
     await network.down()
   }
 }
 
+/** Asks until the answer is as wanted, a bounded number of times. */
+async function eventually<T>(
+  ask: () => Promise<T>,
+  isWanted: (answer: T) => boolean,
+  tries = 200
+): Promise<T> {
+  let answer = await ask()
+  for (let count = 0; count < tries && !isWanted(answer); count++) {
+    await delay(150)
+    answer = await ask()
+  }
+  return answer
+}
+
+const LAN = { gateway: 'gateway', hosts: ['one', 'two'] }
+
 test('peers on one LAN find each other by multicast without a bootstrap peer, and not when it is off', async (t) => {
-  const { principals, connected } = await onLan(true)
-  t.deepEqual(connected, [[principals[1]], [principals[0]]])
-  const off = await onLan(false)
-  t.deepEqual(off.connected, [[], []])
+  for (const mdns of [true, false]) {
+    await withPeers([], [LAN], async ({ peer }) => {
+      const peers = await Promise.all(
+        LAN.hosts.map(async (host) => peer(host, { reach: { ...DEFAULT_REACH, mdns } }))
+      )
+      const connected = await Promise.all(
+        peers.map(async ({ ask }) =>
+          eventually(
+            async () => ask<string[]>({ op: 'connected' }),
+            (others) => others.length > 0,
+            mdns ? 200 : 50
+          )
+        )
+      )
+      const expected = mdns ? peers.map(({ principal }) => [principal]).toReversed() : [[], []]
+      t.deepEqual(connected, expected)
+    })
+  }
+})
+
+/** Gives a host an address of the Internet's: DCUtR passes over those that the devnet is made of. */
+async function makeGlobal(
+  name: string,
+  network: DevnetNetwork,
+  host: string,
+  index: number
+): Promise<string> {
+  const address = `11.0.0.${index + 1}`
+  const [program = '', ...enter] = network.enter(host)
+  const router = network.address(host).replace(/\d+$/, '1')
+  await run(program, [...enter, 'ip', 'address', 'add', `${address}/32`, 'dev', 'up0'])
+  const route = ['ip', 'route', 'replace', 'default', 'via', router, 'dev', 'up0', 'src', address]
+  await run(program, [...enter, ...route])
+  const back = ['ip', 'route', 'add', address, 'via', network.address(host)]
+  await run('nsenter', [`--net=/run/netns/slicenet-${name}-router`, ...back])
+  return address
+}
+
+test('DCUtR makes a relayed connection direct for addresses of the Internet, and not between two behind NATs', async (t) => {
+  const lans = [
+    { gateway: 'gateway1', hosts: ['hidden1'] },
+    { gateway: 'gateway2', hosts: ['hidden2'] }
+  ]
+  const hosts = ['relay', 'public']
+  await withPeers(hosts, lans, async ({ network, name, peer }) => {
+    const [at, other] = await Promise.all(
+      hosts.map(async (host, index) => makeGlobal(name, network, host, index))
+    )
+    const relay = await peer('relay', { listen: [`/ip4/${at}/tcp/4001`] })
+    const bootstrap = [`/ip4/${at}/tcp/4001/p2p/${relay.principal}`]
+    const [hidden, hiddenToo, seen] = await Promise.all([
+      peer('hidden1', { bootstrap }),
+      peer('hidden2', { bootstrap, reach: { ...DEFAULT_REACH, reserve: 'never' } }),
+      peer('public', { bootstrap, listen: [`/ip4/${other}/tcp/4001`] })
+    ])
+    const relayed = `${bootstrap[0]}/p2p-circuit/p2p/${hidden.principal}`
+    const told = await eventually(
+      async () => hidden.ask<string[]>({ op: 'addresses' }),
+      (addresses) => addresses.includes(relayed)
+    )
+    t.true(told.includes(relayed), told.join(' '))
+    const ping = { op: 'ping', address: relayed } as const
+    t.is((await seen.ask<boolean[]>(ping)).at(-1), false, 'direct in the end')
+    t.deepEqual(await hiddenToo.ask<boolean[]>(ping), [true], 'relayed, and it stays so')
+  })
 })
