@@ -1,6 +1,7 @@
 /** `slicenet find [QUERY]`: which nodes there are, which match, and with `--watch` which begin to and no longer do. */
 import type { Command } from 'commander'
 import { byteUnit, cpuUnit, rateUnit } from '../base/units.ts'
+import { findNodes } from '../daemon/control-client.ts'
 import type { NodeView } from '../daemon/control-protocol.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import { formatDocument, writeAll, type Outcome, type Style } from './output.ts'
@@ -33,14 +34,13 @@ with Ctrl-C or --timeout, and exits with 0 then.`
 }
 
 async function find(context: CommandContext, query: string | undefined): Promise<Outcome> {
-  const { nodes } = await withSession(context, (call) =>
-    call('find', queryParams(query), { signal: context.signal })
-  )
+  const nodes = await withSession(context, (call) => findNodes(call, query, { signal: context.signal }))
   return { document: { nodes }, text: (style) => nodeTable(nodes, style) }
 }
 
 async function watch(context: CommandContext, query: string | undefined): Promise<Outcome> {
   const { json, services, signal, terminal } = context
+  const params = query === undefined ? {} : { query }
   let isFirst = true
   const onItem = async ({ event, node }: { event: string; node: NodeView }): Promise<void> => {
     const time = services.now()
@@ -52,16 +52,12 @@ async function watch(context: CommandContext, query: string | undefined): Promis
     )
   }
   try {
-    await withSession(context, (call) => call('discover', queryParams(query), { signal, onItem }))
+    await withSession(context, (call) => call('discover', params, { signal, onItem }))
   } catch (error) {
     // It has no other end than that somebody has seen enough.
     if (!signal.aborted) throw error
   }
   return {}
-}
-
-function queryParams(query: string | undefined): { query?: string } {
-  return query === undefined ? {} : { query }
 }
 
 const COLUMNS: readonly Column<NodeView>[] = [

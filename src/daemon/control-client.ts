@@ -6,7 +6,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { callMethod } from '../protocol/exchange.ts'
 import type { Caller, ResultOf } from '../protocol/method.ts'
 import type { ByteDuplex } from '../wire/duplex.ts'
-import { controlProtocol } from './control-protocol.ts'
+import { controlProtocol, type NodeView } from './control-protocol.ts'
 import { requireSocketPath } from './environment.ts'
 import { socketDuplex } from './socket-duplex.ts'
 
@@ -32,6 +32,20 @@ export function createControlClient(init: ControlClientInit): ControlCaller {
       socket.destroy()
     }
   }
+}
+
+/** The nodes that match, all in one list. Throws as `find` does. */
+export async function findNodes(
+  call: ControlCaller,
+  query: string | undefined,
+  options: { readonly signal?: AbortSignal } = {}
+): Promise<NodeView[]> {
+  const nodes: NodeView[] = []
+  await call('find', query === undefined ? {} : { query }, {
+    ...options,
+    onItem: ({ node }) => void nodes.push(node)
+  })
+  return nodes
 }
 
 /** The duplex with what the kernel says of a lost connection in words; errors of the caller's own stay as they are. */

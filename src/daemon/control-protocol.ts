@@ -148,10 +148,11 @@ export const controlProtocol = {
   id: '/slicenet/control/1.0.0',
   methods: {
     status: { params: emptySchema, result: statusViewSchema },
-    /** Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]`, at most 100, when a query matches nothing. */
+    /** Streams the nodes that match. Throws NO_MATCH with `details.nodes: [{node, name, failed: string[]}]`, at most 100, when a query matches nothing. */
     find: {
       params: v.strictObject(queryEntries),
-      result: v.strictObject({ nodes: v.array(nodeViewSchema) })
+      item: v.strictObject({ node: nodeViewSchema }),
+      result: emptySchema
     },
     /**
      * Streams the nodes that match now, and goes on until the caller leaves: `match` when one begins to, `update` when

@@ -14,7 +14,7 @@ import { systemClock } from '../base/clock.ts'
 import { SlicenetError, asSlicenetError } from '../base/errors.ts'
 import { HOST_PATH, start } from '../base/host-program.ts'
 import { parse } from '../wire/codec.ts'
-import { createControlClient } from './control-client.ts'
+import { createControlClient, findNodes } from './control-client.ts'
 import { devnetLeftovers, type Leftover } from './devnet-leftovers.ts'
 import { createDevnetNetwork, devnetNamespaces, type DevnetNetwork } from './devnet-network.ts'
 import { devnetPlan, type PlannedHost } from './devnet-plan.ts'
@@ -245,7 +245,7 @@ async function isReady(
   const signal = AbortSignal.timeout(CALL_MS)
   try {
     if (host.roles.length === 0) {
-      const { nodes: found } = await call('find', {}, { signal })
+      const found = await findNodes(call, undefined, { signal })
       const { agentsKnown } = await call('status', {}, { signal })
       return found.length >= nodes && agentsKnown >= agents
     }

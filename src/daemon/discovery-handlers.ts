@@ -26,10 +26,11 @@ export function discoveryHandlers(parts: () => Parts): Answered<'find' | 'discov
 
 function nodeHandlers(parts: () => Parts): Answered<'find' | 'discover'> {
   return {
-    async find({ query }, { signal }) {
+    async find({ query }, { emit, signal }) {
       const { broker } = parts()
       const { found, mismatches } = await broker.find(query, { signal })
-      if (found.length > 0) return { nodes: found.map((node) => nodeView(node, parts())) }
+      for (const node of found) await emit({ node: nodeView(node, parts()) })
+      if (found.length > 0) return {}
       if (mismatches.length === 0) {
         throw new SlicenetError('NO_MATCH', 'no node is known', {
           hint: 'see with `slicenet status` whether this peer is connected; adverts may take a moment after a start',

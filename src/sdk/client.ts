@@ -1,5 +1,10 @@
 /** How a program uses slicenet: through the daemon of its machine or a peer of its own, with the calls of the command line. */
-import { connectControl, createControlClient, type ControlCaller } from '../daemon/control-client.ts'
+import {
+  connectControl,
+  createControlClient,
+  findNodes,
+  type ControlCaller
+} from '../daemon/control-client.ts'
 import type { LeaseView, NodeView, StatusView } from '../daemon/control-protocol.ts'
 import { readEnvironment } from '../daemon/environment.ts'
 import type { Progress, RenewalView, SliceView } from '../service/slice.ts'
@@ -127,8 +132,7 @@ function createClient(session: Session): Client {
   return {
     call,
     status: (settings) => call('status', {}, settings),
-    find: async (query, settings) =>
-      (await call('find', query === undefined ? {} : { query }, settings)).nodes,
+    find: (query, settings) => findNodes(call, query, settings),
     discover: (query, settings) => discover(session, query, settings),
     plan: (description, settings) => plan(session, description, settings),
     createSlice: async (description, settings) => {

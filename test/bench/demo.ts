@@ -4,6 +4,7 @@
  * busy machine slows both alike.
  */
 import { systemClock } from '../../src/base/clock.ts'
+import { findNodes } from '../../src/daemon/control-client.ts'
 import { readEnvironment } from '../../src/daemon/environment.ts'
 import { OCI_RUNTIMES } from '../../src/enforce/oci-runtime.ts'
 import type { SliceDescription } from '../../src/service/slice.ts'
@@ -51,8 +52,7 @@ export async function demo(context: BenchContext): Promise<readonly Figure[]> {
 
 /** The holder's time from the demand in hand to the lease written down, less the runtime's for an equal bundle. */
 async function redeemOverRuntime(devnet: BenchDevnet, image: string, context: BenchContext): Promise<Figure> {
-  const { nodes } = await devnet.researcher('find', {}, { signal: context.signal })
-  const [node] = nodes
+  const [node] = await findNodes(devnet.researcher, undefined, { signal: context.signal })
   const runtime = OCI_RUNTIMES.find((name) => node?.attributes['monitor'] === `oci/${name}`)
   if (node === undefined || runtime === undefined) throw new Error('no node runs an OCI runtime')
   const wish = { name: 'one', count: 1, image, query: `node.name == "${node.name}"` }

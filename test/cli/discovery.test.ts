@@ -7,9 +7,9 @@ import type { ControlMethods } from '../../src/daemon/control-client.ts'
 import type { ExplanationView, PlannedMemberView, RejectionView } from '../../src/daemon/control-protocol.ts'
 import type { Handlers } from '../../src/protocol/method.ts'
 import { serveControl, type ControlFixture } from '../daemon/control-fixture.ts'
-import { agentKey, holderKey } from '../daemon/signed-objects.ts'
+import { agentKey, holderKey, NOW } from '../daemon/signed-objects.ts'
 import { cli } from './cli-fixture.ts'
-import { nodeView } from './views.ts'
+import { finding, nodeView } from './views.ts'
 
 const HOSTILE = 'n\u001b[2J\u202e'
 
@@ -26,9 +26,7 @@ async function sliceFile({ directory }: ControlFixture, text = 'count: 2\n'): Pr
 
 test('a table of nodes fits a terminal of 80 columns, and has every column where no terminal reads it', async (t) => {
   const wide = { ...nodeView, name: 'n'.repeat(64), images: { debian: '', busybox: '' }, reliability: 934 }
-  await using control = await serveControl({
-    find: async () => ({ nodes: [{ ...nodeView, ageMs: 65_000 }, wide] })
-  })
+  await using control = await serveControl(finding({ ...nodeView, ageMs: 65_000 }, wide))
   const home = control.directory
   const narrow = plain((await cli(['find'], { home, isTTY: true, columns: 80 })).stdout)
   t.true(widest(narrow) <= 80 + 32, 'names are cut')
@@ -40,7 +38,7 @@ test('a table of nodes fits a terminal of 80 columns, and has every column where
 })
 
 test('ordinary names leave a table of nodes within 80 columns', async (t) => {
-  await using control = await serveControl({ find: async () => ({ nodes: [nodeView] }) })
+  await using control = await serveControl(finding(nodeView))
   const options = { home: control.directory, isTTY: true, columns: 80 }
   t.true(widest(plain((await cli(['find'], options)).stdout)) <= 80)
 })
@@ -57,30 +55,40 @@ function watched(): Pick<Handlers<ControlMethods>, 'discover'> {
   }
 }
 
-test('a watch prints a line an event, tamed, and its timeout is its end and no failure', async (t) => {
-  await using control = await serveControl(watched())
-  const { exitCode, stdout, stderr } = await cli(['find', '--watch', '--timeout', '300ms'], {
-    home: control.directory
+/** Watches until both events were shown, and interrupts then. */
+async function watchBoth(words: readonly string[], control: ControlFixture) {
+  const controller = new AbortController()
+  let events = 0
+  const now = (): number => {
+    events += 1
+    if (events === 2) {
+      setImmediate(() => controller.abort(new SlicenetError('INTERRUPTED', 'interrupted by SIGINT')))
+    }
+    return NOW
+  }
+  return cli(['find', '--watch', ...words], {
+    home: control.directory,
+    services: { now },
+    interrupt: controller.signal
   })
+}
+
+test('a watch prints a line an event, tamed, and ends in order when interrupted', async (t) => {
+  await using control = await serveControl(watched())
+  const { exitCode, stdout, stderr } = await watchBoth([], control)
   t.is(exitCode, 0)
   t.is(stderr, '')
   const [header, first, second, rest] = stdout.split('\n')
   t.regex(header ?? '', /^TIME +EVENT +NAME +NODE +REGION +CPU FREE$/)
-  t.regex(first ?? '', /^\S+Z match +node1 +12D3KooW\w{8} eu +200m\/2000m$/)
-  t.regex(second ?? '', /^\S+Z expire n\\u001b\[2J\\u202e /)
+  t.regex(first ?? '', /^2027-\S+Z match +node1 +12D3KooW\w{8} eu +200m\/2000m$/)
+  t.regex(second ?? '', /^2027-\S+Z expire n\\u001b\[2J\\u202e /)
   t.is(rest, '')
   t.true(widest(`${header}\n${first}`) <= 80)
 })
 
-test('a watch for programs is one document an event, and ends in order when interrupted', async (t) => {
+test('a watch for programs is one document an event', async (t) => {
   await using control = await serveControl(watched())
-  const controller = new AbortController()
-  const running = cli(['find', 'true', '--watch', '--json'], {
-    home: control.directory,
-    interrupt: controller.signal
-  })
-  setTimeout(() => controller.abort(new SlicenetError('INTERRUPTED', 'interrupted by SIGINT')), 300)
-  const { exitCode, stdout } = await running
+  const { exitCode, stdout } = await watchBoth(['true', '--json'], control)
   t.is(exitCode, 0)
   const documents = stdout
     .trim()
@@ -88,8 +96,16 @@ test('a watch for programs is one document an event, and ends in order when inte
     .map((line) => JSON.parse(line) as Record<string, unknown>)
   t.is(documents.length, 2)
   t.like(documents[0], { schema: 1, event: 'match', node: { id: nodeView.id, ageMs: 5000 } })
-  t.regex(String(documents[0]?.['time']), /Z$/)
+  t.regex(String(documents[0]?.['time']), /^2027-.*Z$/)
   t.like(documents[1], { event: 'expire', node: { name: HOSTILE } })
+})
+
+test('the timeout of a watch is its end and no failure', async (t) => {
+  await using control = await serveControl(watched())
+  const options = { home: control.directory }
+  const { exitCode, stderr } = await cli(['find', '--watch', '--timeout', '100ms'], options)
+  t.is(exitCode, 0)
+  t.is(stderr, '')
 })
 
 test('a watch that cannot begin or is cut off fails as every command does', async (t) => {

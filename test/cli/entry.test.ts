@@ -144,7 +144,7 @@ test('the program as a process: SIGINT is 130, SIGTERM 143, and the daemon learn
         began.resolve()
         await once(call.signal, 'abort')
         aborted.resolve()
-        return { nodes: [] }
+        return {}
       }
     })
     const child = spawn(process.execPath, [join(project, 'src/cli/main.ts'), 'find', '--json'], {

@@ -5,7 +5,7 @@ import { formatError, plainStyle } from '../../src/cli/output.ts'
 import { formatTable, tame } from '../../src/cli/table.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
 import { cli } from './cli-fixture.ts'
-import { leaseView, nodeView } from './views.ts'
+import { finding, leaseView, nodeView } from './views.ts'
 
 const COMMANDS = [
   'find',
@@ -139,9 +139,10 @@ test('without a daemon a peer is started for the one command, and stopped whatev
   let stops = 0
   const embed = (nodes: (typeof nodeView)[] | Error) => ({
     startEmbedded: async () => ({
-      call: (async () => {
+      call: (async (_method: string, _params: object, { onItem }: { onItem: (item: object) => void }) => {
         if (nodes instanceof Error) throw nodes
-        return { nodes }
+        for (const node of nodes) onItem({ node })
+        return {}
       }) as never,
       stop: async () => void stops++
     })
@@ -159,7 +160,7 @@ test('a command that takes longer than --timeout is TIMEOUT', async (t) => {
   await using control = await serveControl({
     async find(_, { signal }) {
       await once(signal, 'abort')
-      return { nodes: [] }
+      return {}
     }
   })
   const { exitCode, stderr } = await cli(['find', '--timeout', '50ms'], { home: control.directory })
@@ -175,7 +176,7 @@ test('an interrupt ends the command in order with 130', async (t) => {
       began.resolve()
       await once(signal, 'abort')
       aborted.resolve()
-      return { nodes: [] }
+      return {}
     }
   })
   const controller = new AbortController()
@@ -200,7 +201,7 @@ test('the daemon that is interrupted ends with 0 when it ended in order', async 
 })
 
 test('nodes are a table for people and a document for programs', async (t) => {
-  await using control = await serveControl({ find: async () => ({ nodes: [nodeView] }) })
+  await using control = await serveControl(finding(nodeView))
   const human = await cli(['find', 'node.cpu.free > 1'], { home: control.directory })
   t.is(
     human.stdout,
@@ -273,7 +274,7 @@ test('the status of the peer is shown field by field', async (t) => {
 })
 
 test('colour is for terminals that want it', async (t) => {
-  await using control = await serveControl({ find: async () => ({ nodes: [nodeView] }) })
+  await using control = await serveControl(finding(nodeView))
   const home = control.directory
   t.true((await cli(['find'], { home, isTTY: true })).stdout.startsWith('\u001b[1mNAME'))
   t.true((await cli(['find'], { home })).stdout.startsWith('NAME'))

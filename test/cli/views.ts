@@ -1,6 +1,8 @@
 /** Views as a daemon gives them. */
 import type { MemberView, SliceView } from '../../src/cli/slice-view.ts'
+import type { ControlMethods } from '../../src/daemon/control-client.ts'
 import type { LeaseView, NodeView } from '../../src/daemon/control-protocol.ts'
+import type { Handlers } from '../../src/protocol/method.ts'
 import { agentKey, delegation, holderKey, nodeKey, NOW, ticketOf } from '../daemon/signed-objects.ts'
 
 const MIB = 1024 * 1024
@@ -31,6 +33,16 @@ export const nodeView: NodeView = {
   receivedAt: NOW + 1000,
   ageMs: 5000,
   rights: []
+}
+
+/** A daemon that finds these nodes, whatever the query. */
+export function finding(...nodes: NodeView[]): Pick<Handlers<ControlMethods>, 'find'> {
+  return {
+    async find(_, { emit }) {
+      for (const node of nodes) await emit({ node })
+      return {}
+    }
+  }
 }
 
 export function memberView(nodeName: string, changes: Partial<MemberView> = {}): MemberView {

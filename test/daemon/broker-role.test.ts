@@ -163,7 +163,8 @@ test('what brokers know is learnt, of the liars nothing, and the silent keep nob
     [makeKey().principal]: sends(forged),
     [makeKey().principal]: {
       async getAds() {
-        setTimeout(() => controller.abort(new Error('enough')), 300)
+        await until(() => table.entries().length > 0, 'the honest one is heard')
+        controller.abort(new Error('enough'))
         return new Promise(() => {})
       }
     }

@@ -2,7 +2,7 @@ import test from 'ava'
 import type { SlicenetError } from '../../src/base/errors.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { Broker } from '../../src/broker/broker.ts'
-import { createControlClient } from '../../src/daemon/control-client.ts'
+import { createControlClient, findNodes } from '../../src/daemon/control-client.ts'
 import type { ExplanationView, PlannedMemberView } from '../../src/daemon/control-protocol.ts'
 import { discoveryHandlers } from '../../src/daemon/discovery-handlers.ts'
 import { OtherBrokers } from '../../src/daemon/other-brokers.ts'
@@ -58,11 +58,11 @@ test('a found node comes with how old the news of it is, and what is known of it
   await one.clock.advance(7000)
   await using control = await serveControl(discoveryHandlers(() => one))
   const call = createControlClient(control)
-  const [node] = (await call('find', {})).nodes
+  const [node] = await findNodes(call, undefined)
   t.like(node, { id: key.principal, via: 'pull', receivedAt: NOW, ageMs: 7000, rights: ['raw-socket'] })
   t.is(node?.reliability, undefined)
   one.proven.add(key.principal)
-  t.is((await call('find', {})).nodes[0]?.reliability, 0)
+  t.is((await findNodes(call, undefined))[0]?.reliability, 0)
 })
 
 test('discovery streams what begins to match, and ends when the caller leaves', async (t) => {
