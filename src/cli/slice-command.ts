@@ -4,6 +4,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { durationUnit } from '../base/units.ts'
 import { loadSliceDescription } from '../daemon/slice-source.ts'
+import { makeSlice } from '../sdk/creation.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
@@ -63,7 +64,7 @@ async function create(context: CommandContext, file: string): Promise<Outcome> {
   const { signal } = context
   const description = await loadSliceDescription(file, { signal })
   const slice = await withSession(context, (call) =>
-    call('sliceCreate', description, { signal, onItem: (step) => context.progress(progressLine(step)) })
+    makeSlice({ call }, description, { signal, onProgress: (step) => context.progress(progressLine(step)) })
   )
   const outcome = { document: { slice }, text: (style: Style) => sliceText(slice, style) }
   if (slice.state !== 'partial') return outcome

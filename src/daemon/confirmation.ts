@@ -10,12 +10,14 @@ export interface Confirming {
 }
 
 export class Confirmation {
+  readonly #signal: AbortSignal
   readonly #gone = new AbortController()
   readonly #kept = Promise.withResolvers<boolean>()
   /** Whether the caller said that it will confirm; known when it said something, or closed its half. */
   readonly #confirms = Promise.withResolvers<boolean>()
 
   constructor(input: AsyncIterable<Confirming>, signal: AbortSignal) {
+    this.#signal = signal
     const onAbort = (): void => {
       this.#confirms.resolve(true)
       this.#kept.resolve(false)
@@ -31,9 +33,9 @@ export class Confirmation {
     return this.#gone.signal
   }
 
-  /** `ask`: tells the caller that it is made. Callers that said nothing keep it. */
+  /** `ask`: tells the caller that it is made. Callers that said nothing keep it, unless they are known to be gone. */
   async keeps(ask: () => Promise<void>): Promise<boolean> {
-    if (!(await this.#confirms.promise)) return true
+    if (!(await this.#confirms.promise)) return !this.#signal.aborted
     try {
       await ask()
     } catch {

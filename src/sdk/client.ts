@@ -8,7 +8,7 @@ import {
 import type { LeaseView, NodeView, StatusView } from '../daemon/control-protocol.ts'
 import { readEnvironment } from '../daemon/environment.ts'
 import type { Progress, RenewalView, SliceView } from '../service/slice.ts'
-import { create } from './creation.ts'
+import { makeSlice } from './creation.ts'
 import { describe, type SliceWish } from './description.ts'
 import { discover, type DiscoverSettings, type NodeEvent } from './discovery.ts'
 import { plan, type PlanSettings, type SlicePlan } from './plan.ts'
@@ -136,7 +136,7 @@ function createClient(session: Session): Client {
     discover: (query, settings) => discover(session, query, settings),
     plan: (description, settings) => plan(session, description, settings),
     createSlice: async (description, settings) => {
-      const view = await create(session, describe(description), settings)
+      const view = await makeSlice(session, describe(description), settings)
       return sliceHandle(session, view, { owned: true })
     },
     slice: async (slice, settings) =>

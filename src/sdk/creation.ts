@@ -1,10 +1,10 @@
-/** Making a slice so that either the program has it or nobody: what was made for a program that gave up meanwhile is given up. */
+/** Making a slice so that either whoever asked has it or nobody: what was made for one who gave up meanwhile is given up. */
 import type { Progress, SliceDescription, SliceView } from '../service/slice.ts'
 import type { ProgressSettings } from './client.ts'
 import type { Session } from './session.ts'
 
-export async function create(
-  session: Session,
+export async function makeSlice(
+  { call }: Pick<Session, 'call'>,
   description: SliceDescription,
   { onProgress, signal }: ProgressSettings = {}
 ): Promise<SliceView> {
@@ -28,7 +28,7 @@ export async function create(
     made.resolve(true)
   }
   try {
-    return await session.call('sliceCreate', description, { input, onItem, signal: givingUp.signal })
+    return await call('sliceCreate', description, { input, onItem, signal: givingUp.signal })
   } finally {
     made.resolve(false)
     signal?.removeEventListener('abort', onAbort)

@@ -1,5 +1,7 @@
 import test, { type ExecutionContext } from 'ava'
+import { getEventListeners } from 'node:events'
 import type { PeerParts } from '../../src/daemon/compose.ts'
+import { Confirmation, type Confirming } from '../../src/daemon/confirmation.ts'
 import { parseConfig } from '../../src/daemon/config.ts'
 import { controlHandlers } from '../../src/daemon/control-handlers.ts'
 import { connect, type Client, type SliceView } from '../../src/index.ts'
@@ -74,16 +76,27 @@ test('a slice that is done when its program has given up is given up', async (t)
   t.deepEqual(deleted, ['mesh'])
 })
 
-test('one of a caller that confirms nothing stays, as nobody can tell that it is not there', async (t) => {
-  const { client, begun, finish, over, deleted } = await making(t)
-  const controller = new AbortController()
-  const creating = client.call('sliceCreate', description(), { signal: controller.signal })
-  await begun
-  controller.abort(new Error('enough'))
-  await t.throwsAsync(creating, { message: 'enough' })
-  finish()
-  await over.catch(() => {})
-  t.deepEqual(deleted, [])
+async function* said(...messages: readonly { readonly kept: boolean }[]): AsyncGenerator<Confirming> {
+  yield* messages
+}
+
+test('who says nothing keeps what was made although nobody may be there; who is to confirm does so or has none', async (t) => {
+  const { signal } = new AbortController()
+  let asked = 0
+  const ask = async (): Promise<void> => void (asked += 1)
+  t.true(await new Confirmation(said(), signal).keeps(ask))
+  t.is(asked, 0)
+  t.true(await new Confirmation(said({ kept: false }, { kept: true }), signal).keeps(ask))
+  t.is(asked, 1)
+  const left = new Confirmation(said({ kept: false }), signal)
+  t.false(await left.keeps(ask))
+  t.true(left.gone.aborted)
+  const unasked = async (): Promise<void> => {
+    throw new Error('the stream broke')
+  }
+  t.false(await new Confirmation(said({ kept: false }, { kept: true }), signal).keeps(unasked))
+  t.false(await new Confirmation(said(), AbortSignal.abort()).keeps(ask))
+  t.is(getEventListeners(signal, 'abort').length, 0)
 })
 
 test('a program that gives up when it is told that its slice is made has none, and after that it has one', async (t) => {
