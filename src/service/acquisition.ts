@@ -107,7 +107,7 @@ export class Acquisition {
 
   /**
    * When no more nodes go with the members that there are: whether others, without those that refused, make a slice. Then
-   * the members are to be given up.
+   * the members are given up; those that cannot be yet stay in the book for it.
    */
   async #regroup(
     name: string,
@@ -115,7 +115,7 @@ export class Acquisition {
     failed: FailedPairs,
     { signal }: ProgressOptions
   ): Promise<boolean> {
-    const { broker, book } = this.#components
+    const { broker, book, calls, logger } = this.#components
     const members = this.#current(name)
     if (members.length === 0 || !isBound(this.#slice(name).description)) return false
     const { satisfiable } = await broker.plan(want, {
@@ -123,10 +123,22 @@ export class Acquisition {
       ...(signal === undefined ? {} : { signal })
     })
     if (!satisfiable) return false
-    await book.putMembers(
-      name,
-      members.map((member) => ({ ...member, state: 'dropping' as const }))
-    )
+    const dropping = members.map((member) => ({ ...member, state: 'dropping' as const }))
+    await book.putMembers(name, dropping)
+    const released: MemberRecord[] = []
+    const drop = async (member: MemberRecord): Promise<void> => {
+      try {
+        await calls.drop(member, signal)
+      } catch (error) {
+        logger.info('a member could not be given up yet', { slice: name, node: member.node, error })
+        return
+      }
+      await book.removeMember(name, member)
+      released.push(member)
+    }
+    await together(dropping.map(drop))
+    signal?.throwIfAborted()
+    await broker.release(released)
     return true
   }
 

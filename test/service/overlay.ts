@@ -12,6 +12,7 @@ import type { nodeProtocol } from '../../src/protocol/node-protocol.ts'
 import { ServiceManager } from '../../src/service/service-manager.ts'
 import type { SliceDescription } from '../../src/service/slice.ts'
 import type { Accepts } from '../../src/ticket/accepts.ts'
+import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
 import type { Principal, SigningKey } from '../../src/ticket/principal.ts'
 import type { Resources } from '../../src/ticket/resources.ts'
 import { FaultyStore } from '../base/faulty-store.ts'
@@ -59,6 +60,8 @@ export interface OverlayInit {
   readonly accepts?: Accepts
   /** Of the agents; they grant to anybody when absent. */
   readonly policy?: AgentPolicy
+  /** What a node says of itself. */
+  readonly says?: (index: number) => Partial<NodeAdvertisement>
 }
 
 type Base = Pick<Overlay, 'clock' | 'user' | 'nodes' | 'agents'>
@@ -73,6 +76,7 @@ export async function overlay(init: OverlayInit): Promise<Overlay> {
   )
   // Among equals the broker chooses by id: n0 is in every slice.
   nodes.sort((a, b) => (a.key.principal < b.key.principal ? -1 : 1))
+  if (init.says !== undefined) saidOf.set(nodes, init.says)
   const agents = await Promise.all(
     Array.from({ length: init.agents }, () => startAgent(nodes, clock, init.policy))
   )
@@ -135,6 +139,7 @@ function nodeOf(nodes: readonly NodeLab[], principal: Principal): NodeLab {
   return node
 }
 
+const saidOf = new WeakMap<readonly NodeLab[], NonNullable<OverlayInit['says']>>()
 const agentsOf = new WeakMap<readonly NodeLab[], readonly Principal[]>()
 const signed = new WeakMap<NodeLab, ReturnType<typeof nodeAdvert>>()
 
@@ -145,7 +150,7 @@ function adverts(nodes: readonly NodeLab[]): ReturnType<typeof nodeAdvert>[] {
     const known = signed.get(node)
     if (known !== undefined && isDeepStrictEqual(known.body.free, free)) return known
     const agents = [...(agentsOf.get(nodes) ?? [])]
-    const advert = nodeAdvert(node.key, { name: `n${index}`, free, agents })
+    const advert = nodeAdvert(node.key, { ...saidOf.get(nodes)?.(index), name: `n${index}`, free, agents })
     signed.set(node, advert)
     return advert
   })
