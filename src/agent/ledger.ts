@@ -14,9 +14,16 @@ interface Line {
   claim: Claim | undefined
 }
 
+/** What claims add up to at any instant. */
+export type Profile = Pick<ClaimProfile, 'add' | 'remove' | 'peak'>
+
 export class Ledger {
   readonly #lines = new Map<string, Line>()
-  readonly #profile = new ClaimProfile()
+  readonly #profile: Profile
+
+  constructor(profile: Profile = new ClaimProfile()) {
+    this.#profile = profile
+  }
 
   get isEmpty(): boolean {
     return this.#lines.size === 0

@@ -4,13 +4,15 @@
  */
 import { LIMITS } from '../base/limits.ts'
 import { byteUnit, cpuUnit, rateUnit, type Unit } from '../base/units.ts'
+import type { Claim } from '../ticket/claims.ts'
 import type { Interval } from '../ticket/interval.ts'
+import { LevelTree } from '../ticket/level-tree.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { largerResources, type Resources } from '../ticket/resources.ts'
+import { largerResources, NO_RESOURCES, type Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Ticket } from '../ticket/ticket.ts'
 import { QUOTA_RESOURCES, type Quota, type QuotaResource } from './admission-policy.ts'
-import { Ledger } from './ledger.ts'
+import { Ledger, type Profile } from './ledger.ts'
 
 /** A ticket, and the organisation that it counts for beside its holder. */
 export interface Counted {
@@ -35,12 +37,35 @@ const WORDS: Readonly<Record<QuotaResource, readonly [word: string, unit: Unit]>
   egressBps: ['egress', rateUnit]
 }
 
+/** The sums of what quotas are for, and of nothing else. */
+class QuotaProfile implements Profile {
+  readonly #levels = new LevelTree(QUOTA_RESOURCES.length)
+
+  add(claim: Claim): void {
+    if (claim.notBefore < claim.notAfter) this.#levels.raise(amountsOf(claim), claim)
+  }
+
+  remove(claim: Claim): void {
+    if (claim.notBefore < claim.notAfter) this.#levels.lower(amountsOf(claim), claim)
+  }
+
+  peak(window: Interval): Resources {
+    const levels = this.#levels.highest(window)
+    const amounts = QUOTA_RESOURCES.map((name, index) => [name, levels[index] ?? 0] as const)
+    return { ...NO_RESOURCES, ...Object.fromEntries(amounts) }
+  }
+}
+
+function amountsOf({ resources }: Claim): number[] {
+  return QUOTA_RESOURCES.map((name) => resources[name])
+}
+
 export class QuotaLedger {
   readonly #ledgers = new Map<string, Ledger>()
 
   add(counted: Counted): void {
     for (const key of keysOf(counted)) {
-      const ledger = this.#ledgers.get(key) ?? new Ledger()
+      const ledger = this.#ledgers.get(key) ?? new Ledger(new QuotaProfile())
       this.#ledgers.set(key, ledger)
       ledger.add(counted.ticket)
     }
