@@ -2,7 +2,7 @@
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
-import { estimatedRttMicros, type Coordinate } from '../ticket/coordinate.ts'
+import { estimatedRttMs } from '../ticket/coordinate.ts'
 import type { Principal } from '../ticket/principal.ts'
 
 /** In milliseconds; `undefined` where it is not known. */
@@ -16,8 +16,6 @@ interface Measured {
   readonly until: number
 }
 
-/** A coordinate that is as far off as this says that its node knows nothing yet. */
-const ERROR_MAX = 1000
 /** The network changes. */
 const KEPT_MS = 60_000
 
@@ -48,7 +46,7 @@ export class PairTimes implements RttSource {
 
   rttMs(one: NodeAdvertisement, other: NodeAdvertisement): number | undefined {
     const measured = this.#get(one.issuer, other.issuer)
-    return measured === undefined ? estimatedRttMs(one, other) : measured.rttMs
+    return measured === undefined ? estimatedRttMs(one.coordinate, other.coordinate) : measured.rttMs
   }
 
   #get(one: Principal, other: Principal): Measured | undefined {
@@ -69,13 +67,4 @@ export function measuredOnly(times: RttSource): RttSource {
     isMeasured: (one, other) => times.isMeasured(one, other),
     rttMs: (one, other) => (times.isMeasured(one.issuer, other.issuer) ? times.rttMs(one, other) : undefined)
   }
-}
-
-export function estimatedRttMs(one: NodeAdvertisement, other: NodeAdvertisement): number | undefined {
-  if (!isKnown(one.coordinate) || !isKnown(other.coordinate)) return undefined
-  return Math.round(estimatedRttMicros(one.coordinate, other.coordinate)) / 1000
-}
-
-function isKnown(coordinate: Coordinate | undefined): coordinate is Coordinate {
-  return coordinate !== undefined && coordinate.error < ERROR_MAX
 }

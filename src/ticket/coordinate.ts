@@ -44,5 +44,5 @@ export function estimatedRttMs(
   other: Coordinate | undefined
 ): number | undefined {
   if (one === undefined || other === undefined || !isPlaced(one) || !isPlaced(other)) return undefined
-  return estimatedRttMicros(one, other) / 1000
+  return Math.round(estimatedRttMicros(one, other)) / 1000
 }
