@@ -97,8 +97,8 @@ export const LIMITS = {
   brokerRejectionsMax: 1000,
   brokersAskedMax: 4,
   /** Nodes among which members of a slice with conditions on pairs are sought, and the steps that the search takes. */
-  placementNodesMax: 2048,
-  placementStepsMax: 4_000_000,
+  placementNodesMax: 1024,
+  placementStepsMax: 2_000_000,
   /** Clauses of a query and of a slice that a node fails, as far as they are told. */
   failedClausesMax: 64,
   /** Peers that one call has another ping, and bytes that one takes to measure an uplink. */

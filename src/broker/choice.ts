@@ -79,7 +79,28 @@ function* chooseSeats(
   const apart = hasPairs ? seats : unlike(seats)
   const isFree = !hasPairs && (placement.distinct.length === 0 || haveAllDistinct(apart))
   if (isFree) return { chosen: fill(apart, held, wish), isExhaustive: true }
-  const pool = apart.slice(0, LIMITS.placementNodesMax)
+  const first = yield* searchPool(apart.slice(0, LIMITS.placementNodesMax), held, wish, compatibility)
+  if (apart.length <= LIMITS.placementNodesMax || first.chosen.length === count) return first
+  // Of many nodes the preferred lie everywhere: those that go with one of the set found may make a larger one.
+  const [seed] = first.chosen
+  if (seed === undefined) return { ...first, isExhaustive: false }
+  const around: Seat[] = [seed]
+  for (const seat of apart) {
+    if (around.length >= LIMITS.placementNodesMax) break
+    if (seat !== seed && compatibility.holds(seat.place, seed.place)) around.push(seat)
+    yield 1
+  }
+  const second = yield* searchPool(around, held, wish, compatibility)
+  const { chosen } = second.chosen.length > first.chosen.length ? second : first
+  return { chosen, isExhaustive: chosen.length === count }
+}
+
+function* searchPool(
+  pool: readonly Seat[],
+  held: readonly Place[],
+  { count, placement }: Wish,
+  compatibility: Compatibility
+): Generator<number, Chosen, undefined> {
   const groups = new Groups(placement, pool, held)
   const resort = pool.findIndex(({ hasRoom }) => !hasRoom)
   const graph: Graph = {
@@ -92,10 +113,7 @@ function* chooseSeats(
   const rows = new Rows(graph)
   const first = yield* searchLargest(rows, { want: count, counts: groups.counts }, budget)
   const set = groups.isSpread ? yield* spreadOut(rows, first.set, groups, budget) : first.set
-  return {
-    chosen: set.flatMap((index) => pool[index] ?? []),
-    isExhaustive: first.isExhaustive && (pool.length === apart.length || set.length === count)
-  }
+  return { chosen: set.flatMap((index) => pool[index] ?? []), isExhaustive: first.isExhaustive }
 }
 
 /** Looks for a set of the same size whose largest group is smaller, as long as there is one and steps are left. */

@@ -45,6 +45,9 @@ interface Frame {
   readonly depth: number
 }
 
+/** A few milliseconds of work. */
+const COST_AT_ONCE = 2000
+
 /** Yields now and then, what it cost since. */
 export function* searchLargest(
   rows: Rows,
@@ -67,7 +70,10 @@ export function* searchLargest(
     yield cost
     const needed = best.length - chosen.length
     // The first way down is the greedy one and costs no bounds.
-    if (frame.allowed.size <= needed || (hasTurnedBack && !rows.hasColours(frame.allowed, needed + 1))) {
+    const isHopeless =
+      frame.allowed.size <= needed ||
+      (hasTurnedBack && !(yield* rows.hasColours(frame.allowed, needed + 1, budget)))
+    if (isHopeless) {
       frames.pop()
       hasTurnedBack = true
       continue
@@ -158,9 +164,9 @@ export class Rows {
 
   /**
    * Whether as many colours are needed, by a greedy colouring, so that those of one colour are not compatible: a set has
-   * at most one of each.
+   * at most one of each. Where the budget ends, they might be.
    */
-  hasColours(allowed: Bits, many: number): boolean {
+  *hasColours(allowed: Bits, many: number, budget: Budget): Generator<number, boolean, undefined> {
     let rest = allowed
     for (let colours = 0; colours < many; colours++) {
       if (rest.first() < 0) return false
@@ -171,6 +177,11 @@ export class Rows {
         same = same.without(this.row(one))
         same.delete(one)
         this.#cost += 1
+        if (this.#cost < COST_AT_ONCE) continue
+        const cost = this.takeCost()
+        budget.steps -= cost
+        yield cost
+        if (budget.steps < 0) return true
       }
     }
     return true

@@ -66,6 +66,9 @@ export interface PlanInit {
 
 /** Beside so many members it is told why a node cannot be one. */
 const CONFLICTS_TOLD_MAX = 8
+/** So many pairs are looked at for that, and of each node at least so many: of very many, the first members stand for all. */
+const PAIRS_LOOKED_AT_MAX = 500_000
+const MEMBERS_LOOKED_AT_MIN = 32
 
 /** Throws the signal's reason. */
 export async function planOf(
@@ -83,6 +86,8 @@ export async function planOf(
   })
   const compatibility = new Compatibility(placement, init.times)
   const chosen = members.flatMap(({ node }) => adverts.get(node) ?? []).map((one) => compatibility.place(one))
+  const looked = Math.max(MEMBERS_LOOKED_AT_MIN, Math.floor(PAIRS_LOOKED_AT_MAX / explanations.length))
+  const beside = chosen.slice(0, looked)
   const isMember = new Set<Principal>(members.map(({ node }) => node))
   const pace = new Pace(clock)
   const rejections: Rejection[] = []
@@ -93,10 +98,10 @@ export async function planOf(
         ? failed
         : [
             ...unoffered(byNode.get(node), want, init.now),
-            ...conflicts(compatibility, compatibility.place(advert.body), chosen)
+            ...conflicts(compatibility, compatibility.place(advert.body), beside)
           ]
     rejections.push({ node, name, failed: others.slice(0, LIMITS.failedClausesMax) })
-    if (pace.isDue(1 + chosen.length)) await pace.pause(signal)
+    if (pace.isDue(1 + beside.length)) await pace.pause(signal)
   }
   const satisfiable = members.length >= Math.max(1, want.minimum)
   return { satisfiable, ...(satisfiable ? {} : { reason: shortage(init) }), members, rejections }

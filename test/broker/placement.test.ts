@@ -128,6 +128,18 @@ test('a search that is too hard is given up and says so, with what it found', (t
   t.true(members.length > 3)
 })
 
+test('of more nodes than are searched at once those around the set that was found are looked at as well', (t) => {
+  // The preferred nodes lie far from one another; each has others near that are not among the preferred.
+  const candidates = Array.from({ length: 3000 }, (_one, index) =>
+    placed(`n${String(index).padStart(4, '0')}`, {}, at((index % 1500) * 1000 + Math.floor(index / 1500)))
+  )
+  const { members } = choose(candidates, { count: 2, placement: { pairwise: 'rtt_ms < 80' } })
+  t.deepEqual(
+    members.map(({ node }) => node),
+    ['n0000', 'n1500']
+  )
+})
+
 /** The largest number of members, and how many of one group it has at least, by looking at every set. */
 function bruteForce(
   candidates: readonly Candidate[],
