@@ -142,12 +142,12 @@ export class CallStream<T, R> implements AsyncIterableIterator<T>, AsyncDisposab
   }
 
   async #offer(item: T): Promise<void> {
-    while (!this.#buffer.offer(item)) {
-      await this.#changed.promise
+    for (;;) {
       // Nobody may ever make room when the call is over for its reader.
       if (this.#outcome !== undefined) throw new SlicenetError('INTERRUPTED', 'the stream is over')
+      if (this.#buffer.offer(item)) return this.#change()
+      await this.#changed.promise
     }
-    this.#change()
   }
 
   #end(outcome: { readonly error?: unknown }): void {

@@ -79,7 +79,8 @@ test('errors come with their codes, and an abort with its reason', async (t) => 
     find: async () => {
       throw new SlicenetError('NO_MATCH', 'none of 0 nodes matches', { details: { nodes: [] } })
     },
-    status: async () => new Promise(() => {})
+    status: async (_params, { signal }) =>
+      new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
   })
   const client = await slicenet.connect({ socketPath: control.socketPath })
   const error = await t.throwsAsync<SlicenetError>(client.find('true'), {

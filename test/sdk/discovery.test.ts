@@ -108,10 +108,10 @@ test('a daemon that is killed ends the loop with DAEMON_UNREACHABLE', async (t) 
 test('closing a client ends a loop that is behind, although nobody makes room', async (t) => {
   const full = Promise.withResolvers<void>()
   await using control = await serveControl({
-    async discover(_params, { emit }) {
+    async discover(_params, { emit, signal }) {
       for (const id of KEYS) await emit({ event: 'match', node: nodeView({ id }) })
       full.resolve()
-      return new Promise(() => {})
+      return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
     }
   })
   const client = await connect(control)
@@ -210,6 +210,24 @@ test('a program that is behind holds a daemon up no more than one that is not, a
   }
   // What was on its way in the socket when the flood was over comes after what waited.
   t.true(read < FLOOD / 10, `${read} events`)
+})
+
+test('what comes for a stream that is over is refused, whether there is room or not', async (t) => {
+  const late = Promise.withResolvers<(item: number) => Promise<void>>()
+  const stream = new CallStream({
+    start: async ({ onItem }) => {
+      late.resolve(onItem)
+      await onItem(1)
+      throw new Error('the end')
+    },
+    buffer: () => new QueueBuffer<number>(1)
+  })
+  await t.throwsAsync(stream.result(), { message: 'the end' })
+  const offer = await late.promise
+  await t.throwsAsync(offer(2), { code: 'INTERRUPTED' })
+  t.deepEqual(await stream.next(), { done: false, value: 1 })
+  await t.throwsAsync(stream.next(), { message: 'the end' })
+  await t.throwsAsync(offer(3), { code: 'INTERRUPTED' })
 })
 
 test('with as many nodes as it holds it takes news of these and of no other', async (t) => {
