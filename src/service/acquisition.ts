@@ -211,7 +211,7 @@ export class Acquisition {
     const receipts = new Receipts(this.#components)
     const refuse = (member: MemberRecord, error: SlicenetError): void => {
       logger.info('a ticket was not redeemed', { slice: name, node: member.node, error })
-      failed.addNode(member.node, error)
+      failed.addRefusal(member, error)
     }
     const redeem = async (member: MemberRecord): Promise<void> => {
       try {

@@ -1,4 +1,7 @@
 import test from 'ava'
+import type { Grant } from '../../src/protocol/agent-protocol.ts'
+import type { SigningKey } from '../../src/ticket/principal.ts'
+import { ticketObject } from '../../src/ticket/ticket.ts'
 import { SlicenetError } from '../../src/base/errors.ts'
 import { settle } from '../base/manual-clock.ts'
 import { HOUR, amounts } from '../ticket/fixtures.ts'
@@ -373,3 +376,30 @@ test('a member whose node does not answer is shown as unknown, one whose lease i
     ['ended', 'ended']
   )
 })
+
+test('an agent whose tickets are worth nothing costs its tickets, and the nodes are had from another', async (t) => {
+  for (const liar of [0, 1]) {
+    const one = await overlay({ nodes: 2, agents: 2 })
+    const { key, agent } = one.agents[liar]!
+    const honest = agent.handlers()
+    agent.handlers = () => ({
+      ...honest,
+      async getTickets(params, call) {
+        const { grants } = await honest.getTickets(params, call)
+        return { grants: grants.map((grant) => lapsed(grant, key, one.clock.now())) }
+      }
+    })
+    const view = await one.services.create(slice({ count: 2 }))
+    t.is(view.state, 'active')
+    t.true(view.members.every((member) => member.agent !== key.principal))
+    t.is(one.leases().length, 2)
+  }
+})
+
+/** The ticket granted, signed anew for a time that is over. */
+function lapsed(grant: Grant, key: SigningKey, now: number): Grant {
+  const { chain = [] } = grant
+  const { body } = ticketObject.open(chain.at(-1) ?? new Uint8Array())
+  const { bytes } = ticketObject.sign({ ...body, redeemBefore: now - 1 }, key)
+  return { ...grant, chain: [...chain.slice(0, -1), bytes] }
+}
