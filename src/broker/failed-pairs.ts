@@ -14,7 +14,10 @@ const TICKETS_OWN: ReadonlySet<ErrorCode> = new Set([
   'TICKET_REVOKED'
 ])
 
-/** An agent's refusal rules out that agent for that node, as does a node's of the ticket; a node's other ones, the node; an agent's silence, the agent. */
+/**
+ * An agent's refusal rules out that agent for that node, as does a node's that is about the ticket; any other of a node
+ * rules out the node, and an agent's silence the agent.
+ */
 export class FailedPairs {
   readonly #pairs = new Set<string>()
   readonly #nodes = new Set<Principal>()
