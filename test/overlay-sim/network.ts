@@ -8,7 +8,7 @@ import type { KnownPeer } from '../../src/peer/known-peers.ts'
 import { principalOfPublicKey, type Principal, type SigningKey } from '../../src/ticket/principal.ts'
 import { nativeEd25519 } from '../../src/wire/ed25519.ts'
 import { Chance } from '../sim/chance.ts'
-import { COSTS, PING_INTERVAL_MS } from './costs.ts'
+import { COSTS, KEPT_CONNECTIONS_MAX, PING_INTERVAL_MS } from './costs.ts'
 import { Kademlia, kadId, type KademliaInit } from './kademlia.ts'
 import type { SimulatedHost } from './simulated-host.ts'
 import { VirtualTime } from './virtual-time.ts'
@@ -43,6 +43,8 @@ export class Station {
   /** Bytes that went in or out, and what for. */
   bytes = 0
   readonly bytesFor = new Map<string, number>()
+  /** Peers that queries of the DHT, its own or theirs, left it connected to. */
+  readonly contacts = new Set<Station>()
 
   constructor(index: number, key: SigningKey) {
     this.index = index
@@ -110,6 +112,14 @@ export class Network {
     b.count(bytes, what)
   }
 
+  /** A query of the DHT asks a peer: the connection that it takes stays. */
+  contact(from: Station, to: Station): void {
+    if (from.contacts.has(to)) return
+    from.contacts.add(to)
+    to.contacts.add(from)
+    this.carry(from, to, COSTS.connection, 'connections')
+  }
+
   /** Connects two peers; resolves when each has identified the other. Throws `PEER_UNREACHABLE`. */
   async connect(from: SimulatedHost, to: Station): Promise<void> {
     const { time } = this
@@ -138,6 +148,8 @@ export class Network {
     const host = station.host
     if (host === undefined) return
     station.host = undefined
+    for (const contact of station.contacts) contact.contacts.delete(station)
+    station.contacts.clear()
     for (const other of host.peers()) {
       const wait = silently
         ? this.chance.between(DEATH_NOTICED_MS.min, DEATH_NOTICED_MS.max)
@@ -168,7 +180,8 @@ export class Network {
   countPings(ms: number): void {
     for (const station of this.stations) {
       // Either end pings.
-      const pings = (station.host?.connections ?? 0) * 2 * (ms / PING_INTERVAL_MS)
+      const open = Math.min((station.host?.connections ?? 0) + station.contacts.size, KEPT_CONNECTIONS_MAX)
+      const pings = open * 2 * (ms / PING_INTERVAL_MS)
       station.count(pings * COSTS.ping, 'pings')
     }
   }

@@ -4,23 +4,17 @@
  */
 import { silentLogger } from '../../src/base/log.ts'
 import type { Startable } from '../../src/base/lifecycle.ts'
-import { AgentAdvertising } from '../../src/daemon/agent-advertising.ts'
-import { listening } from '../../src/daemon/listening.ts'
-import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
 import { createDirectory, type Directory, type DirectoryInit } from '../../src/peer/directory.ts'
 import { Joining } from '../../src/peer/joining.ts'
 import type { KnownPeer } from '../../src/peer/known-peers.ts'
 import { LIMITS } from '../../src/base/limits.ts'
-import { organisationTopic, regionTopic } from '../../src/peer/topics.ts'
-import type { Advertisement } from '../../src/ticket/advertisement.ts'
 import type { Principal } from '../../src/ticket/principal.ts'
 import { openOnce } from './opened-once.ts'
+import { partsOf, PULL_INTERVAL_MS, type Role } from './roles.ts'
 import { Network, type NetworkInit, type Station } from './network.ts'
 import { SimulatedDht } from './simulated-dht.ts'
 import { SimulatedHost } from './simulated-host.ts'
 import { kadId } from './kademlia.ts'
-
-export type Role = 'node' | 'agent' | 'researcher'
 
 export interface OverlayInit extends NetworkInit {
   readonly nodes: number
@@ -32,23 +26,10 @@ export interface OverlayInit extends NetworkInit {
   readonly forgetful?: boolean
 }
 
-const ADVERT_INTERVAL_MS = 30_000
-const ADVERT_LIFE_MS = 120_000
-const PULL_INTERVAL_MS = 30_000
 const AGENTS_PER_NODE = 2
 const BOOT_PEERS = 3
 /** All start within this. */
 const START_SPREAD_MS = 10_000
-const RESOURCES = {
-  cpuMillis: 4000,
-  cpuMillisMax: 8000,
-  memoryBytes: 8_000_000_000,
-  diskBytes: 100_000_000_000,
-  egressBps: 100_000_000,
-  egressBpsMax: 1_000_000_000,
-  egressBytesPerDay: 100_000_000_000,
-  pids: 4096
-}
 
 /** What a peer is, whether it runs or not. */
 export interface Member {
@@ -187,57 +168,18 @@ export class Overlay {
     directory: Directory,
     host: SimulatedHost
   ): Startable[] {
-    const components = { key: station.key, clock: host.clock, logger: silentLogger, directory }
-    const common = {
-      name: `peer-${station.index}`,
-      epoch: ++this.#epoch,
-      attributes: {
+    for (const agent of agents) void host.addAddresses(agent.station.key.principal)
+    return partsOf(
+      { key: station.key, clock: host.clock, directory, multiaddrs: () => [station.address] },
+      {
+        role,
+        index: station.index,
+        epoch: ++this.#epoch,
         region,
         organisation,
-        site: `site-${station.index % 97}`,
-        kernel: '6.1.0',
-        arch: 'x64',
-        os: 'linux'
-      },
-      intervalMs: ADVERT_INTERVAL_MS,
-      lifetimeMs: ADVERT_LIFE_MS
-    }
-    if (role === 'researcher') return [listening(components, { everywhere: true })]
-    if (role === 'agent') {
-      const nodes = new Set<Principal>()
-      const isServed = (body: Advertisement): boolean =>
-        body.role === 'node' && body.agents.includes(station.key.principal)
-      directory.on('update', ({ advert: { body } }) => {
-        if (isServed(body)) nodes.add(body.issuer)
-      })
-      directory.on('expire', ({ advert: { body } }) => {
-        if (isServed(body)) nodes.delete(body.issuer)
-      })
-      const served = (): Principal[] => [...nodes]
-      const more = (): object => ({})
-      const advertising = new AgentAdvertising(
-        { ...components, served, multiaddrs: () => [station.address], more },
-        common
-      )
-      return [advertising, listening(components, { everywhere: false })]
-    }
-    const principals = agents.map((agent) => agent.station.key.principal)
-    for (const agent of agents) void host.addAddresses(agent.station.key.principal)
-    const topics = [regionTopic(region), organisationTopic(organisation)]
-    return [
-      new ResourceMonitor(
-        {
-          ...components,
-          manager: { free: () => RESOURCES, onChange: () => () => {} },
-          images: async () => ({ debian: `sha256:${'ab'.repeat(32)}` }),
-          agents: () => principals,
-          delegatedPercent: () => 100,
-          multiaddrs: () => [station.address],
-          publish: async (advert) => directory.publish(advert, { topics, agents: principals })
-        },
-        { ...common, capacity: RESOURCES }
-      )
-    ]
+        agents: agents.map((agent) => agent.station.key.principal)
+      }
+    )
   }
 
   /** The share of live nodes that agents who serve their region know, over all pairs of such. */

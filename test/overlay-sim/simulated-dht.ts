@@ -101,7 +101,10 @@ export class SimulatedDht implements OverlayDht {
       kadId(key),
       (contact) => contact.host !== undefined && !this.#network.areApart(station, contact)
     )
-    for (const contact of walk.asked) this.#count(contact, NAMED * COSTS.dhtPeer)
+    for (const contact of walk.asked) {
+      this.#network.contact(station, contact)
+      this.#count(contact, NAMED * COSTS.dhtPeer)
+    }
     for (const _contact of walk.dead) station.count(COSTS.deadDial, 'dht')
     const ms = walk.asked.reduce((sum, contact) => sum + 2 * this.#network.latencyMs(station, contact), 0)
     const each = walk.asked.length === 0 ? 0 : ms / walk.asked.length
