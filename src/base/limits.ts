@@ -179,6 +179,8 @@ export const LIMITS = {
   /** Opening a stream: looking addresses up, dialing, agreeing on the protocol. */
   dialMsMax: 15_000,
   connectionsMax: 2000,
+  /** Beyond so many, connections that nobody uses are closed. */
+  idleConnectionsMax: 256,
   inboundConnectionsPerSecondMax: 200,
   inboundConnectionsPendingMax: 200,
   /** What a relay does for others: slots, how long each lasts unless renewed, and how many are for one address. */
@@ -203,6 +205,8 @@ export const LIMITS = {
   /** What the peer remembers of others in memory: addresses, and records it keeps for the DHT. */
   peersRememberedMax: 4096,
   dhtRecordsMax: 2048,
+  /** How often the DHT looks through every part of its routing table. */
+  dhtRefreshMs: 12 * 3_600_000,
   dhtProvidersMax: 4096,
   /** Peers on disk, to rejoin by, and how many of them and of the bootstrap peers to stay connected to. */
   knownPeersMax: 64,

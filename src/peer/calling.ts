@@ -27,6 +27,8 @@ export interface CallingComponents {
   readonly serving: Serving
   /** Where else a principal may be found, when the peer store knows no address. */
   readonly addressesOf: (principal: Principal) => readonly string[]
+  /** Told who is called. */
+  readonly onCall?: (principal: Principal) => void
 }
 
 /**
@@ -84,6 +86,7 @@ async function openStream(
   signal?.throwIfAborted()
   const libp2p = components.libp2p()
   const peer = peerIdFromString(principal)
+  components.onCall?.(principal)
   const timeout = AbortSignal.timeout(LIMITS.dialMsMax)
   const within = signal === undefined ? timeout : AbortSignal.any([signal, timeout])
   try {

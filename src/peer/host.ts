@@ -18,9 +18,10 @@ import type { ConnectionGate } from './connection-gate.ts'
 import { ContactKeeper } from './contact-keeper.ts'
 import { createCaller, rememberAddresses } from './calling.ts'
 import { dialBackHandlers } from './dial-back.ts'
+import { IdleConnections } from './idle-connections.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
-import { peerLibp2pOptions, type PeerLibp2p } from './libp2p-options.ts'
+import { peerLibp2pOptions, refreshRarely, type PeerLibp2p } from './libp2p-options.ts'
 import { libp2pDht, libp2pGossip, libp2pJoining, watchLibp2pPeers } from './libp2p-overlay.ts'
 import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
 import { NearbyPeers } from './nearby.ts'
@@ -80,6 +81,7 @@ class Libp2pPeerHost implements PeerHost {
   readonly #nearby = new NearbyPeers()
   #libp2p: PeerLibp2p | undefined
   #upkeep: Lifecycle | undefined
+  #idle: IdleConnections | undefined
   #guards: Lifecycle | undefined
 
   constructor(components: PeerHostComponents, init: PeerHostInit) {
@@ -90,6 +92,7 @@ class Libp2pPeerHost implements PeerHost {
     this.#announced = new AnnouncedAddresses(this.principal)
     const refusals = new RefusalSigner(init.key, () => components.clock.now())
     this.#serving = new Serving({
+      onCall: (principal) => this.#idle?.use(principal),
       logger: components.logger,
       refuse: (reason, request) => refusals.sign(reason, request).bytes,
       ...(init.gate === undefined ? {} : { admit: async (...call) => init.gate?.admit(...call) })
@@ -148,14 +151,17 @@ class Libp2pPeerHost implements PeerHost {
       await this.#serving.start(libp2p)
       await knownPeers.load()
       await this.#guard(libp2p)
+      refreshRarely(libp2p)
       await libp2p.start()
       const callReach = (peer: Principal) => this.caller(reachProtocol, peer)
       const components = { ...this.#components, knownPeers, announced, callReach }
+      this.#idle = new IdleConnections(components, { libp2p })
       this.#upkeep = new Lifecycle([
         new ReverseDialing(components, { libp2p }),
         new ReachKeeper(components, { libp2p, reach, dhtMode, isAnnounced: announce.length > 0 }),
         new Joining(components, { network: libp2pJoining(libp2p), bootstrap: this.#bootstrap }),
-        new ContactKeeper(components, { libp2p })
+        new ContactKeeper(components, { libp2p }),
+        this.#idle
       ])
       await this.#upkeep.start()
     } catch (error) {
@@ -197,7 +203,8 @@ class Libp2pPeerHost implements PeerHost {
       principal: this.principal,
       libp2p: () => this.libp2p,
       serving: this.#serving,
-      addressesOf: (other: Principal) => this.#rules.addressesOf(other)
+      addressesOf: (other: Principal) => this.#rules.addressesOf(other),
+      onCall: (other: Principal) => this.#idle?.use(other)
     }
     return createCaller(components, protocol, principal)
   }

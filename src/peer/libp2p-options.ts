@@ -83,8 +83,9 @@ export async function peerLibp2pOptions(
       maxIncomingPendingConnections: LIMITS.inboundConnectionsPendingMax,
       addressDialTimeout: LIMITS.dialMsMax / 3
     },
-    // Finds connections that died without a word; every ten seconds, the default, is most of an idle peer's load.
-    connectionMonitor: { pingInterval: 60_000, pingTimeout: { minTimeout: 15_000 } },
+    // Finds connections that died without a word; every ten seconds, the default, is most of an idle peer's load. Who
+    // counts on another calls it: agents their nodes, and everybody the partners of its exchanges.
+    connectionMonitor: { pingInterval: 300_000, pingTimeout: { minTimeout: 15_000 } },
     services: {
       identify: identify({ timeout: 15_000 }),
       // Those connected learn that a peer became a relay, or is reached through one.
@@ -98,6 +99,20 @@ export async function peerLibp2pOptions(
       dcutr: dcutr()
     }
   }
+}
+
+/** What the class of kad-dht has beyond its interface. */
+interface RefreshingDht {
+  readonly routingTableRefresh: { refreshInterval: number }
+}
+
+/**
+ * Has the DHT look through every part of its routing table twice a day, not every five minutes: who asks and who answers
+ * is put into it anyway, and the looking through would be most of an idle peer's traffic. Before the start.
+ */
+export function refreshRarely({ services }: PeerLibp2p): void {
+  const { routingTableRefresh } = services.dht as unknown as RefreshingDht
+  routingTableRefresh.refreshInterval = LIMITS.dhtRefreshMs
 }
 
 function datastore(principal: string): BoundedDatastore {
@@ -125,8 +140,13 @@ function dht(mode: 'server' | 'client', rules: OverlayRules): ReturnType<typeof 
     pingOldContactTimeout: { minTimeout: 15_000 },
     onPeerConnectTimeout: 20_000,
     networkDialTimeout: { minTimeout: 10_000 },
-    // Every query waits for the first of these.
+    // Every query waits for the first of these; later ones find little that queries and callers have not told.
     initialQuerySelfInterval: 50,
+    querySelfInterval: 30 * 60_000,
+    // Each path has its own twenty nearest: by default there are ten, and in an overlay of thousands a query asks
+    // hundreds of peers.
+    alpha: 3,
+    disjointPaths: 2,
     // Whoever is to be found announces itself again in time; the default is two days, which keeps the dead.
     reprovide: { validity: LIMITS.providerLifetimeMs, interval: LIMITS.providerLifetimeMs / 9, threshold: 1 },
     validators: {

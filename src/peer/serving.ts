@@ -25,6 +25,8 @@ export const STREAM_LIMITS = {
 } as const
 
 export interface ServingComponents {
+  /** Told who calls. */
+  readonly onCall?: (principal: Principal) => void
   readonly logger: Logger
   /** Signs refusals of the protocols that have them signed. */
   readonly refuse: Refuse
@@ -51,14 +53,14 @@ export class Serving {
       handlers as Handlers<Methods>
     )
     this.#served.set(protocol.id, served)
-    if (this.#libp2p !== undefined) await register(this.#libp2p, served)
+    if (this.#libp2p !== undefined) await this.#register(this.#libp2p, served)
   }
 
   async start(libp2p: Libp2p): Promise<void> {
     this.#libp2p = libp2p
     for (const served of this.#served.values()) {
       served.open()
-      await register(libp2p, served)
+      await this.#register(libp2p, served)
     }
   }
 
@@ -72,21 +74,22 @@ export class Serving {
   local(protocolId: string): ServedProtocol | undefined {
     return this.#served.get(protocolId)
   }
-}
 
-async function register(libp2p: Libp2p, served: ServedProtocol): Promise<void> {
-  const { id } = served.protocol
-  await libp2p.handle(
-    id,
-    async (stream, connection) => {
-      const principal = connection.remotePeer.toString()
-      const duplex = streamDuplex(stream, `${id} with ${principal}`)
-      await served.answer(duplex, principal)
-      await duplex.settle(CLOSE_GRACE_MS)
-    },
-    // A peer behind a NAT holds and serves slices through relays.
-    { ...STREAM_LIMITS, runOnLimitedConnection: true }
-  )
+  async #register(libp2p: Libp2p, served: ServedProtocol): Promise<void> {
+    const { id } = served.protocol
+    await libp2p.handle(
+      id,
+      async (stream, connection) => {
+        const principal = connection.remotePeer.toString()
+        this.#components.onCall?.(principal)
+        const duplex = streamDuplex(stream, `${id} with ${principal}`)
+        await served.answer(duplex, principal)
+        await duplex.settle(CLOSE_GRACE_MS)
+      },
+      // A peer behind a NAT holds and serves slices through relays.
+      { ...STREAM_LIMITS, runOnLimitedConnection: true }
+    )
+  }
 }
 
 /** One protocol with its handlers and what is being answered now. */

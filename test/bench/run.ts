@@ -8,6 +8,7 @@ import { SlicenetError } from '../../src/base/errors.ts'
 import type { Bench, Figure } from './figure.ts'
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
+  discovery: async () => (await import('./discovery.ts')).discovery,
   demo: async () => (await import('./demo.ts')).demo,
   places: async () => (await import('./places.ts')).places,
   store: async () => (await import('./store.ts')).store,

@@ -22,9 +22,3 @@ export const COSTS = {
   /** A dial that nobody answers. */
   deadDial: 120
 } as const
-
-/** How often a connection is pinged by either end (connectionMonitor). */
-export const PING_INTERVAL_MS = 60_000
-
-/** Connections that nobody uses are closed beyond this. */
-export const KEPT_CONNECTIONS_MAX = 2000

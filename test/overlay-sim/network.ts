@@ -8,7 +8,7 @@ import type { KnownPeer } from '../../src/peer/known-peers.ts'
 import { principalOfPublicKey, type Principal, type SigningKey } from '../../src/ticket/principal.ts'
 import { nativeEd25519 } from '../../src/wire/ed25519.ts'
 import { Chance } from '../sim/chance.ts'
-import { COSTS, KEPT_CONNECTIONS_MAX, PING_INTERVAL_MS } from './costs.ts'
+import { COSTS } from './costs.ts'
 import { Kademlia, kadId, type KademliaInit } from './kademlia.ts'
 import type { SimulatedHost } from './simulated-host.ts'
 import { VirtualTime } from './virtual-time.ts'
@@ -19,7 +19,7 @@ const LATENCY_MS = { min: 2, max: 80 }
 /** How long a dial to where nobody answers takes, and until a connection is known to be dead. */
 const DEAD_DIAL_MS = 5000
 const DEATH_NOTICED_MS = { min: 20_000, max: 75_000 }
-/** What of queries of the DHT is counted without being run, see `countUpkeep`. */
+/** As in `libp2p-options.ts`. */
 export const DHT = { paths: 2, alpha: 3 } satisfies KademliaInit
 
 export interface NetworkInit {
@@ -117,7 +117,7 @@ export class Network {
     if (from.contacts.has(to)) return
     from.contacts.add(to)
     to.contacts.add(from)
-    this.carry(from, to, COSTS.connection, 'connections')
+    this.carry(from, to, COSTS.connection, 'dht')
   }
 
   /** Connects two peers; resolves when each has identified the other. Throws `PEER_UNREACHABLE`. */
@@ -174,16 +174,6 @@ export class Network {
 
   mend(): void {
     for (const station of this.stations) station.part = 0
-  }
-
-  /** What connections cost by being there, for a while that has passed. */
-  countPings(ms: number): void {
-    for (const station of this.stations) {
-      // Either end pings.
-      const open = Math.min((station.host?.connections ?? 0) + station.contacts.size, KEPT_CONNECTIONS_MAX)
-      const pings = open * 2 * (ms / PING_INTERVAL_MS)
-      station.count(pings * COSTS.ping, 'pings')
-    }
   }
 }
 

@@ -12,9 +12,7 @@ import type { Principal } from '../../src/ticket/principal.ts'
 import { openOnce } from './opened-once.ts'
 import { partsOf, PULL_INTERVAL_MS, type Role } from './roles.ts'
 import { Network, type NetworkInit, type Station } from './network.ts'
-import { SimulatedDht } from './simulated-dht.ts'
 import { SimulatedHost } from './simulated-host.ts'
-import { kadId } from './kademlia.ts'
 
 export interface OverlayInit extends NetworkInit {
   readonly nodes: number
@@ -107,14 +105,8 @@ export class Overlay {
     await this.pass(ms)
   }
 
-  /** Lets time pass, with what peers do besides. */
   async pass(ms: number): Promise<void> {
-    const step = 10_000
-    for (let left = ms; left > 0; left -= step) {
-      const passed = Math.min(left, step)
-      await this.network.time.pass(passed)
-      this.network.countPings(passed)
-    }
+    await this.network.time.pass(ms)
   }
 
   async startPeer(member: Member): Promise<void> {
@@ -212,32 +204,6 @@ export class Overlay {
     return node.agents.some(
       ({ peer }) => peer?.directory.get(node.station.key.principal, 'node') !== undefined
     )
-  }
-
-  /**
-   * Bytes that keeping a routing table costs a peer each minute, as the mean of some peers' queries: they are counted,
-   * not run, and every answer is somebody's question.
-   */
-  upkeepBytesPerMinute(init: {
-    readonly selfQueryMs: number
-    readonly refreshMs: number
-    readonly samples: number
-  }): number {
-    const { network } = this
-    const live = network.stations.filter(({ host }) => host !== undefined)
-    let perMinute = 0
-    for (let i = 0; i < init.samples; i++) {
-      const station = network.chance.pick(live)
-      const asked = (target: number): number => {
-        const start = station.bytes
-        SimulatedDht.countQuery(network, station, target)
-        return station.bytes - start
-      }
-      perMinute += asked(station.kadId) * (60_000 / init.selfQueryMs)
-      const refreshed = asked(kadId(network.chance.bytes(8))) * network.kademlia.buckets(station)
-      perMinute += refreshed * (60_000 / init.refreshMs)
-    }
-    return (2 * perMinute) / init.samples
   }
 }
 

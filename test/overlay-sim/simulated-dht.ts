@@ -73,12 +73,6 @@ export class SimulatedDht implements OverlayDht {
     }
   }
 
-  /** Counts the bytes of a query that nobody runs: what a peer does by itself to keep its routing table. */
-  static countQuery(network: Network, from: Station, target: number): void {
-    const { asked } = network.kademlia.walk(from, target, ({ host }) => host !== undefined)
-    for (const station of asked) network.carry(from, station, COSTS.dhtCall + NAMED * COSTS.dhtPeer, 'dht')
-  }
-
   #keep(key: Uint8Array, value: Uint8Array): boolean {
     const [, namespace = ''] = Buffer.from(key).toString('utf8').split('/')
     try {
