@@ -59,7 +59,7 @@ function common({ index, epoch, region, organisation }: RoleInit) {
     attributes: {
       region,
       organisation,
-      site: `site-${index % 97}`,
+      site: `site-${index % 5}`,
       kernel: '6.1.0',
       arch: 'x64',
       os: 'linux'

@@ -9,11 +9,13 @@ import { kadId, type Walk } from './kademlia.ts'
 import type { Member, Overlay } from './overlay.ts'
 import type { Station } from './network.ts'
 
-/** As in `libp2p-options.ts` and the directory; agents announce themselves under as many keys as they may. */
+/** As in `libp2p-options.ts` and the directory. */
 const PUT_MS = LIMITS.advertLifetimeMsMax / 2
 const SELF_QUERY_MS = 30 * 60_000
 const PROVIDE_MS = LIMITS.providerLifetimeMs / 3
 const PING_MS = 300_000
+/** What the nodes of `roles.ts` have in common, that their agents announce themselves under. */
+const KEYS_PER_AGENT = 18
 const SAMPLES = 40
 const NAMED = 20
 /** Beside those that are measured as they happen. */
@@ -54,7 +56,7 @@ function upkeepOf(overlay: Overlay): { readonly every: number; readonly agent: n
   const anew = live.length > LIMITS.idleConnectionsMax ? 2 * buckets * any * COSTS.connection : 0
   const spread = put / PUT_MS + (own * each) / SELF_QUERY_MS + (refresh + anew) / LIMITS.dhtRefreshMs
   const pings = (connections * 2 * COSTS.ping) / PING_MS
-  const provided = (LIMITS.rendezvousKeysMax * (any * each + stored)) / PROVIDE_MS
+  const provided = (KEYS_PER_AGENT * (any * each + stored)) / PROVIDE_MS
   // Of what agents announce, everybody answers a part.
   const agents = overlay.ofRole('agent').length / live.length
   return { every: 60_000 * (2 * spread + pings + agents * provided), agent: 60_000 * provided }

@@ -79,7 +79,8 @@ export class RealOverlay implements AsyncDisposable {
         role,
         index,
         epoch: 1,
-        region: `region-${index % REGIONS}`,
+        // Not in step with the agents, so that each of them has nodes in every region.
+        region: `region-${Math.floor(index / Math.max(1, all.length)) % REGIONS}`,
         organisation: `organisation-${index % ORGANISATIONS}`,
         agents: agents.map((agent) => agent.key.principal)
       }

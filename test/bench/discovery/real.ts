@@ -5,32 +5,31 @@ import { ByteMeter } from './byte-meter.ts'
 import { lookups } from './lookups.ts'
 import { RealOverlay, type RealPeer } from './real-overlay.ts'
 
-export const PEERS = { agents: 8, researchers: 4, nodes: 88 }
-const NEW_NODES = 30
+const HUNDRED = { agents: 8, researchers: 4, nodes: 88, newNodes: 30 }
 const DEAD_NODES = 5
 const KNOWN_MS_MAX = 60_000
 const GONE_MS_MAX = 150_000
-const SETTLED_MS_MAX = 90_000
+const SETTLED_MS_MAX = 120_000
 const QUIET_MS = 60_000
 const POLL_MS = 20
 
-export async function realPeers(context: BenchContext): Promise<Figure[]> {
+export async function realPeers(context: BenchContext, init = HUNDRED): Promise<Figure[]> {
   const { signal, progress } = context
   using meter = new ByteMeter()
   await using overlay = new RealOverlay({ meter })
-  const count = PEERS.agents + PEERS.researchers + PEERS.nodes
+  const count = init.agents + init.researchers + init.nodes
   progress(`starting ${count} peers`)
   const before = process.memoryUsage().rss
-  await overlay.add('agent', PEERS.agents, signal)
-  await overlay.add('researcher', PEERS.researchers, signal)
-  await overlay.add('node', PEERS.nodes, signal)
+  await overlay.add('agent', init.agents, signal)
+  await overlay.add('researcher', init.researchers, signal)
+  await overlay.add('node', init.nodes, signal)
   await until(() => overlay.recall() === 1, SETTLED_MS_MAX, signal)
   progress(
     `the agents know ${(overlay.recall() * 100).toFixed(1)} % of the nodes; measuring ${QUIET_MS / 1000} s of quiet`
   )
   const traffic = await quiet(overlay, meter, signal)
   const memory = (process.memoryUsage().rss - before) / count / 2 ** 20
-  const known = await newNodes(overlay, context)
+  const known = await newNodes(overlay, init.newNodes, context)
   const found = await lookups(overlay, context)
   const gone = await deadNodes(overlay, context)
   known.sort((a, b) => a - b)
@@ -68,11 +67,15 @@ function hears({ directory }: RealPeer): number {
 }
 
 /** Seconds from the start of a new node's process to its being known to every agent. */
-async function newNodes(overlay: RealOverlay, { signal, progress }: BenchContext): Promise<number[]> {
-  progress(`adding ${NEW_NODES} nodes, one after the other`)
+async function newNodes(
+  overlay: RealOverlay,
+  count: number,
+  { signal, progress }: BenchContext
+): Promise<number[]> {
+  progress(`adding ${count} nodes, one after the other`)
   const agents = overlay.ofRole('agent')
   const times: number[] = []
-  for (let i = 0; i < NEW_NODES; i++) {
+  for (let i = 0; i < count; i++) {
     const node = overlay.make('node')
     const began = performance.now()
     const [known] = await Promise.all([

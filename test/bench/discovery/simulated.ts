@@ -5,13 +5,13 @@ import { figure, type BenchContext, type Figure } from '../figure.ts'
 
 /** Regions, and with them agents, come with nodes: an agent serves a region, however large the overlay. */
 const SIZES: Readonly<Record<number, Omit<OverlayInit, 'seed'>>> = {
-  100: { nodes: 88, agents: 8, researchers: 4, regions: 1 },
-  1000: { nodes: 912, agents: 80, researchers: 8, regions: 10 },
-  10_000: { nodes: 9184, agents: 800, researchers: 16, regions: 100 }
+  100: { nodes: 92, agents: 4, researchers: 4, regions: 1 },
+  1000: { nodes: 952, agents: 40, researchers: 8, regions: 10 },
+  10_000: { nodes: 9588, agents: 400, researchers: 12, regions: 100 }
 }
 const SEED = 4
-const SETTLE_MS = 60_000
-const MEASURED_MS = 60_000
+const SETTLE_MS = 50_000
+const MEASURED_MS = 30_000
 const DOWN_MS = 2000
 const AFTER_RESTART_MS = 30_000
 
