@@ -26,6 +26,8 @@ export interface ChoosingComponents {
 /** Choices that are made and checked, and how long that may take. */
 const ROUNDS_MAX = 8
 const CHECKING_MS_MAX = 20_000
+/** Candidates that are tried although nobody knows where they are. */
+const UNPLACED_MAX = 16
 
 /** Throws the signal's reason. */
 export async function chooseChecked(
@@ -46,10 +48,14 @@ export async function chooseChecked(
   for (let round = 0; round < ROUNDS_MAX && left > 0 && clock.monotonic() < until; round++) {
     const choice = await choose(times)
     const chosen = choice.members.flatMap(({ node }) => adverts.get(node) ?? [])
-    const pairs = unmeasured(chosen, wish.held ?? [], times).slice(0, left)
+    const held = wish.held ?? []
+    const isShort = chosen.length < wish.count
+    const likely = unmeasured(chosen, held, times)
+    const pairs = likely.length === 0 && isShort ? unplaced(candidates, held, times) : likely
     if (pairs.length === 0) return choice
-    left -= pairs.length
-    await pingPairs({ ...components, callMeasure }, pairs, signal)
+    const next = pairs.slice(0, left)
+    left -= next.length
+    await pingPairs({ ...components, callMeasure }, next, signal)
   }
   const choice = await choose(times)
   const { length } = choice.members
@@ -58,6 +64,25 @@ export async function chooseChecked(
   if (pairs > LIMITS.pingPairsMax) return choice
   const { members } = await choose(measuredOnly(times))
   return { members, isExhaustive: false }
+}
+
+/**
+ * Pairs of which nothing is known, for one of them has no coordinate yet, as after its first start: among a few candidates,
+ * and of these and what is held.
+ */
+function unplaced(
+  candidates: readonly Candidate[],
+  held: readonly NodeAdvertisement[],
+  times: PairTimes
+): Pair[] {
+  const isUnknown = (one: NodeAdvertisement, other: NodeAdvertisement): boolean =>
+    !times.isMeasured(one.issuer, other.issuer) && times.rttMs(one, other) === undefined
+  const some = candidates.slice(0, UNPLACED_MAX).map(({ advert }) => advert)
+  return some.flatMap((one, index) =>
+    [...some.slice(index + 1), ...held]
+      .filter((other) => isUnknown(one, other))
+      .map((other): Pair => [one.issuer, other.issuer])
+  )
 }
 
 /** Pairs of the chosen, and of chosen and held, that were not measured: those that are likely to be far apart first. */

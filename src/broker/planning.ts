@@ -158,10 +158,10 @@ function shortage({ want, explanations, candidates, choice, placement, now }: Pl
     if (values.size < minimum)
       return `the nodes that match have ${values.size} values of ${name} where ${needed}`
   }
-  const found = `no more than ${choice.members.length} nodes that go together`
+  const { length } = choice.members
   return choice.isExhaustive
-    ? `there are ${found} where ${needed}`
-    : `${found} were found within the limit of the search where ${needed}; there may be more`
+    ? `at most ${length} of the nodes that match can be members together where ${needed}`
+    : `${length} of the nodes that match were found to go together within the limit of the search where ${needed}`
 }
 
 function valueOf({ attributes }: NodeAdvertisement, name: string): string | number | undefined {

@@ -262,7 +262,10 @@ test('for a slice that cannot be had no ticket is asked for, and a plan says why
     reason: 'the nodes that match have 2 values of site where 3 of 3 members are needed'
   })
   const near = await one.broker.plan({ ...want, pairwise: 'rtt_ms < 80' })
-  t.is(near.reason, 'there are no more than 1 nodes that go together where 3 of 3 members are needed')
+  t.is(
+    near.reason,
+    'at most 1 of the nodes that match can be members together where 3 of 3 members are needed'
+  )
   const [member] = near.members
   t.is(near.rejections.length, 3)
   for (const { failed } of near.rejections) {

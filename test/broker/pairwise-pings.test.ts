@@ -176,11 +176,12 @@ test('a node that answers no pings, or fails all of them, spoils nothing for oth
   }
 })
 
-test('nodes without a coordinate are not chosen for a distance, as nothing is known of it', async (t) => {
-  const { plan } = await overlay(t, { coordinates: [HERE, HERE, undefined, HERE] })
-  const three = await plan()
-  t.false(three.satisfiable)
-  t.deepEqual(members(await plan({ minimum: 2 })), ['n0', 'n1'])
+test('a node without a coordinate is pinged when it is needed; without pings nothing is known of it', async (t) => {
+  const coordinates = [HERE, HERE, undefined, HERE]
+  const { plan } = await overlay(t, { coordinates })
+  t.deepEqual(members(await plan()), ['n0', 'n1', 'n2'])
+  const blind = await overlay(t, { coordinates, without: 'pings' })
+  t.false(members(await blind.plan()).includes('n2'))
 })
 
 test('what pings gave is remembered for a while: to plan again asks nobody', async (t) => {

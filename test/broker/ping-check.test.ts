@@ -106,6 +106,20 @@ test('where one of two does not answer, the word of the other counts; where neit
   ])
 })
 
+test('nodes that have no place yet are pinged when too few others make the slice', async (t) => {
+  const fresh = ['g', 'h', 'i'].map((node) => placed(node, {}))
+  const { members } = await check(fresh, 2, near)
+  t.deepEqual(members, ['g', 'h'])
+  t.deepEqual((await check(fresh, 2, undefined)).members.length, 1, 'without pings nothing is known of them')
+  const enough = await check([...six, ...fresh], 3, near)
+  t.false(
+    enough.asked.some((asked) => asked.includes('g')),
+    'where others make it they are left alone'
+  )
+  const far = await check(fresh, 2, () => 300)
+  t.is(far.members.length, 1)
+})
+
 test('pings are bounded, and what could not be confirmed is not believed', async (t) => {
   // Every pair is far: whatever is chosen does not stand.
   const many = Array.from({ length: 60 }, (_one, index) => placed(`n${index + 10}`, {}, at(index % 50)))
