@@ -4,17 +4,21 @@ import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Directory } from '../peer/directory.ts'
-import { AGENTS_TOPIC, indexTopic } from '../peer/topics.ts'
+import { AGENTS_TOPIC, indexTopic, organisationTopic, regionTopic } from '../peer/topics.ts'
 import {
   advertisementObject,
+  type Advertisement,
   type AgentAdvertisement,
   type NodeAdvertisement
 } from '../ticket/advertisement.ts'
 import { indexKeysOf } from '../ticket/index-term.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
+import type { Signed } from '../ticket/signed-object.ts'
 import { listenTo, type Places } from './listening.ts'
 
 const CHANGE_POLL_MS = 500
+
+type Said = Pick<AgentAdvertisement, 'nodes' | 'leaving'>
 /** An agent that goes waits so long at most until that is told. */
 const LEAVE_MS = 1500
 
@@ -55,7 +59,6 @@ export class AgentAdvertising implements Startable {
   async start(): Promise<void> {
     if (this.#loop !== undefined) return
     const { directory, clock, logger } = this.#components
-    directory.subscribe(AGENTS_TOPIC)
     directory.announceAgent()
     this.#loop = repeat(
       async () => this.#advertise(),
@@ -102,9 +105,16 @@ export class AgentAdvertising implements Startable {
     await this.#publish({ nodes: nodes.length })
   }
 
-  async #publish(said: Pick<AgentAdvertisement, 'nodes' | 'leaving'>): Promise<void> {
-    const { key, directory, clock, multiaddrs, more } = this.#components
-    const { name, epoch, attributes, lifetimeMs } = this.#init
+  async #publish(said: Said): Promise<void> {
+    const advert = this.#sign(said, this.#init.lifetimeMs)
+    // oxlint-disable-next-line typescript/require-await -- nodes make theirs asynchronously.
+    const record = async (): Promise<Signed<Advertisement>> => this.#sign(said, LIMITS.advertLifetimeMsMax)
+    await this.#components.directory.publish(advert, { topics: topicsOf(this.#places), agents: [], record })
+  }
+
+  #sign(said: Said, lifetimeMs: number): Signed<Advertisement> {
+    const { key, clock, multiaddrs, more } = this.#components
+    const { name, epoch, attributes } = this.#init
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
     const advert = advertisementObject.sign(
@@ -125,8 +135,17 @@ export class AgentAdvertising implements Startable {
       },
       key
     )
-    await directory.publish(advert, { topics: [AGENTS_TOPIC], agents: [] })
+    return advert
   }
+}
+
+/** Who looks for agents anywhere listens to the first, those who serve the same places to the others. */
+function topicsOf({ regions, organisations }: Places): string[] {
+  return [
+    AGENTS_TOPIC,
+    ...regions.slice(0, LIMITS.topicsPerAgentMax).map(regionTopic),
+    ...organisations.slice(0, LIMITS.topicsPerAgentMax).map(organisationTopic)
+  ]
 }
 
 function valuesOf(adverts: readonly NodeAdvertisement[], attribute: string): string[] {

@@ -23,7 +23,7 @@ import { BrokerRole } from './broker-role.ts'
 import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { guardOf, type Guard } from './connections-file.ts'
 import { FraudFinder } from './fraud-finder.ts'
-import { listening } from './listening.ts'
+import { listening, ownPlaces } from './listening.ts'
 import { InvitedPeers } from './invited-peers.ts'
 import { createMeasuring } from './measurements.ts'
 import { Memberships } from './memberships.ts'
@@ -113,7 +113,14 @@ export class ComposedPeer implements Startable {
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
         ...(gathers(config)
-          ? [listening({ ...this.#components, directory }, { everywhere: looksEverywhere(config) })]
+          ? [
+              listening(
+                { ...this.#components, directory },
+                looksEverywhere(config)
+                  ? { everywhere: true }
+                  : { everywhere: false, topic: ownPlaces(directory, host.principal) }
+              )
+            ]
           : []),
         otherBrokers,
         ...(brokering === undefined ? [] : [brokering]),

@@ -9,8 +9,9 @@ import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { DirectoryEntry } from '../peer/advert-table.ts'
 import type { Directory } from '../peer/directory.ts'
-import { AGENTS_TOPIC, organisationTopic, regionTopic } from '../peer/topics.ts'
+import { AGENTS_TOPIC, indexTopic, organisationTopic, regionTopic } from '../peer/topics.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
+import { indexKey } from '../ticket/index-term.ts'
 import type { Principal } from '../ticket/principal.ts'
 
 const FIND_AGENTS_INTERVAL_MS = 120_000
@@ -23,10 +24,28 @@ export interface ListeningComponents {
   readonly logger: Logger
 }
 
-export function listening(
-  components: ListeningComponents,
-  init: { readonly everywhere: boolean }
-): Startable {
+export interface ListeningInit {
+  /** Whether to hear of all agents, and of the nodes of all. */
+  readonly everywhere: boolean
+  /** Under what the DHT is asked for agents, at each round; for all of them when absent. */
+  readonly topic?: (round: number) => string | undefined
+}
+
+/** Of an agent: by turns where its own nodes are, as its own advert says; so it finds those who serve the same places. */
+export function ownPlaces(
+  directory: Pick<Directory, 'get'>,
+  principal: Principal
+): (round: number) => string | undefined {
+  return (round) => {
+    const own = directory.get(principal, 'agent')?.advert.body
+    if (own?.role !== 'agent' || own.regions.length === 0) return undefined
+    const region = own.regions[round % own.regions.length]
+    const key = region === undefined ? undefined : indexKey({ attribute: 'region', equals: region })
+    return key === undefined ? undefined : indexTopic(key)
+  }
+}
+
+export function listening(components: ListeningComponents, init: ListeningInit): Startable {
   return new Listening(components, init)
 }
 
@@ -43,26 +62,33 @@ export function listenTo(directory: Pick<Directory, 'subscribe'>, { regions, org
 
 class Listening implements Startable {
   readonly #components: ListeningComponents
-  readonly #everywhere: boolean
+  readonly #init: ListeningInit
   /** What each agent's newest advert names, as far as it is listened to. */
   readonly #places = new Map<Principal, ReadonlySet<string>>()
   readonly #unsubscribe: (() => void)[] = []
   #loop: { stop(): Promise<void> } | undefined
 
-  constructor(components: ListeningComponents, { everywhere }: { readonly everywhere: boolean }) {
+  constructor(components: ListeningComponents, init: ListeningInit) {
     this.#components = components
-    this.#everywhere = everywhere
+    this.#init = init
   }
 
   // oxlint-disable-next-line typescript/require-await -- the interface is asynchronous.
   async start(): Promise<void> {
     if (this.#loop !== undefined) return
     const { directory, clock, logger } = this.#components
-    directory.subscribe(AGENTS_TOPIC)
-    if (this.#everywhere) this.#followAgents()
+    if (this.#init.everywhere) {
+      directory.subscribe(AGENTS_TOPIC)
+      this.#followAgents()
+    }
+    let round = 0
     this.#loop = repeat(
       async (signal) => {
-        while ((await directory.findAgents({ signal })).length === 0) {
+        round += 1
+        const topic = this.#init.topic?.(round)
+        while (
+          (await directory.findAgents({ ...(topic === undefined ? {} : { topic }), signal })).length === 0
+        ) {
           await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
         }
       },

@@ -171,7 +171,7 @@ export class NodeRole implements Startable {
         multiaddrs: () => host.multiaddrs(),
         memberships: () => memberships.shown(),
         measured: () => measuredBy(measuring, uplink),
-        publish: (advert) => directory.publish(advert, { topics, agents: delegator.agents() })
+        publish: (advert, record) => directory.publish(advert, { topics, agents: delegator.agents(), record })
       },
       {
         name: config.name,

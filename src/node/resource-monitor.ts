@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
@@ -29,7 +30,11 @@ export interface ResourceMonitorComponents {
   readonly memberships?: () => readonly Uint8Array[]
   /** Where the node is, and what else is measured, as attributes. */
   readonly measured?: () => Measured
-  readonly publish: (advert: Signed<Advertisement>) => Promise<void>
+  /** `record` makes one that is good for longer, for where adverts are put rarely. */
+  readonly publish: (
+    advert: Signed<Advertisement>,
+    record: () => Promise<Signed<Advertisement>>
+  ) => Promise<void>
 }
 
 export interface Measured {
@@ -49,6 +54,10 @@ export interface ResourceMonitorInit {
   readonly intervalMs: number
   /** How long an advert is good for; several intervals, so that one lost is no death. */
   readonly lifetimeMs: number
+}
+
+interface Leaving {
+  readonly leaving?: true
 }
 
 /** Changes that come together are told together. */
@@ -120,14 +129,19 @@ export class ResourceMonitor implements Startable {
     await Promise.race([telling, clock.sleep(LEAVE_MS, { signal: told.signal }).catch(() => {})])
   }
 
-  async #report(more: { readonly leaving?: true } = {}): Promise<void> {
-    const { key, manager, clock, images, agents, multiaddrs, publish } = this.#components
+  async #report(more: Leaving = {}): Promise<void> {
+    const advert = await this.#sign(this.#init.lifetimeMs, more)
+    await this.#components.publish(advert, async () => this.#sign(LIMITS.advertLifetimeMsMax, more))
+  }
+
+  async #sign(lifetimeMs: number, more: Leaving): Promise<Signed<Advertisement>> {
+    const { key, manager, clock, images, agents, multiaddrs } = this.#components
     const memberships = this.#components.memberships?.() ?? []
-    const { name, epoch, capacity, attributes, lifetimeMs, accepts, rights = [] } = this.#init
+    const { name, epoch, capacity, attributes, accepts, rights = [] } = this.#init
     const measured = this.#components.measured?.() ?? {}
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
-    const advert = advertisementObject.sign(
+    return advertisementObject.sign(
       {
         role: 'node',
         issuer: key.principal,
@@ -151,6 +165,5 @@ export class ResourceMonitor implements Startable {
       },
       key
     )
-    await publish(advert)
   }
 }

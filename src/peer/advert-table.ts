@@ -133,9 +133,12 @@ export class AdvertTable {
     return this.#entriesThat(isPresent)
   }
 
-  /** What is exchanged with others: those who leave are among it, so that everybody hears of that. */
+  /**
+   * What is exchanged with others: those who leave are among it, so that everybody hears of that; what the DHT had is not,
+   * for its records outlive those who made them by more.
+   */
   held(): DirectoryEntry[] {
-    return this.#entriesThat(isHeld)
+    return this.#entriesThat((slot, now) => isHeld(slot, now) && slot.entry?.via !== 'dht')
   }
 
   get(key: string): DirectoryEntry | undefined {

@@ -17,7 +17,10 @@ const RETRY_MS = 5000
 /** A third of how long others keep it, and those who keep it may restart. */
 const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
 /** Between the announcements of one peer: each costs some 60 messages, and there is no hurry about most of them. */
-const ANNOUNCE_PACE_MS = 2000
+const ANNOUNCE_PACE_MS = 15_000
+
+/** Makes an advert that is good until the next one is put: those of gossip live shorter than that. */
+export type MakeRecord = () => Promise<Signed<Advertisement>>
 
 export interface DhtUpkeepComponents {
   readonly clock: Clock
@@ -38,7 +41,7 @@ export class DhtUpkeep {
   readonly #components: DhtUpkeepComponents
   readonly #putIntervalMs: number
   readonly #duties = new Map<string, Duty>()
-  readonly #adverts = new Map<string, Signed<Advertisement>>()
+  readonly #adverts = new Map<string, { advert: Signed<Advertisement>; record: MakeRecord | undefined }>()
   #stopping = new AbortController()
   #wake: () => void = () => {}
   #running: Promise<void> | undefined
@@ -61,13 +64,14 @@ export class DhtUpkeep {
   }
 
   /** The newest of a key takes the place of the one before, when that is due. */
-  advert(key: string, advert: Signed<Advertisement>): void {
-    this.#adverts.set(key, advert)
+  advert(key: string, advert: Signed<Advertisement>, record?: MakeRecord): void {
+    this.#adverts.set(key, { advert, record })
     this.#add(`advert ${key}`, this.#putIntervalMs, async (signal) => {
-      const newest = this.#adverts.get(key) ?? advert
-      // One that nobody renewed is not worth a query.
-      if (newest.body.notAfter <= this.#components.clock.now()) return 1
-      return putAdvert(this.#components.dht(), newest, { signal })
+      const newest = this.#adverts.get(key) ?? { advert, record }
+      const { body } = newest.advert
+      // One that nobody renewed, or of one who leaves, is not worth a query.
+      if (body.notAfter <= this.#components.clock.now() || body.leaving === true) return 1
+      return putAdvert(this.#components.dht(), (await newest.record?.()) ?? newest.advert, { signal })
     })
   }
 

@@ -21,7 +21,7 @@ import {
 } from './advert-table.ts'
 import { advertRecordRule, RECORD_NAMESPACE } from './dht-records.ts'
 import { DhtSearches } from './dht-searches.ts'
-import { DhtUpkeep } from './dht-upkeep.ts'
+import { DhtUpkeep, type MakeRecord } from './dht-upkeep.ts'
 import { Exchanges } from './exchanges.ts'
 import { Gossip } from './gossip.ts'
 import type { DirectoryHost } from './overlay.ts'
@@ -58,6 +58,14 @@ export interface DirectoryInit {
   readonly without?: readonly ('gossip' | 'pull' | 'dht' | 'presence')[]
 }
 
+/** Where an own advert goes. */
+export interface Audience {
+  readonly topics: readonly string[]
+  readonly agents: readonly Principal[]
+  /** Makes what is put into the DHT, which is good until the next put; the advert itself when absent. */
+  readonly record?: MakeRecord
+}
+
 export interface Directory extends Startable {
   /** The proofs of fraud that this peer knows; they travel as the adverts do, to everybody. */
   readonly proofs: Proofs
@@ -65,10 +73,7 @@ export interface Directory extends Startable {
    * Publishes an own advert: to the topics by gossip, to the agents directly, and to the DHT when it is due there.
    * Resolves when the agents have it or could not be reached; that nobody listens is no error.
    */
-  publish(
-    advert: Signed<Advertisement>,
-    to: { readonly topics: readonly string[]; readonly agents: readonly Principal[] }
-  ): Promise<void>
+  publish(advert: Signed<Advertisement>, to: Audience): Promise<void>
   /** Listens to adverts of a topic; gives whether there is room, see `LIMITS.topicsPerPeerMax`. */
   subscribe(topic: string): boolean
   unsubscribe(topic: string): void
@@ -232,10 +237,7 @@ class PeerDirectory implements Directory {
     this.#sweeping = undefined
   }
 
-  async publish(
-    advert: Signed<Advertisement>,
-    to: { readonly topics: readonly string[]; readonly agents: readonly Principal[] }
-  ): Promise<void> {
+  async publish(advert: Signed<Advertisement>, to: Audience): Promise<void> {
     if (advert.body.issuer !== this.#components.host.principal) {
       throw new TypeError('only own adverts are published')
     }
@@ -244,7 +246,7 @@ class PeerDirectory implements Directory {
       throw new TypeError(`an advert that others refuse: ${verdict}`)
     const key = keyOfAdvert(advert)
     this.#own.set(key, { advert, topics: to.topics })
-    if (!this.#without.has('dht')) this.#upkeep.advert(key, advert)
+    if (!this.#without.has('dht')) this.#upkeep.advert(key, advert, to.record)
     await Promise.all([
       ...to.topics.map(async (topic) => this.#gossip.publish(topic, advert.bytes)),
       ...to.agents.slice(0, LIMITS.agentsPerNodeMax).map(async (agent) => this.#push(agent, advert))

@@ -17,7 +17,13 @@ export function mattersTo(
   if (interests === undefined) return () => true
   const topics = new Set(interests)
   return (advert) => {
-    if (advert.role === 'agent') return topics.has(AGENTS_TOPIC)
+    if (advert.role === 'agent') {
+      return (
+        topics.has(AGENTS_TOPIC) ||
+        advert.regions.some((place) => topics.has(regionTopic(place))) ||
+        advert.organisations.some((place) => topics.has(organisationTopic(place)))
+      )
+    }
     const { region, organisation } = advert.attributes
     return (
       (typeof region === 'string' && topics.has(regionTopic(region))) ||

@@ -50,16 +50,24 @@ export function indexKey(term: IndexTerm): string | undefined {
   return reached === undefined ? undefined : `${term.quantity}>=${reached}`
 }
 
-/** The keys of all terms that some of these nodes meet, those that most of them meet first, at most `max`. */
+/**
+ * The keys of all terms that some of these nodes meet, those that most of them meet first, of such as many meet places
+ * before amounts; at most `max`.
+ */
 export function indexKeysOf(adverts: readonly NodeAdvertisement[], max: number): string[] {
   const counts = new Map<string, number>()
   for (const advert of adverts) {
     for (const key of keysOf(advert)) counts.set(key, (counts.get(key) ?? 0) + 1)
   }
   return [...counts]
-    .sort(([a, ofA], [b, ofB]) => ofB - ofA || (a < b ? -1 : 1))
+    .sort(([a, ofA], [b, ofB]) => ofB - ofA || kindOf(a) - kindOf(b) || (a < b ? -1 : 1))
     .slice(0, max)
     .map(([key]) => key)
+}
+
+function kindOf(key: string): number {
+  const place = INDEXED_ATTRIBUTES.findIndex((attribute) => key.startsWith(`${attribute}=`))
+  return place === -1 ? INDEXED_ATTRIBUTES.length : place
 }
 
 function keysOf({ attributes, capacity }: NodeAdvertisement): string[] {

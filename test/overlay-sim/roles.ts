@@ -3,7 +3,7 @@ import type { Clock } from '../../src/base/clock.ts'
 import type { Startable } from '../../src/base/lifecycle.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { AgentAdvertising } from '../../src/daemon/agent-advertising.ts'
-import { listening } from '../../src/daemon/listening.ts'
+import { listening, ownPlaces } from '../../src/daemon/listening.ts'
 import { ResourceMonitor } from '../../src/node/resource-monitor.ts'
 import type { Directory } from '../../src/peer/directory.ts'
 import { organisationTopic, regionTopic } from '../../src/peer/topics.ts'
@@ -48,7 +48,13 @@ export interface RoleInit {
 export function partsOf(components: RoleComponents, init: RoleInit): Startable[] {
   const { role } = init
   if (role === 'node') return [monitor(components, init)]
-  const hearing = listening({ ...components, logger: silentLogger }, { everywhere: role === 'researcher' })
+  const { directory, key } = components
+  const hearing = listening(
+    { ...components, logger: silentLogger },
+    role === 'researcher'
+      ? { everywhere: true }
+      : { everywhere: false, topic: ownPlaces(directory, key.principal) }
+  )
   return role === 'researcher' ? [hearing] : [advertising(components, init), hearing]
 }
 
@@ -98,7 +104,7 @@ function monitor(components: RoleComponents, init: RoleInit): Startable {
       images: async () => ({ debian: `sha256:${'ab'.repeat(32)}` }),
       agents: () => agents,
       delegatedPercent: () => 100,
-      publish: async (advert) => components.directory.publish(advert, { topics, agents })
+      publish: async (advert, record) => components.directory.publish(advert, { topics, agents, record })
     },
     { ...common(init), capacity: RESOURCES }
   )
