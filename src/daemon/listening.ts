@@ -14,9 +14,10 @@ import type { Advertisement } from '../ticket/advertisement.ts'
 import { indexKey } from '../ticket/index-term.ts'
 import type { Principal } from '../ticket/principal.ts'
 
-const FIND_AGENTS_INTERVAL_MS = 120_000
-/** While none is known. */
-const FIND_AGENTS_RETRY_MS = 5_000
+const LOOK_MS = 2500
+/** Between the first two searches, and all while none is known; then twice as long each time, up to the last. */
+const FIND_AGENTS_FIRST_MS = 5_000
+const FIND_AGENTS_MS_MAX = 120_000
 
 export interface ListeningComponents {
   readonly directory: Pick<Directory, 'subscribe' | 'unsubscribe' | 'on' | 'findAgents'>
@@ -67,6 +68,11 @@ class Listening implements Startable {
   readonly #places = new Map<Principal, ReadonlySet<string>>()
   readonly #unsubscribe: (() => void)[] = []
   #loop: { stop(): Promise<void> } | undefined
+  #rounds = 0
+  /** On the monotonic clock. */
+  #dueAt = -Infinity
+  #waitMs = FIND_AGENTS_FIRST_MS
+  #hadPlace = false
 
   constructor(components: ListeningComponents, init: ListeningInit) {
     this.#components = components
@@ -81,20 +87,25 @@ class Listening implements Startable {
       directory.subscribe(AGENTS_TOPIC)
       this.#followAgents()
     }
-    let round = 0
     this.#loop = repeat(
-      async (signal) => {
-        round += 1
-        const topic = this.#init.topic?.(round)
-        while (
-          (await directory.findAgents({ ...(topic === undefined ? {} : { topic }), signal })).length === 0
-        ) {
-          await clock.sleep(FIND_AGENTS_RETRY_MS, { signal })
-        }
-      },
+      async (signal) => this.#look(signal),
       { clock, onError: (error) => logger.debug('looking for agents failed', { error }) },
-      { intervalMs: FIND_AGENTS_INTERVAL_MS }
+      { intervalMs: LOOK_MS }
     )
+  }
+
+  /** Looks for agents when it is time: soon after the start, or once it has places, and then ever more rarely. */
+  async #look(signal: AbortSignal): Promise<void> {
+    const { directory, clock } = this.#components
+    const topic = this.#init.topic?.(this.#rounds)
+    const isPlaced = topic !== undefined
+    if (isPlaced && !this.#hadPlace) this.#waitMs = FIND_AGENTS_FIRST_MS
+    else if (clock.monotonic() < this.#dueAt) return
+    this.#hadPlace ||= isPlaced
+    this.#rounds += 1
+    const agents = await directory.findAgents({ ...(isPlaced ? { topic } : {}), signal })
+    this.#dueAt = clock.monotonic() + this.#waitMs
+    if (agents.length > 0) this.#waitMs = Math.min(this.#waitMs * 2, FIND_AGENTS_MS_MAX)
   }
 
   async stop(): Promise<void> {

@@ -17,7 +17,10 @@ const RETRY_MS = 5000
 /** A third of how long others keep it, and those who keep it may restart. */
 const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
 /** Between the announcements of one peer: each costs some 60 messages, and there is no hurry about most of them. */
-const ANNOUNCE_PACE_MS = 15_000
+const ANNOUNCE_PACE_MS = 18_000
+/** The first ones, where this peer is, are what others of the same places find it by. */
+const FIRST_TOPICS = 3
+const FIRST_PACE_MS = 3000
 
 /** Makes an advert that is good until the next one is put: those of gossip live shorter than that. */
 export type MakeRecord = () => Promise<Signed<Advertisement>>
@@ -85,7 +88,9 @@ export class DhtUpkeep {
     for (const [place, topic] of wanted.entries()) {
       const run = async (signal: AbortSignal): Promise<number> =>
         announce(this.#components.dht(), topic, { signal })
-      this.#add(TOPIC_DUTY + topic, ANNOUNCE_INTERVAL_MS, run, place * ANNOUNCE_PACE_MS)
+      const late = Math.max(0, place - FIRST_TOPICS + 1)
+      const delayMs = Math.min(place, FIRST_TOPICS - 1) * FIRST_PACE_MS + late * ANNOUNCE_PACE_MS
+      this.#add(TOPIC_DUTY + topic, ANNOUNCE_INTERVAL_MS, run, delayMs)
     }
   }
 

@@ -15,7 +15,8 @@ const ORGANISATIONS = 8
 const BOOT_PEERS = 3
 const AGENTS_PER_NODE = 2
 /** Peers that start at the same time. */
-const STARTED_AT_ONCE = 8
+const STARTED_AT_ONCE = 4
+const JOINED_MS_MAX = 5_000
 
 export interface RealPeer {
   readonly role: Role
@@ -47,8 +48,16 @@ export class RealOverlay implements AsyncDisposable {
       const atOnce = this.peers.length < BOOT_PEERS ? 1 : Math.min(left, STARTED_AT_ONCE)
       const some = Array.from({ length: atOnce }, () => this.make(role))
       await Promise.all(some.map(async (peer) => this.start(peer)))
+      // All share one processor: more at a time would time each other's handshakes out.
+      await this.#joined(some, signal)
       left -= atOnce
     }
+  }
+
+  async #joined(some: readonly RealPeer[], signal: AbortSignal): Promise<void> {
+    const end = performance.now() + JOINED_MS_MAX
+    const isAlone = ({ host }: RealPeer): boolean => this.peers.length > 1 && host.connected().length === 0
+    while (some.some(isAlone) && performance.now() < end) await systemClock.sleep(50, { signal })
   }
 
   /** A peer that is not started. Every agent has nodes in every region. */

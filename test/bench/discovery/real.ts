@@ -7,9 +7,9 @@ import { RealOverlay, type RealPeer } from './real-overlay.ts'
 
 const HUNDRED = { agents: 8, researchers: 4, nodes: 88, newNodes: 30 }
 const DEAD_NODES = 5
-const KNOWN_MS_MAX = 60_000
+const KNOWN_MS_MAX = 15_000
 const GONE_MS_MAX = 150_000
-const SETTLED_MS_MAX = 240_000
+const SETTLED_MS_MAX = 200_000
 const QUIET_MS = 60_000
 const POLL_MS = 20
 
