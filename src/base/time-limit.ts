@@ -38,6 +38,17 @@ export class Patience implements Disposable {
   }
 }
 
+/** Waits for work that never rejects, but no longer than `ms`; it goes on behind the back of whoever waited. */
+export async function waitAtMost(
+  clock: Pick<Clock, 'sleep'>,
+  ms: number,
+  work: Promise<void>
+): Promise<void> {
+  const done = new AbortController()
+  const finished = work.finally(() => done.abort(new Error('done')))
+  await Promise.race([finished, clock.sleep(ms, { signal: done.signal }).catch(() => {})])
+}
+
 /** Resolves when `ms` of the clock have passed. */
 export async function elapsed(clock: Pick<Clock, 'timeout'>, ms: number): Promise<void> {
   const limit = clock.timeout(ms)

@@ -6,12 +6,7 @@ import { LIMITS } from '../base/limits.ts'
 import { isAccepted } from '../ticket/accepts.ts'
 import type { AgentAdvertisement, NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
-
-export interface Asker {
-  readonly principal: Principal
-  /** Those that vouch for it. */
-  readonly organisations: readonly Principal[]
-}
+import type { Holder } from './requirements.ts'
 
 /**
  * Those named most often first, then those that no node names; as many as are worth asking. Agents whose own adverts say
@@ -20,7 +15,7 @@ export interface Asker {
 export function agentsAsked(
   nodes: readonly NodeAdvertisement[],
   adverts: readonly AgentAdvertisement[],
-  { principal, organisations }: Asker
+  { principal, organisations }: Holder
 ): Principal[] {
   const unwilling = new Set(
     adverts

@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { waitAtMost } from '../base/time-limit.ts'
 import type { Directory } from '../peer/directory.ts'
 import { AGENTS_TOPIC, indexTopic, organisationTopic, regionTopic } from '../peer/topics.ts'
 import {
@@ -76,11 +77,10 @@ export class AgentAdvertising implements Startable {
 
   async #leave(): Promise<void> {
     const { clock, logger } = this.#components
-    const told = new AbortController()
-    const telling = this.#publish({ nodes: 0, leaving: true })
-      .catch((error: unknown) => logger.debug('the leaving was not told', { error }))
-      .finally(() => told.abort(new Error('told')))
-    await Promise.race([telling, clock.sleep(LEAVE_MS, { signal: told.signal }).catch(() => {})])
+    const telling = this.#publish({ nodes: 0, leaving: true }).catch((error: unknown) =>
+      logger.debug('the leaving was not told', { error })
+    )
+    await waitAtMost(clock, LEAVE_MS, telling)
   }
 
   async #advertise(): Promise<void> {

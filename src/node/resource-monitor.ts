@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { waitAtMost } from '../base/time-limit.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
 import type { Coordinate } from '../ticket/coordinate.ts'
@@ -122,11 +123,10 @@ export class ResourceMonitor implements Startable {
   /** Says that the node is there no more, so that nobody counts on it until its advert runs out. */
   async #leave(): Promise<void> {
     const { clock, logger } = this.#components
-    const told = new AbortController()
-    const telling = this.#report({ leaving: true })
-      .catch((error: unknown) => logger.debug('the leaving was not told', { error }))
-      .finally(() => told.abort(new Error('told')))
-    await Promise.race([telling, clock.sleep(LEAVE_MS, { signal: told.signal }).catch(() => {})])
+    const telling = this.#report({ leaving: true }).catch((error: unknown) =>
+      logger.debug('the leaving was not told', { error })
+    )
+    await waitAtMost(clock, LEAVE_MS, telling)
   }
 
   async #report(more: Leaving = {}): Promise<void> {
