@@ -16,9 +16,10 @@ const OPERATION_MS_MAX = 20_000
 const RETRY_MS = 5000
 /** A third of how long others keep it, and those who keep it may restart. */
 const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
-/** Between the announcements of one peer: each costs some 60 messages, and there is no hurry about most of them. */
-const ANNOUNCE_PACE_MS = 18_000
-/** The first ones, where this peer is, are what others of the same places find it by. */
+/**
+ * Each announcement costs some 60 messages, and there is no hurry but with the first ones: where this peer is, which others
+ * of the same places find it by.
+ */
 const FIRST_TOPICS = 3
 const FIRST_PACE_MS = 3000
 
@@ -85,11 +86,13 @@ export class DhtUpkeep {
     for (const name of this.#duties.keys()) {
       if (name.startsWith(TOPIC_DUTY) && !names.has(name)) this.#drop(name)
     }
+    // Evenly over the interval, as they come again.
+    const paceMs = ANNOUNCE_INTERVAL_MS / (wanted.length + 1)
     for (const [place, topic] of wanted.entries()) {
       const run = async (signal: AbortSignal): Promise<number> =>
         announce(this.#components.dht(), topic, { signal })
       const late = Math.max(0, place - FIRST_TOPICS + 1)
-      const delayMs = Math.min(place, FIRST_TOPICS - 1) * FIRST_PACE_MS + late * ANNOUNCE_PACE_MS
+      const delayMs = Math.min(place, FIRST_TOPICS - 1) * FIRST_PACE_MS + late * paceMs
       this.#add(TOPIC_DUTY + topic, ANNOUNCE_INTERVAL_MS, run, delayMs)
     }
   }

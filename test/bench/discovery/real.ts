@@ -83,6 +83,7 @@ async function newNodes(
       overlay.start(node)
     ])
     times.push(known ? (performance.now() - began) / 1000 : Infinity)
+    progress(`node ${i + 1} of ${count}: ${times.at(-1)?.toFixed(2)} s`)
     await overlay.stop(node)
   }
   return times
