@@ -204,6 +204,8 @@ export const LIMITS = {
   pingsMax: 1000,
   /** What the peer remembers of others in memory: addresses, and records it keeps for the DHT. */
   peersRememberedMax: 4096,
+  /** Of those, how many are kept decoded. */
+  peersCachedMax: 1024,
   dhtRecordsMax: 2048,
   /** How often the DHT looks through every part of its routing table. */
   dhtRefreshMs: 12 * 3_600_000,

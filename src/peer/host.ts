@@ -21,6 +21,7 @@ import { dialBackHandlers } from './dial-back.ts'
 import { IdleConnections } from './idle-connections.ts'
 import { Joining, parseBootstrap } from './joining.ts'
 import { KnownPeers, type KnownPeer } from './known-peers.ts'
+import { cachePeers } from './peer-cache.ts'
 import { peerLibp2pOptions, refreshRarely, type PeerLibp2p } from './libp2p-options.ts'
 import { libp2pDht, libp2pGossip, libp2pJoining, watchLibp2pPeers } from './libp2p-overlay.ts'
 import type { DirectoryHost, OverlayDht, OverlayGossip, PeerWatcher } from './overlay.ts'
@@ -143,6 +144,7 @@ class Libp2pPeerHost implements PeerHost {
       )
     )
     this.#libp2p = libp2p
+    cachePeers(libp2p.peerStore, this.#components)
     const knownPeers = new KnownPeers(this.#components, {
       file: stateDirectory === undefined ? undefined : join(stateDirectory, 'known-peers.json')
     })
