@@ -1,6 +1,6 @@
 /**
  * Keeps in the DHT what this peer wants found there: its own adverts and, for agents, itself under their topics. Puts
- * each when it changes for the first time and then rarely, tries again soon when nobody took it.
+ * each when it changes for the first time and then rarely, tries again when nobody took it.
  */
 import type { Clock } from '../base/clock.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -12,8 +12,11 @@ import { announce, withdraw } from './rendezvous.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 
-const OPERATION_MS_MAX = 20_000
+/** A walk through a slow overlay is cut off late: what was cut off is to be done again from its beginning. */
+const OPERATION_MS_MAX = 60_000
 const RETRY_MS = 5000
+/** For each second that a failure took. Peers that are slow because of too many walks get fewer of them, not more. */
+const RETRY_MS_PER_SECOND = 4000
 /** A third of how long others keep it, and those who keep it may restart. */
 const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
 /**
@@ -119,7 +122,9 @@ export class DhtUpkeep {
         const next = Math.min(...[...this.#duties.values()].map(({ dueAt }) => dueAt), now + 60_000)
         await this.#pause(next - now, signal)
       } else {
-        due.dueAt = now + ((await this.#tend(due, signal)) ? due.intervalMs : RETRY_MS)
+        const isDone = await this.#tend(due, signal)
+        const seconds = (this.#components.clock.monotonic() - now) / 1000
+        due.dueAt = now + (isDone ? due.intervalMs : RETRY_MS + seconds * (1000 + RETRY_MS_PER_SECOND))
       }
     }
   }

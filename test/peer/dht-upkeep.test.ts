@@ -7,7 +7,7 @@ import { ManualClock } from '../base/manual-clock.ts'
 import { newKey, nodeAdvert } from './fixtures/network.ts'
 
 /** A DHT that counts what it is told, under the digests' own names. */
-function upkeep() {
+function upkeep(answer: () => Promise<void> = async () => {}) {
   const clock = new ManualClock()
   const provided: string[] = []
   const withdrawn: string[] = []
@@ -16,6 +16,7 @@ function upkeep() {
   const dht: OverlayDht = {
     async *put(_key, value) {
       put.push(value)
+      await answer()
       yield 'somebody'
     },
     async *get() {},
@@ -84,4 +85,25 @@ test('what is put into the DHT is good until the next one is; of one who leaves 
   await clock.advance(120_000)
   t.is(put.length, 1)
   await part.stop()
+})
+
+test('what nobody took is tried again soon when that took no time, rarely when it took long', async (t) => {
+  const putsInFiveMinutes = async (failsAfterMs: number): Promise<number> => {
+    const { part, clock, put } = upkeep(async () => {
+      await clock.sleep(failsAfterMs)
+      throw new Error('nobody answers')
+    })
+    const now = clock.now()
+    part.start()
+    part.advert('a', nodeAdvert(newKey(), { notBefore: now, notAfter: now + LIMITS.advertLifetimeMsMax }))
+    await clock.advance(LIMITS.advertLifetimeMsMax / 2)
+    const puts = put.length
+    const stopped = part.stop()
+    await clock.advance(failsAfterMs)
+    await stopped
+    return puts
+  }
+  // Five minutes: one in five seconds, or one after five times the twenty seconds that one takes.
+  t.is(await putsInFiveMinutes(1), 60)
+  t.is(await putsInFiveMinutes(20_000), 3)
 })
