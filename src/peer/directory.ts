@@ -26,7 +26,7 @@ import { Exchanges } from './exchanges.ts'
 import { Gossip } from './gossip.ts'
 import type { DirectoryHost } from './overlay.ts'
 import { Presence } from './presence.ts'
-import type { Interests } from './interests.ts'
+import { mattersTo, type Interests } from './interests.ts'
 import { proofHandlers } from './proof-exchange.ts'
 import { ProofTable } from './proof-table.ts'
 import { createProofs, type Proofs } from './proofs.ts'
@@ -254,7 +254,12 @@ class PeerDirectory implements Directory {
   }
 
   subscribe(topic: string): boolean {
-    const offer = (data: Uint8Array): Verdict => this.#table.offer(data, 'gossip').verdict
+    const isMeantFor = mattersTo(undefined, [topic])
+    const offer = (data: Uint8Array): Verdict => {
+      const { verdict, advert } = this.#table.offer(data, 'gossip')
+      // What was quicker here by another way is to be passed on all the same: others may have no other way.
+      return verdict === 'known' && advert !== undefined && isMeantFor(advert.body) ? 'new' : verdict
+    }
     const before = this.#gossip.topics().length
     const isHeard = this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
     if (this.#gossip.topics().length > before) this.#exchanges.askSoon()

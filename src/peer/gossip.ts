@@ -17,7 +17,7 @@ export interface GossipComponents {
 /** What becomes of the messages of a topic. */
 export interface TopicRule {
   readonly bytesMax: number
-  /** Checks a message and keeps it if it is news; what is not new is not forwarded. */
+  /** Checks a message and keeps it if it is news; what is not new is not forwarded. Not asked twice about a message. */
   readonly offer: (data: Uint8Array, from: Principal) => Verdict
 }
 

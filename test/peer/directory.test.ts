@@ -69,6 +69,37 @@ test.serial('gossip alone: one advert goes to several topics, and to who comes l
   }
 })
 
+test.serial(
+  'gossip: what was quicker by another way is passed on, on the topics that it is meant for',
+  async (t) => {
+    const without = ['pull', 'dht'] as const
+    const [node, middle, end] = await Promise.all([
+      startPeer(t, { without }),
+      startPeer(t, { without, collects: true }),
+      startPeer(t, { without, collects: true })
+    ])
+    const foreign = regionTopic('elsewhere')
+    for (const { directory } of [middle, end])
+      for (const topic of [TOPIC, foreign]) directory.subscribe(topic)
+    await connect(node, middle)
+    await connect(middle, end)
+    const pubsub = middle.host.libp2p.services.pubsub as unknown as { getMeshPeers(topic: string): string[] }
+    const mesh = (topic: string): number => pubsub.getMeshPeers(topic).length
+    await until(() => mesh(TOPIC) > 0 && mesh(foreign) > 0, 'meshed')
+    const heard: [id: string, via: string][] = []
+    end.directory.on('update', ({ advert, via }) => heard.push([advert.id, via]))
+    const attributes = { region: 'eu' }
+    const [astray, meant] = [nodeAdvert(node.key, { attributes }), nodeAdvert(node.key, { attributes })]
+    middle.directory.learn(astray.bytes)
+    await node.directory.publish(astray, { topics: [foreign], agents: [] })
+    middle.directory.learn(meant.bytes)
+    await node.directory.publish(meant, { topics: [TOPIC], agents: [] })
+    await until(() => heard.length > 0, 'heard of')
+    t.deepEqual(heard, [[meant.id, 'gossip']])
+    t.is(middle.directory.get(node.key.principal)?.via, 'pull')
+  }
+)
+
 test.serial('gossip: what is forged goes no further, and silences its sender', async (t) => {
   const without = ['pull', 'dht'] as const
   const [bad, middle, end] = await Promise.all([
