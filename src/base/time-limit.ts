@@ -49,6 +49,18 @@ export async function waitAtMost(
   await Promise.race([finished, clock.sleep(ms, { signal: done.signal }).catch(() => {})])
 }
 
+/** Waits for work, or rejects with the signal's reason; the work goes on. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const over = new AbortController()
+  return Promise.race([work, abortion(signal, over.signal)]).finally(() => over.abort(new Error('over')))
+}
+
+/** Whether the work, which never rejects, is done when the signal aborts; it goes on if it is not. */
+export async function endsBefore(work: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
+  const done = work.then(() => true)
+  return orAborted(done, signal).catch(() => false)
+}
+
 /** Resolves when `ms` of the clock have passed. */
 export async function elapsed(clock: Pick<Clock, 'timeout'>, ms: number): Promise<void> {
   const limit = clock.timeout(ms)

@@ -8,7 +8,7 @@ import type { AdvertWay } from '../peer/advert-table.ts'
 import type { Want } from '../protocol/broker-protocol.ts'
 import type { FailedClause } from '../query/clauses.ts'
 import type { Query } from '../query/query.ts'
-import { isAccepted, type Accepts } from '../ticket/accepts.ts'
+import { isAccepted, servedBy } from '../ticket/accepts.ts'
 import type { NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { SUMMED_RESOURCES } from '../ticket/resources.ts'
@@ -61,11 +61,12 @@ export function unmet(
   const lackedRights = rights.filter((right) => advert.rights?.includes(right) !== true)
   const exceeded = SUMMED_RESOURCES.filter((name) => resources[name] > advert.capacity[name])
   const lackedAttributes = distinct.filter((name) => !Object.hasOwn(advert.attributes, name))
-  const serves = isAccepted(advert.accepts, holder.principal, holder.organisations)
+  const { accepts } = advert
+  const refuses = accepts !== undefined && !isAccepted(accepts, holder.principal, holder.organisations)
   return [
     ...failed,
     ...(isProven(advert.issuer) ? [{ clause: 'no proof of fraud', value: 'proven' }] : []),
-    ...(serves ? [] : [{ clause: `accepts ${holder.principal}`, value: servedBy(advert.accepts) }]),
+    ...(refuses ? [{ clause: `accepts ${holder.principal}`, value: servedBy(accepts) }] : []),
     ...lackedRights.map((right) => ({ clause: `right ${right}`, value: listed(advert.rights ?? []) })),
     ...exceeded.map((name) => ({
       clause: `capacity of ${name} >= ${resources[name]}`,
@@ -99,12 +100,6 @@ export function imageId(nodes: readonly NodeAdvertisement[], wanted: string): st
     (a, b) => b[1].length - a[1].length || (a[0] < b[0] ? -1 : 1)
   )
   return counts[0]?.[0]
-}
-
-function servedBy(accepts: Accepts | undefined): string {
-  const { principals = [], organisations = [] } = accepts ?? {}
-  if (principals.length + organisations.length === 0) return 'nobody'
-  return `${principals.length} principals, and those whom ${organisations.length} organisations vouch for`
 }
 
 function listed(values: readonly string[]): string {

@@ -6,7 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
-import { Patience, within } from '../base/time-limit.ts'
+import { endsBefore, Patience, within } from '../base/time-limit.ts'
 import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Advertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
@@ -409,18 +409,5 @@ class PeerDirectory implements Directory {
       const live = advert.body.notAfter > this.#components.clock.now()
       if (live && topics.includes(topic)) void this.#gossip.publish(topic, advert.bytes)
     }
-  }
-}
-
-/** Whether the work is done when the signal aborts; it goes on if it is not. */
-async function endsBefore(work: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
-  const { promise: aborted, resolve } = Promise.withResolvers<false>()
-  const onAbort = (): void => resolve(false)
-  if (signal.aborted) onAbort()
-  else signal.addEventListener('abort', onAbort)
-  try {
-    return await Promise.race([work.then(() => true), aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
   }
 }

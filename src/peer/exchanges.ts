@@ -6,6 +6,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import { orAborted } from '../base/time-limit.ts'
 import { directoryProtocol } from '../protocol/directory-protocol.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { AdvertTable } from './advert-table.ts'
@@ -208,20 +209,5 @@ export class Exchanges {
     } catch (error) {
       this.#components.logger.debug('an exchange failed', { peer, error })
     }
-  }
-}
-
-/** The signal ends the waiting of one who joined, not the exchange. */
-async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason as Error)
-    if (signal.aborted) onAbort()
-    else signal.addEventListener('abort', onAbort)
-  })
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
   }
 }

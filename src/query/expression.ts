@@ -161,7 +161,7 @@ function isAlwaysEvaluated({ op, args }: ASTNode, index: number): boolean {
 }
 
 /** Parts of an expression, in order; of a method's call what it is called on comes first. */
-export function childrenOf({ args }: ASTNode): ASTNode[] {
+function childrenOf({ args }: ASTNode): ASTNode[] {
   return [args as unknown].flat(3).filter(isNode)
 }
 

@@ -77,7 +77,7 @@ export class NodeEventBuffer implements ItemBuffer<NodeEvent> {
 }
 
 /** Two events of one node as one to somebody who saw neither; none when it came and went meanwhile. */
-export function mergeEvents(first: NodeEvent, second: NodeEvent): NodeEvent | undefined {
+function mergeEvents(first: NodeEvent, second: NodeEvent): NodeEvent | undefined {
   // Whoever has not heard of a node does not hear that it is gone.
   if (first.type === 'match') return second.type === 'expire' ? undefined : { ...second, type: 'match' }
   // Gone and back again: to whoever has not heard that it was gone, it is as it is now.

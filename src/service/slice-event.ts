@@ -66,7 +66,7 @@ export function withEvent(slice: SliceView, event: SliceEvent): SliceView {
 }
 
 /** By name, with the earliest end among them. */
-export function withMembers(slice: SliceView, members: readonly MemberView[]): SliceView {
+function withMembers(slice: SliceView, members: readonly MemberView[]): SliceView {
   const { notAfter: _before, ...rest } = slice
   const sorted = [...members].sort((a, b) => (a.nodeName < b.nodeName ? -1 : 1))
   const ends = sorted.map(({ notAfter }) => notAfter)

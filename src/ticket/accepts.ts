@@ -4,6 +4,7 @@ import { LIMITS } from '../base/limits.ts'
 import { principalSchema, type Principal } from './principal.ts'
 
 const LISTED_MAX = 3
+const NOBODY = 'nobody'
 
 const principals = v.pipe(v.array(principalSchema), v.maxLength(LIMITS.acceptedPrincipalsMax))
 
@@ -34,13 +35,17 @@ export function acceptanceFault(
   organisations: readonly Principal[]
 ): string | undefined {
   if (accepts === undefined || isAccepted(accepts, principal, organisations)) return undefined
-  const { principals, organisations: served } = accepts
-  if (principals.length === 0 && served.length === 0) return 'serves nobody now'
+  const whom = servedBy(accepts)
+  return `serves ${whom}${whom === NOBODY ? '' : ' only'}`
+}
+
+/** Whom such a one serves, in a few words. */
+export function servedBy({ principals, organisations }: Accepts): string {
   const whom = [
-    ...(served.length === 0 ? [] : [`members of ${listed(served)}`]),
+    ...(organisations.length === 0 ? [] : [`members of ${listed(organisations)}`]),
     ...(principals.length === 0 ? [] : [`${principals.length} named principals`])
   ]
-  return `serves ${whom.join(' and ')} only`
+  return whom.length === 0 ? NOBODY : whom.join(' and ')
 }
 
 /** The first few: what is told is to be read. */

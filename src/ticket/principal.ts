@@ -5,7 +5,6 @@
 import { publicKeyFromRaw } from '@libp2p/crypto/keys'
 import { peerIdFromPublicKey } from '@libp2p/peer-id'
 import * as v from 'valibot'
-import { SlicenetError } from '../base/errors.ts'
 import type { Schema } from '../wire/codec.ts'
 
 /** A peer ID in base58btc. */
@@ -21,16 +20,9 @@ export function principalOfPublicKey(publicKey: Uint8Array): Principal {
   return peerIdFromPublicKey(publicKeyFromRaw(publicKey)).toString()
 }
 
-/** The 32-byte public key that a peer ID holds. Throws `KEY_INVALID` for anything but an ed25519 peer ID. */
-export function publicKeyOfPrincipal(principal: Principal): Uint8Array {
-  const publicKey = publicKeyIn(principal)
-  if (publicKey !== undefined) return publicKey
-  throw new SlicenetError('KEY_INVALID', `not an ed25519 peer ID: ${principal.slice(0, 80)}`)
-}
-
 /** Whether this is the principal of this 32-byte public key. */
 export function isPrincipalOf(principal: Principal, publicKey: Uint8Array): boolean {
-  const held = publicKeyIn(principal)
+  const held = publicKeyOfPrincipal(principal)
   return held !== undefined && Buffer.compare(held, publicKey) === 0
 }
 
@@ -52,10 +44,11 @@ const PREFIX = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20]
 const LIMBS = (PREFIX.length + 32) / 2
 
 /**
- * Reads the one form that these peer IDs have. libp2p reads all forms of all keys, and takes for the few names in a
+ * The 32-byte public key that a peer ID holds; `undefined` for anything but an ed25519 peer ID. Reads the one form that
+ * these have. libp2p reads all forms of all keys, and takes for the few names in a
  * ticket as long as its signature takes.
  */
-function publicKeyIn(principal: Principal): Uint8Array | undefined {
+export function publicKeyOfPrincipal(principal: Principal): Uint8Array | undefined {
   // The first letter is the first byte, which is 0.
   if (principal.length !== PRINCIPAL_CHARS || !principal.startsWith('1')) return undefined
   const limbs: number[] = []
@@ -87,5 +80,5 @@ function publicKeyIn(principal: Principal): Uint8Array | undefined {
 export const principalSchema: Schema<Principal> = v.pipe(
   v.string(),
   v.regex(/^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/, 'expected an ed25519 peer ID'),
-  v.check((text) => publicKeyIn(text) !== undefined, 'expected an ed25519 peer ID')
+  v.check((text) => publicKeyOfPrincipal(text) !== undefined, 'expected an ed25519 peer ID')
 )

@@ -44,7 +44,7 @@ test('a principal with letters changed, left out or added is read or refused as 
     const changed = letters.join('')
     const expected = read(changed)
     if (expected === undefined) {
-      t.throws(() => publicKeyOfPrincipal(changed), { code: 'KEY_INVALID' }, changed)
+      t.is(publicKeyOfPrincipal(changed), undefined, changed)
       t.false(isPrincipalOf(changed, key))
     } else {
       good++
@@ -65,6 +65,6 @@ test('a peer ID of another kind of key is no principal', (t) => {
     'z'.repeat(52),
     `1${'z'.repeat(51)}`
   ]) {
-    t.throws(() => publicKeyOfPrincipal(text), { code: 'KEY_INVALID' })
+    t.is(publicKeyOfPrincipal(text), undefined)
   }
 })
