@@ -146,8 +146,6 @@ class PeerDirectory implements Directory {
   readonly #own = new Map<string, Own>()
   /** The topics that this peer is to be found under. */
   readonly #announced: Record<'agent' | 'broker', readonly string[]> = { agent: [], broker: [] }
-  /** Of what came by another way than gossip. */
-  readonly #passedOn = new WeakSet<DirectoryEntry>()
   #sweeping: { stop(): Promise<void> } | undefined
 
   constructor(components: DirectoryComponents, init: DirectoryInit) {
@@ -259,12 +257,9 @@ class PeerDirectory implements Directory {
     const isMeantFor = mattersTo(undefined, [topic])
     const offer = (data: Uint8Array): Verdict => {
       const { verdict, advert } = this.#table.offer(data, 'gossip')
-      if (verdict !== 'known' || advert === undefined || !isMeantFor(advert.body)) return verdict
-      // What was quicker here by another way is to be passed on all the same, once: others may have no other way.
-      const entry = this.#table.get(keyOfAdvert(advert))
-      if (entry === undefined || entry.via === 'gossip' || this.#passedOn.has(entry)) return verdict
-      this.#passedOn.add(entry)
-      return 'new'
+      // What was quicker here by another way, or on another topic, is to be passed on all the same: who listens to this one
+      // may have no other way.
+      return verdict === 'known' && advert !== undefined && isMeantFor(advert.body) ? 'new' : verdict
     }
     const before = this.#gossip.topics().length
     const isHeard = this.#gossip.subscribe(topic, { bytesMax: LIMITS.objectBytesMax, offer })
