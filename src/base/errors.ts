@@ -113,6 +113,7 @@ export const ERROR_CODES = {
     retryable: false,
     hint: 'check `argv[0]` and the image, or upload the program with the slice'
   },
+  IN_USE: { exit: 1, retryable: true, hint: 'free what is in use inside first, or ask for less of a cut' },
   VSERVER_FAILED: { exit: 1, retryable: true, hint: "try again; on the node, read the daemon's log" },
   // State on disk.
   STORE_LOCKED: { exit: 1, retryable: true, hint: 'stop it, or use a SLICENET_HOME of its own' },

@@ -202,6 +202,10 @@ export const LIMITS = {
   /** Peers of the same LAN, found by multicast, that are dialed at a time and stayed connected to. */
   nearbyPeersMax: 8,
   pingsMax: 1000,
+  /** Files that one process in a virtual machine may have open, where the host allows its own as many. */
+  openFilesPerProcessMax: 65_536,
+  /** Columns, and rows, of a terminal. */
+  terminalCharsMax: 1000,
   /** What the peer remembers of others in memory: addresses, and records it keeps for the DHT. */
   peersRememberedMax: 4096,
   /** Of those, how many are kept decoded. */

@@ -1,5 +1,7 @@
 /** What this machine can give to vservers: measured, then capped by the node's policy. */
+import { readFile } from 'node:fs/promises'
 import { arch, availableParallelism, release, totalmem } from 'node:os'
+import { LIMITS } from '../base/limits.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { EnforcerCapacity } from './enforcer.ts'
 
@@ -42,4 +44,11 @@ export function measureCapacity(init: CapacityInit): EnforcerCapacity {
       monitor: init.monitor
     }
   }
+}
+
+/** What a process in a vserver may have open: as many as this one may, who could not give more. */
+export async function openFilesPerProcess(): Promise<number> {
+  const limits = await readFile('/proc/self/limits', 'utf8')
+  const hard = Number(/^Max open files +\S+ +(\d+)/m.exec(limits)?.[1] ?? LIMITS.openFilesPerProcessMax)
+  return Math.min(hard, LIMITS.openFilesPerProcessMax)
 }

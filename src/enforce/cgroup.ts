@@ -106,6 +106,26 @@ export class Cgroups implements Startable {
     }
   }
 
+  /** Whether a vserver's processes are kept from the processor. */
+  async isFrozen(id: string): Promise<boolean> {
+    const directory = this.#controller('freezer')
+    if (directory !== undefined)
+      return (await read(join(directory, this.path(id)), 'freezer.state')).trim() === 'FROZEN'
+    if (!this.unified) return false
+    return (await read(join(this.#hierarchies[0]!.directory, this.path(id)), 'cgroup.freeze')).trim() === '1'
+  }
+
+  /** So that a vserver's processes can end. Idempotent. */
+  async thaw(id: string): Promise<void> {
+    if (!(await this.isFrozen(id))) return
+    const v1 = this.#controller('freezer')
+    const [directory, file, value] =
+      v1 === undefined
+        ? [this.#hierarchies[0]!.directory, 'cgroup.freeze', '0']
+        : [v1, 'freezer.state', 'THAWED']
+    await writeFile(join(directory, this.path(id), file), value)
+  }
+
   /** Processes in a vserver's group. */
   async processes(id: string): Promise<number[]> {
     const directory = this.#controller('pids') ?? this.#hierarchies[0]!.directory

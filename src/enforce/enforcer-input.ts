@@ -1,8 +1,8 @@
 /** What every monitor asks of its callers' input, so that all of them refuse the same things in the same words. Pure. */
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { RESOURCE_NAMES } from '../ticket/resources.ts'
-import type { ProgramSpec, UploadedFile, VserverSpec } from './enforcer.ts'
+import { RESOURCE_NAMES, type Resources } from '../ticket/resources.ts'
+import type { ProgramSpec, UploadedFile, VserverSpec, VserverUsage } from './enforcer.ts'
 
 const ID_PATTERN = /^[a-z0-9-]{1,40}$/
 const SLICE_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
@@ -14,11 +14,32 @@ const PATH_BYTES_MAX = 4095
 export function checkVserverSpec(spec: VserverSpec): void {
   if (!ID_PATTERN.test(spec.id)) throw usage(`${JSON.stringify(spec.id)} cannot name a virtual machine`)
   if (!SLICE_PATTERN.test(spec.slice)) throw usage(`${JSON.stringify(spec.slice)} cannot name a slice`)
+  checkResources(spec.resources)
+  checkKeys(spec.keys)
+}
+
+/** Throws `USAGE`. */
+export function checkResources(resources: Resources): void {
   for (const name of RESOURCE_NAMES) {
-    const amount = spec.resources[name]
+    const amount = resources[name]
     if (!Number.isSafeInteger(amount) || amount < 0) throw usage(`${name} must be a whole number, 0 or more`)
   }
-  checkKeys(spec.keys)
+}
+
+/** Throws `IN_USE` when a virtual machine uses more than it is to have. */
+export function requireRoom(id: string, used: VserverUsage, resources: Resources): void {
+  for (const name of ['memoryBytes', 'diskBytes', 'pids'] as const) {
+    if (used[name] <= resources[name]) continue
+    throw new SlicenetError(
+      'IN_USE',
+      `vserver ${id} uses ${used[name]} of ${name}, more than ${resources[name]}`
+    )
+  }
+}
+
+/** What nobody can ask of a virtual machine whose time stands still. */
+export function frozen(id: string): SlicenetError {
+  return new SlicenetError('BUSY', `vserver ${id} is frozen`, { hint: 'thaw it first' })
 }
 
 /** Throws `USAGE`, `TOO_LARGE`. */

@@ -3,6 +3,7 @@
  * how it does it. The OCI backend and the fake one pass the same contract suite; a microVM can come behind it.
  */
 import type { Startable } from '../base/lifecycle.ts'
+import type { ProgramSignal } from '../base/program-signal.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { Resources } from '../ticket/resources.ts'
 
@@ -22,6 +23,8 @@ export interface VserverSpec {
   readonly keys: readonly string[]
 }
 
+export type RestartPolicy = 'never' | 'on-failure' | 'always'
+
 /** A program to run in a virtual machine. */
 export interface ProgramSpec {
   /** `argv[0]` is looked up in the virtual machine's PATH. Never empty. */
@@ -31,6 +34,11 @@ export interface ProgramSpec {
   readonly cwd?: string
   /** Account or `uid[:gid]` inside; default root of the virtual machine. */
   readonly user?: string
+  /**
+   * Of a launched one: whether it is started again when it has ended, or ended with another exit code than 0; after 1 s,
+   * each time twice as long, at most a minute. Default `never`.
+   */
+  readonly restart?: RestartPolicy
 }
 
 export interface UploadedFile {
@@ -60,6 +68,10 @@ export interface VserverStatus {
   /** Address inside, behind the node's. */
   readonly address?: string
   readonly exit?: ProgramExit
+  /** How often the launched program was started again; absent when never. */
+  readonly restarts?: number
+  /** No process in it gets the processor until it is thawed. */
+  readonly isFrozen?: true
 }
 
 export interface VserverUsage {
@@ -77,11 +89,19 @@ export interface LogChunk {
   readonly bytes: Uint8Array
 }
 
-/** A running `exec`: its streams are bounded by back-pressure. */
+/** In characters. */
+export interface TerminalSize {
+  readonly columns: number
+  readonly rows: number
+}
+
+/** A running `exec`: its streams are bounded by back-pressure. At a terminal everything comes as `stdout`. */
 export interface ExecSession {
   readonly output: AsyncIterable<{ readonly stream: 'stdout' | 'stderr'; readonly bytes: Uint8Array }>
   /** Feeds standard input; resolves when it was taken. `undefined` closes it. */
   write(bytes: Uint8Array | undefined): Promise<void>
+  /** Another size of the program's terminal, if it has one. */
+  resizeTerminal(size: TerminalSize): void
   /** The program's exit code, or 128 + the signal's number. */
   readonly exitCode: Promise<number>
   /** Ends the program (SIGTERM, then SIGKILL). Idempotent. */
@@ -111,13 +131,28 @@ export interface Enforcer extends Startable {
   upload(id: string, files: readonly UploadedFile[]): Promise<void>
   /**
    * Starts the slice's program, whose output is kept (bounded) for `logs` and whose end shows in `status`, across a
-   * restart of the daemon. Throws `PROGRAM_NOT_FOUND`, `NOT_FOUND`; `BUSY` while the one before still runs.
+   * restart of the daemon. Throws `PROGRAM_NOT_FOUND`, `NOT_FOUND`; `BUSY` while the one before still runs or the
+   * virtual machine is frozen, as do `stopProgram` and `exec`.
    */
   launch(id: string, program: ProgramSpec): Promise<void>
-  /** Ends the launched program; the virtual machine runs on. */
+  /** Ends the launched program, for good whatever its policy; the virtual machine runs on. */
   stopProgram(id: string): Promise<void>
-  /** Runs another program beside it, attached to the caller. Throws `PROGRAM_NOT_FOUND`, `NOT_FOUND`. */
-  exec(id: string, program: ProgramSpec): Promise<ExecSession>
+  /** Sends the launched program a signal. Throws `NOT_FOUND` also when none runs. */
+  signal(id: string, signal: ProgramSignal): Promise<void>
+  /** Stops the time for all that runs in it: no process gets the processor, memory and files stay. Idempotent. */
+  freeze(id: string): Promise<void>
+  /** Lets it go on after `freeze`. Idempotent. */
+  thaw(id: string): Promise<void>
+  /**
+   * Changes what it may use while it runs: all of it, or nothing where one part fails. Throws `IN_USE` when it uses more
+   * than it is to have.
+   */
+  resize(id: string, resources: Resources): Promise<void>
+  /**
+   * Runs another program beside it, attached to the caller; with `terminal`, at a terminal of its own of that size. Throws
+   * `PROGRAM_NOT_FOUND`, `NOT_FOUND`.
+   */
+  exec(id: string, program: ProgramSpec, options?: { readonly terminal?: TerminalSize }): Promise<ExecSession>
   /** The launched program's output from the oldest kept byte; with `follow` until the program ends. */
   logs(
     id: string,

@@ -2,10 +2,12 @@
  * A monitor that only remembers: for tests and simulations of the rooms above, and for trying slicenet without root.
  * Programs are functions that the caller gives; nothing is contained and no limit holds.
  */
+import { constants } from 'node:os'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { portsOverlap } from '../ticket/ports.ts'
+import type { ProgramSignal } from '../base/program-signal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type {
   Enforcer,
@@ -14,13 +16,24 @@ import type {
   LogChunk,
   ProgramExit,
   ProgramSpec,
+  TerminalSize,
   UploadedFile,
   VserverSpec,
   VserverStatus,
   VserverUsage
 } from './enforcer.ts'
-import { checkKeys, checkProgram, checkUpload, checkVserverSpec, isSameSpec } from './enforcer-input.ts'
+import {
+  checkKeys,
+  checkProgram,
+  checkResources,
+  checkUpload,
+  checkVserverSpec,
+  frozen,
+  isSameSpec,
+  requireRoom
+} from './enforcer-input.ts'
 import type { OutputPiece } from './output.ts'
+import { delayMs, startsAgain } from './restarting.ts'
 
 export interface FakeProgramContext {
   readonly spec: VserverSpec
@@ -30,6 +43,8 @@ export interface FakeProgramContext {
   /** Standard input; empty for a launched program. */
   readonly input: AsyncIterable<Uint8Array>
   readonly write: (stream: OutputPiece['stream'], text: string) => void
+  /** The size of its terminal now, where it has one. */
+  readonly terminal?: () => TerminalSize | undefined
   /** Aborted when the program is to end; it then ends with 143 whatever it returns. */
   readonly signal: AbortSignal
 }
@@ -57,13 +72,17 @@ interface Running {
 }
 
 interface FakeVserver {
-  readonly spec: VserverSpec
+  spec: VserverSpec
+  isFrozen: boolean
   readonly pid: number
   readonly files: Map<string, UploadedFile>
   keys: readonly string[]
   log: LogChunk[]
   launched: Running | undefined
+  /** Aborted when the program is not to be started again. */
+  waiting: AbortController | undefined
   exit: ProgramExit | undefined
+  restarts: number
   readonly execs: Set<Running>
 }
 
@@ -78,6 +97,7 @@ const DEFAULT_RESOURCES: Resources = {
   pids: 4096
 }
 const TERMINATED = 143
+const ENDING_SIGNALS: readonly ProgramSignal[] = ['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGTERM', 'SIGKILL']
 const FIRST_PID = 1000
 
 export class FakeEnforcer implements Enforcer {
@@ -122,12 +142,15 @@ export class FakeEnforcer implements Enforcer {
     }
     const made: FakeVserver = {
       spec,
+      isFrozen: false,
       pid: this.#nextPid++,
       files: new Map(),
       keys: spec.keys,
       log: [],
       launched: undefined,
+      waiting: undefined,
       exit: undefined,
+      restarts: 0,
       execs: new Set()
     }
     this.#vservers.set(spec.id, made)
@@ -142,12 +165,17 @@ export class FakeEnforcer implements Enforcer {
 
   async launch(id: string, program: ProgramSpec): Promise<void> {
     checkProgram(program)
-    const vserver = this.#get(id)
+    const vserver = this.#thawed(id)
     if (vserver.launched !== undefined) {
       throw new SlicenetError('BUSY', `a program runs in vserver ${id} already`, { hint: 'stop it first' })
     }
     const run = this.#find(id, program)
     vserver.log = []
+    vserver.restarts = 0
+    this.#start(vserver, program, run)
+  }
+
+  #start(vserver: FakeVserver, program: ProgramSpec, run: FakeProgram): void {
     vserver.exit = undefined
     const write = (stream: OutputPiece['stream'], text: string): void => {
       vserver.log.push({ stream, time: this.#clock.now(), bytes: new TextEncoder().encode(text) })
@@ -160,23 +188,65 @@ export class FakeEnforcer implements Enforcer {
       ended: exitCode.then((code) => {
         vserver.exit = { exitCode: code, exitedAt: this.#clock.now() }
         vserver.launched = undefined
+        if (!running.signal.aborted && startsAgain(program.restart, code))
+          void this.#startAgain(vserver, program, run)
       })
     }
   }
 
+  async #startAgain(vserver: FakeVserver, program: ProgramSpec, run: FakeProgram): Promise<void> {
+    const waiting = new AbortController()
+    vserver.waiting = waiting
+    await this.#clock.sleep(delayMs(vserver.restarts), { signal: waiting.signal }).catch(() => {})
+    if (waiting.signal.aborted) return
+    vserver.waiting = undefined
+    vserver.restarts += 1
+    this.#start(vserver, program, run)
+  }
+
   async stopProgram(id: string): Promise<void> {
-    const { launched } = this.#get(id)
+    const { launched, waiting } = this.#thawed(id)
+    waiting?.abort()
     launched?.controller.abort()
     await launched?.ended
   }
 
-  async exec(id: string, program: ProgramSpec): Promise<ExecSession> {
-    checkProgram(program)
+  /** Only of signals that end a program is anything seen; one that it handles is lost. */
+  async signal(id: string, signal: ProgramSignal): Promise<void> {
+    const { launched } = this.#get(id)
+    if (launched === undefined) throw new SlicenetError('NOT_FOUND', `no program runs in vserver ${id}`)
+    if (!ENDING_SIGNALS.includes(signal)) return
+    launched.controller.abort(signal)
+    await launched.ended
+  }
+
+  async freeze(id: string): Promise<void> {
+    this.#get(id).isFrozen = true
+  }
+
+  async thaw(id: string): Promise<void> {
+    this.#get(id).isFrozen = false
+  }
+
+  async resize(id: string, resources: Resources): Promise<void> {
+    checkResources(resources)
     const vserver = this.#get(id)
+    requireRoom(id, await this.usage(id), resources)
+    vserver.spec = { ...vserver.spec, resources }
+  }
+
+  async exec(
+    id: string,
+    program: ProgramSpec,
+    options: { readonly terminal?: TerminalSize } = {}
+  ): Promise<ExecSession> {
+    checkProgram(program)
+    const vserver = this.#thawed(id)
     if (vserver.execs.size >= LIMITS.execsPerVserverMax) {
       throw new SlicenetError('BUSY', `${vserver.execs.size} programs are attached to vserver ${id} already`)
     }
     const run = this.#find(id, program)
+    let { terminal } = options
     const output = new Channel<OutputPiece>()
     const input = new Channel<Uint8Array>()
     const write = (stream: OutputPiece['stream'], text: string): void =>
@@ -186,7 +256,8 @@ export class FakeEnforcer implements Enforcer {
       program,
       files: vserver.files,
       write,
-      input
+      input,
+      terminal: () => terminal
     })
     const session: Running = {
       controller: running,
@@ -200,6 +271,9 @@ export class FakeEnforcer implements Enforcer {
       output,
       exitCode,
       write: async (bytes) => (bytes === undefined ? input.end() : input.push(bytes)),
+      resizeTerminal: (size) => {
+        if (terminal !== undefined) terminal = size
+      },
       kill: async () => {
         running.abort()
         await session.ended
@@ -214,7 +288,7 @@ export class FakeEnforcer implements Enforcer {
     const vserver = this.#get(id)
     for (let next = 0; ;) {
       options.signal?.throwIfAborted()
-      const running = vserver.launched !== undefined
+      const running = vserver.launched !== undefined || vserver.waiting !== undefined
       while (next < vserver.log.length) yield vserver.log[next++]!
       if (options.follow !== true || !running) return
       await this.#clock.sleep(10, options.signal === undefined ? {} : { signal: options.signal })
@@ -251,6 +325,7 @@ export class FakeEnforcer implements Enforcer {
     const vserver = this.#vservers.get(id)
     if (vserver === undefined) return
     this.#vservers.delete(id)
+    vserver.waiting?.abort()
     const running = [...vserver.execs, ...(vserver.launched === undefined ? [] : [vserver.launched])]
     for (const { controller } of running) controller.abort()
     await Promise.all(running.map(({ ended }) => ended))
@@ -259,6 +334,12 @@ export class FakeEnforcer implements Enforcer {
   #get(id: string): FakeVserver {
     const vserver = this.#vservers.get(id)
     if (vserver === undefined) throw new SlicenetError('NOT_FOUND', `there is no vserver ${id} on this node`)
+    return vserver
+  }
+
+  #thawed(id: string): FakeVserver {
+    const vserver = this.#get(id)
+    if (vserver.isFrozen) throw frozen(id)
     return vserver
   }
 
@@ -288,15 +369,21 @@ function runFake(
   const exitCode = Promise.race([
     aborted,
     run({ ...context, input, signal: running.signal }).catch(() => 1)
-  ]).then((code) => (running.signal.aborted ? TERMINATED : code))
+  ]).then((code) => (running.signal.aborted ? endedBy(running.signal.reason) : code))
   return { running, exitCode }
 }
 
 async function* ended(): AsyncGenerator<Uint8Array> {}
 
+function endedBy(reason: unknown): number {
+  const signal = ENDING_SIGNALS.find((name) => name === reason)
+  return signal === undefined ? TERMINATED : 128 + constants.signals[signal]
+}
+
 function describe(vserver: FakeVserver): VserverStatus {
-  const { spec, pid, launched, exit } = vserver
-  const about = { id: spec.id, image: spec.image, pid, address: '127.0.0.1' }
+  const { spec, pid, launched, exit, isFrozen, restarts } = vserver
+  const still = { ...(restarts > 0 ? { restarts } : {}), ...(isFrozen ? { isFrozen } : {}) }
+  const about = { id: spec.id, image: spec.image, pid, address: '127.0.0.1', ...still }
   if (launched !== undefined) return { ...about, state: 'running' }
   return exit === undefined ? { ...about, state: 'created' } : { ...about, state: 'exited', exit }
 }

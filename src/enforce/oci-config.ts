@@ -3,6 +3,7 @@
  * object): what it is contained by and what it may use. Pure.
  */
 import { IDS_PER_VSERVER } from './id-ranges.ts'
+import type { Resources } from '../ticket/resources.ts'
 import type { ProgramSpec, VserverSpec } from './enforcer.ts'
 import { DEFAULT_PATH } from './root-files.ts'
 import { ociSeccomp, type ContainersSeccomp } from './seccomp.ts'
@@ -67,6 +68,7 @@ export interface OciConfigInit {
   /** Below the top of each cgroup hierarchy, such as `/slicenet-ab12/lease-1`. */
   readonly cgroupPath: string
   readonly seccompProfile: ContainersSeccomp
+  readonly openFilesMax: number
   /** As `process.arch` names it. */
   readonly arch: string
 }
@@ -86,8 +88,20 @@ export interface OciUser {
   readonly home: string
 }
 
-/** The process object of one program; `spec.user` was looked up by the caller. */
-export function ociProcess(spec: VserverSpec, program: ProgramSpec, user: OciUser): Record<string, unknown> {
+/** What many programs assume that they have, and some use as the end of a loop. */
+const OPEN_FILES_SOFT = 1024
+
+export interface OciProcessInit {
+  readonly spec: VserverSpec
+  readonly program: ProgramSpec
+  /** `program.user`, looked up. */
+  readonly user: OciUser
+  /** What a process may raise its limit to; no more than this process may. */
+  readonly openFilesMax: number
+}
+
+/** The process object of one program. */
+export function ociProcess({ spec, program, user, openFilesMax }: OciProcessInit): Record<string, unknown> {
   const bounding = vserverCapabilities(spec)
   const held = user.uid === 0 ? bounding : []
   const env = { PATH: DEFAULT_PATH, HOME: user.home, ...program.env }
@@ -99,7 +113,10 @@ export function ociProcess(spec: VserverSpec, program: ProgramSpec, user: OciUse
     cwd: program.cwd ?? '/',
     capabilities: { bounding, effective: held, permitted: held, inheritable: [], ambient: [] },
     // A core file of a crash belongs to nobody who could fetch it, and the host's core handler is not the slice's.
-    rlimits: [{ type: 'RLIMIT_CORE', soft: 0, hard: 0 }],
+    rlimits: [
+      { type: 'RLIMIT_CORE', soft: 0, hard: 0 },
+      { type: 'RLIMIT_NOFILE', soft: Math.min(OPEN_FILES_SOFT, openFilesMax), hard: openFilesMax }
+    ],
     // `su` and `sudo` inside lead to the vserver's own root and nowhere else.
     noNewPrivileges: false
   }
@@ -112,7 +129,7 @@ export function ociConfig(init: OciConfigInit): Record<string, unknown> {
   const root: OciUser = { uid: 0, gid: 0, additionalGids: [], home: '/root' }
   return {
     ociVersion: '1.0.2',
-    process: ociProcess(spec, { argv: [INIT_PATH, '-P'], env: {} }, root),
+    process: ociProcess({ ...init, program: { argv: [INIT_PATH, '-P'], env: {} }, user: root }),
     root: { path: init.rootPath, readonly: false },
     hostname: spec.slice,
     mounts: ociMounts(),
@@ -121,7 +138,7 @@ export function ociConfig(init: OciConfigInit): Record<string, unknown> {
       uidMappings: mapping,
       gidMappings: mapping,
       cgroupsPath: init.cgroupPath,
-      resources: ociResources(spec),
+      resources: { devices: [{ allow: false, access: 'rwm' }], ...ociLimits(spec.resources) },
       sysctl: {
         // Every account may ping and serve any port it owns: the limits stand on the host's end of the link.
         'net.ipv4.ping_group_range': `0 ${IDS_PER_VSERVER - 1}`,
@@ -157,11 +174,15 @@ function ociMounts(): Record<string, unknown>[] {
   ]
 }
 
-function ociResources(spec: VserverSpec): Record<string, unknown> {
-  const { cpuMillis, cpuMillisMax, memoryBytes, pids } = spec.resources
+/** The limits of a running vserver; the devices that it may use are settled when it is made. */
+export function ociLimits({
+  cpuMillis,
+  cpuMillisMax,
+  memoryBytes,
+  pids
+}: Resources): Record<string, unknown> {
   const capMillis = Math.max(cpuMillis, cpuMillisMax, CPU_MILLIS_MIN)
   return {
-    devices: [{ allow: false, access: 'rwm' }],
     cpu: {
       shares: Math.max(2, Math.round((cpuMillis * SHARES_PER_CORE) / 1000)),
       quota: Math.round((capMillis * CPU_PERIOD_MICROS) / 1000),

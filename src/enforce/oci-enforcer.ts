@@ -4,15 +4,15 @@
  */
 import { chmod, mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { randomUUID } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { Lifecycle } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
+import type { ProgramSignal } from '../base/program-signal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import { writeKeys } from './account.ts'
-import { measureCapacity } from './capacity.ts'
+import { measureCapacity, openFilesPerProcess } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
 import type {
   Enforcer,
@@ -20,24 +20,32 @@ import type {
   ExecSession,
   LogChunk,
   ProgramSpec,
+  TerminalSize,
   UploadedFile,
   VserverSpec,
   VserverStatus,
   VserverUsage
 } from './enforcer.ts'
-import { checkKeys, checkProgram, checkUpload, checkVserverSpec, isSameSpec } from './enforcer-input.ts'
+import {
+  checkKeys,
+  checkResources,
+  checkUpload,
+  checkVserverSpec,
+  isSameSpec,
+  requireRoom
+} from './enforcer-input.ts'
 import { requireHostPrograms } from './host-requirements.ts'
 import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
 import { findWorkingRuntime, OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
-import { inVserverRoot, lookUpProgram } from './program-lookup.ts'
-import { readLog } from './program-log.ts'
+import { inVserverRoot } from './program-lookup.ts'
 import { ProgramRunner } from './program-runner.ts'
 import { writeFileBeneath } from './root-files.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
 import { Turns } from './turns.ts'
 import { VserverMaker } from './vserver-maker.ts'
+import { VserverPrograms } from './vserver-programs.ts'
 import { VserverRecords, type VserverRecord } from './vserver-records.ts'
 import { VserverRoots } from './vserver-root.ts'
 import { Volume } from './volume.ts'
@@ -70,8 +78,8 @@ export interface OciEnforcerInit {
 /** What there is only once the runtime was found. */
 interface Started {
   readonly runtime: OciRuntime
-  readonly programs: ProgramRunner
   readonly maker: VserverMaker
+  readonly programs: VserverPrograms
 }
 
 export class OciEnforcer implements Enforcer {
@@ -88,7 +96,6 @@ export class OciEnforcer implements Enforcer {
     atOnceMax: LIMITS.vserversInWorkMax,
     callersMax: 2 * LIMITS.vserversPerNodeMax
   })
-  readonly #execs = new Map<string, number>()
   #started: Started | undefined
 
   constructor(components: OciEnforcerComponents, init: OciEnforcerInit) {
@@ -129,6 +136,7 @@ export class OciEnforcer implements Enforcer {
       this.#idRanges.start()
       this.#started = await this.#assemble()
       await this.#sweep(this.#started.maker)
+      await this.#started.programs.start()
     } catch (error) {
       await this.stop()
       // With vservers running the disks must stay; without any, a start that failed leaves the machine as it was.
@@ -139,6 +147,7 @@ export class OciEnforcer implements Enforcer {
 
   /** Vservers run on; what was begun is finished first. */
   async stop(): Promise<void> {
+    await this.#started?.programs.stop()
     await this.#turns.idle()
     this.#started = undefined
     await this.#idRanges.stop()
@@ -206,59 +215,57 @@ export class OciEnforcer implements Enforcer {
   }
 
   async launch(id: string, program: ProgramSpec): Promise<void> {
-    const { maker, programs } = this.#running()
-    checkProgram(program)
-    await this.#turns.take(id, async () => {
-      const record = await this.#runningVserver(id)
-      const directory = maker.programDir(id)
-      if ((await programs.state(directory, id)).state === 'running') {
-        throw new SlicenetError('BUSY', `a program runs in vserver ${id} already`, { hint: 'stop it first' })
-      }
-      const process = this.#process(record, program)
-      await programs.launch({ id, cgroupPath: this.#cgroups.path(id), directory, process })
-    })
+    await this.#running().programs.launch(id, program)
   }
 
   async stopProgram(id: string): Promise<void> {
-    const { maker, programs } = this.#running()
-    this.#record(id)
-    await this.#turns.take(id, () => programs.stop(maker.programDir(id), id, this.#cgroups.path(id)))
+    await this.#running().programs.stopLaunched(id)
   }
 
-  async exec(id: string, program: ProgramSpec): Promise<ExecSession> {
-    const { programs } = this.#running()
-    checkProgram(program)
-    const record = await this.#runningVserver(id)
-    const process = this.#process(record, program)
-    const others = this.#execs.get(id) ?? 0
-    if (others >= LIMITS.execsPerVserverMax) {
-      throw new SlicenetError('BUSY', `${others} programs are attached to vserver ${id} already`)
-    }
-    this.#execs.set(id, others + 1)
-    try {
-      const directory = join(this.#roots.bundle(id), `exec-${randomUUID()}`)
-      const session = await programs.exec({ id, cgroupPath: this.#cgroups.path(id), directory, process })
-      const release = (): void => this.#releaseExec(id)
-      session.exitCode.then(release, release)
-      return session
-    } catch (error) {
-      this.#releaseExec(id)
-      throw error
-    }
+  async signal(id: string, signal: ProgramSignal): Promise<void> {
+    await this.#running().programs.signal(id, signal)
+  }
+
+  async exec(
+    id: string,
+    program: ProgramSpec,
+    options: { readonly terminal?: TerminalSize } = {}
+  ): Promise<ExecSession> {
+    return this.#running().programs.exec(id, program, options)
   }
 
   async *logs(
     id: string,
     options: { readonly follow?: boolean; readonly signal?: AbortSignal } = {}
   ): AsyncIterable<LogChunk> {
-    const { maker, programs } = this.#running()
-    this.#record(id)
-    const directory = maker.programDir(id)
-    yield* readLog(this.#components, {
-      path: programs.logPath(directory),
-      mayGrow: async () =>
-        options.follow === true && (await programs.state(directory, id)).state === 'running',
-      ...(options.signal === undefined ? {} : { signal: options.signal })
+    yield* this.#running().programs.logs(id, options)
+  }
+
+  async freeze(id: string): Promise<void> {
+    const { runtime } = this.#running()
+    this.#records.require(id)
+    await this.#turns.take(id, async () => {
+      await this.#runningVserver(id)
+      if (!(await this.#cgroups.isFrozen(id))) await runtime.pause(id)
+    })
+  }
+
+  async thaw(id: string): Promise<void> {
+    const { runtime } = this.#running()
+    this.#records.require(id)
+    await this.#turns.take(id, async () => {
+      if (await this.#cgroups.isFrozen(id)) await runtime.resume(id)
+    })
+  }
+
+  async resize(id: string, resources: Resources): Promise<void> {
+    const { maker } = this.#running()
+    checkResources(resources)
+    this.#records.require(id)
+    await this.#turns.take(id, async () => {
+      const record = await this.#runningVserver(id)
+      requireRoom(id, await this.usage(id), resources)
+      await maker.resize(record, resources)
     })
   }
 
@@ -274,7 +281,7 @@ export class OciEnforcer implements Enforcer {
   }
 
   async usage(id: string): Promise<VserverUsage> {
-    this.#record(id)
+    this.#records.require(id)
     const [group, diskBytes, egressBytes] = await Promise.all([
       this.#cgroups.usage(id),
       this.#volume.usedBytes(id),
@@ -293,7 +300,8 @@ export class OciEnforcer implements Enforcer {
       })
     }
     const runtime = new OciRuntime({ name: await this.#chooseRuntime(), stateDirectory })
-    const programs = new ProgramRunner({ clock: this.#components.clock, runtime })
+    const openFilesMax = await openFilesPerProcess()
+    const runner = new ProgramRunner({ clock: this.#components.clock, runtime })
     const maker = new VserverMaker(
       {
         ...this.#components,
@@ -303,12 +311,24 @@ export class OciEnforcer implements Enforcer {
         cgroups: this.#cgroups,
         records: this.#records,
         runtime,
-        programs,
+        programs: runner,
         seccompProfile: JSON.parse(profile) as ContainersSeccomp
       },
-      { programsDir: join(this.#init.stateDirectory, 'programs') }
+      { programsDir: join(this.#init.stateDirectory, 'programs'), openFilesMax }
     )
-    return { runtime, programs, maker }
+    const programs = new VserverPrograms(
+      {
+        ...this.#components,
+        records: this.#records,
+        roots: this.#roots,
+        cgroups: this.#cgroups,
+        turns: this.#turns,
+        maker,
+        runner
+      },
+      { openFilesMax }
+    )
+    return { runtime, maker, programs }
   }
 
   /** Crun is the faster one, but takes only machines that have nothing but cgroups v2. */
@@ -340,39 +360,30 @@ export class OciEnforcer implements Enforcer {
     const { maker, programs } = this.#running()
     const { id, image } = record.spec
     const about = { id, image, ...(record.address === undefined ? {} : { address: record.address }) }
-    const [runs, program] = await Promise.all([
+    const [runs, program, isFrozen] = await Promise.all([
       maker.isRunning(record),
-      programs.state(maker.programDir(id), id)
+      programs.state(id),
+      this.#cgroups.isFrozen(id)
     ])
     const exit = program.state === 'exited' ? { exit: program.exit } : {}
+    const restarts = record.launched?.restarts ?? 0
     if (!runs) return { ...about, state: 'failed', ...exit }
-    const pid = record.pid === undefined ? {} : { pid: record.pid }
-    if (program.state === 'none') return { ...about, ...pid, state: 'created' }
-    return { ...about, ...pid, state: program.state, ...exit }
-  }
-
-  #process(record: VserverRecord, program: ProgramSpec): Record<string, unknown> {
-    return this.#inRoot(record.spec.id, (rootFd) => lookUpProgram(rootFd, record.spec, program))
+    const running = {
+      ...about,
+      ...(record.pid === undefined ? {} : { pid: record.pid }),
+      ...(restarts > 0 ? { restarts } : {}),
+      ...(isFrozen ? { isFrozen } : {})
+    }
+    if (program.state === 'none') return { ...running, state: 'created' }
+    return { ...running, state: program.state, ...exit }
   }
 
   #inRoot<T>(id: string, use: (rootFd: number) => T): T {
     return inVserverRoot(id, this.#roots.rootPath(id), use)
   }
 
-  #releaseExec(id: string): void {
-    const count = (this.#execs.get(id) ?? 1) - 1
-    if (count === 0) this.#execs.delete(id)
-    else this.#execs.set(id, count)
-  }
-
-  #record(id: string): VserverRecord {
-    const record = this.#records.get(id)
-    if (record === undefined) throw new SlicenetError('NOT_FOUND', `there is no vserver ${id} on this node`)
-    return record
-  }
-
   async #runningVserver(id: string): Promise<VserverRecord> {
-    const record = this.#record(id)
+    const record = this.#records.require(id)
     if (await this.#running().maker.isRunning(record)) return record
     throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
   }

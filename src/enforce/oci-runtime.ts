@@ -61,11 +61,21 @@ export class OciRuntime {
   }
 
   async start(id: string): Promise<void> {
-    await this.#command('start', id)
+    await this.#command(['start', id])
   }
 
-  async signal(id: string, signal: string): Promise<void> {
-    await this.#command('kill', id, signal)
+  /** Keeps every process in it from the processor. */
+  async pause(id: string): Promise<void> {
+    await this.#command(['pause', id])
+  }
+
+  async resume(id: string): Promise<void> {
+    await this.#command(['resume', id])
+  }
+
+  /** Changes limits while it runs; `resources` as in the runtime specification. */
+  async update(id: string, resources: Record<string, unknown>): Promise<void> {
+    await this.#command(['update', '--resources', '-', id], JSON.stringify(resources))
   }
 
   /** Ends the container if it runs and forgets it. Idempotent. */
@@ -82,8 +92,11 @@ export class OciRuntime {
     return JSON.parse(result.stdout) as { status: string; pid: number }
   }
 
-  async #command(...args: readonly string[]): Promise<void> {
-    const result = await runAnyway(this.name, [...this.globalArgs, ...args], { deadlineMs: DEADLINE_MS })
+  async #command(args: readonly string[], input?: string): Promise<void> {
+    const result = await runAnyway(this.name, [...this.globalArgs, ...args], {
+      deadlineMs: DEADLINE_MS,
+      ...(input === undefined ? {} : { input })
+    })
     if (result.exitCode === 0) return
     throw new SlicenetError('VSERVER_FAILED', `${this.name} ${args[0]} failed: ${lastMessage(result.stderr)}`)
   }

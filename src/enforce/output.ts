@@ -1,4 +1,4 @@
-/** Two byte streams of one program as one iterable; whoever reads slowly makes the program wait. */
+/** The byte streams of one program as one iterable; whoever reads slowly makes the program wait. */
 import type { Readable } from 'node:stream'
 
 export interface OutputPiece {
@@ -6,12 +6,11 @@ export interface OutputPiece {
   readonly bytes: Uint8Array
 }
 
-export async function* mergeOutput(stdout: Readable, stderr: Readable): AsyncGenerator<OutputPiece> {
-  const sources = new Map([
-    ['stdout' as const, stdout[Symbol.asyncIterator]() as AsyncIterator<Buffer>],
-    ['stderr' as const, stderr[Symbol.asyncIterator]() as AsyncIterator<Buffer>]
-  ])
-  const next = async (stream: 'stdout' | 'stderr', source: AsyncIterator<Buffer>) => ({
+export async function* mergeOutput(stdout: Readable, stderr?: Readable): AsyncGenerator<OutputPiece> {
+  const sources = new Map<OutputPiece['stream'], AsyncIterator<Buffer>>()
+  sources.set('stdout', stdout[Symbol.asyncIterator]() as AsyncIterator<Buffer>)
+  if (stderr !== undefined) sources.set('stderr', stderr[Symbol.asyncIterator]() as AsyncIterator<Buffer>)
+  const next = async (stream: OutputPiece['stream'], source: AsyncIterator<Buffer>) => ({
     stream,
     result: await source.next()
   })
@@ -29,6 +28,6 @@ export async function* mergeOutput(stdout: Readable, stderr: Readable): AsyncGen
   } finally {
     // A reader that goes away leaves a program that writes to nobody.
     stdout.destroy()
-    stderr.destroy()
+    stderr?.destroy()
   }
 }

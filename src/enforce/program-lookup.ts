@@ -5,20 +5,16 @@
 import { constants } from 'node:os'
 import { SlicenetError } from '../base/errors.ts'
 import { findUser } from './account.ts'
-import type { ProgramSpec, VserverSpec } from './enforcer.ts'
-import { ociProcess } from './oci-config.ts'
+import { ociProcess, type OciProcessInit } from './oci-config.ts'
 import { DEFAULT_PATH, hasDirectory, hasProgram, withRoot } from './root-files.ts'
 import { isErrno, SystemCallError } from './syscall.ts'
 
 /**
- * The process object of `program`. Throws `NOT_FOUND` for an account or a directory that the vserver lacks, and
+ * The process object of a program. Throws `NOT_FOUND` for an account or a directory that the vserver lacks, and
  * `PROGRAM_NOT_FOUND`.
  */
-export function lookUpProgram(
-  rootFd: number,
-  spec: VserverSpec,
-  program: ProgramSpec
-): Record<string, unknown> {
+export function lookUpProgram(rootFd: number, init: Omit<OciProcessInit, 'user'>): Record<string, unknown> {
+  const { spec, program } = init
   const [argv0 = ''] = program.argv
   const cwd = program.cwd ?? '/'
   const user = findUser(rootFd, program.user)
@@ -34,7 +30,7 @@ export function lookUpProgram(
       }
     )
   }
-  return ociProcess(spec, program, user)
+  return ociProcess({ ...init, user })
 }
 
 /** Works in a vserver's root. Throws `QUOTA_EXCEEDED` when its disk is full, `USAGE` for what cannot be done there. */

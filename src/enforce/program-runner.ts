@@ -12,11 +12,12 @@ import { SlicenetError } from '../base/errors.ts'
 import { start } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
 import { isProcessInCgroup } from './cgroup.ts'
-import type { ExecSession, ProgramExit } from './enforcer.ts'
+import type { ExecSession, ProgramExit, TerminalSize } from './enforcer.ts'
 import { findHostProgram } from './host-requirements.ts'
 import type { OciRuntime } from './oci-runtime.ts'
 import { mergeOutput } from './output.ts'
 import { signalProcess } from './syscall.ts'
+import { HostTerminal } from './terminal.ts'
 
 const START_POLL_MS = 2
 const START_DEADLINE_MS = 15_000
@@ -43,7 +44,12 @@ export interface LaunchInit {
 export type ProgramState =
   | { readonly state: 'none' }
   | { readonly state: 'running'; readonly pid: number }
-  | { readonly state: 'exited'; readonly exit: ProgramExit }
+  | {
+      readonly state: 'exited'
+      readonly exit: ProgramExit
+      /** UTC ms. */
+      readonly startedAt: number
+    }
 
 export class ProgramRunner {
   readonly #clock: Clock
@@ -58,12 +64,17 @@ export class ProgramRunner {
     return join(directory, 'log')
   }
 
-  /** Starts the program, in place of one that has ended. Throws `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`. */
-  async launch(init: LaunchInit): Promise<void> {
+  /**
+   * Starts the program, in place of one that has ended; with `again` its log goes on. Throws `PROGRAM_NOT_FOUND`,
+   * `VSERVER_FAILED`.
+   */
+  async launch(init: LaunchInit & { readonly again?: boolean }): Promise<void> {
     const { directory, id } = init
+    const past =
+      init.again === true ? ['exit', 'pid', 'keeper'].map((name) => join(directory, name)) : [directory]
     const [runtimePath] = await Promise.all([
       findHostProgram(this.#runtime.name),
-      rm(directory, { recursive: true, force: true })
+      ...past.map(async (path) => rm(path, { recursive: true, force: true }))
     ])
     await mkdir(join(directory, 'exit'), { recursive: true, mode: 0o700 })
     const specification = join(directory, 'process.json')
@@ -78,7 +89,7 @@ export class ProgramRunner {
     args.push('--log-size-max', String(LIMITS.logBytesPerVserverMax))
     const report = await this.#startKeeper(args, directory)
     if (report.pid > 0) return
-    await rm(directory, { recursive: true, force: true })
+    if (init.again !== true) await rm(directory, { recursive: true, force: true })
     throw startFailure(report.message)
   }
 
@@ -119,16 +130,16 @@ export class ProgramRunner {
   async state(directory: string, id: string): Promise<ProgramState> {
     const pid = await readNumber(join(directory, 'pid'))
     if (pid === undefined) return { state: 'none' }
+    const startedAt = await timeOf(join(directory, 'pid'))
     const exit = await readExit(join(directory, 'exit', id))
-    if (exit !== undefined) return { state: 'exited', exit }
+    if (exit !== undefined) return { state: 'exited', exit, startedAt }
     const keeper = await readNumber(join(directory, 'keeper'))
     if (keeper !== undefined && (await isKeeper(keeper, directory))) return { state: 'running', pid }
     // It may have ended between the two looks.
     const late = await readExit(join(directory, 'exit', id))
-    if (late !== undefined) return { state: 'exited', exit: late }
+    if (late !== undefined) return { state: 'exited', exit: late, startedAt }
     // The keeper went without a word, as at a reboot, and the program with it.
-    const { mtimeMs } = await stat(join(directory, 'pid'))
-    return { state: 'exited', exit: { exitCode: 128 + SIGKILL, exitedAt: Math.floor(mtimeMs) } }
+    return { state: 'exited', exit: { exitCode: 128 + SIGKILL, exitedAt: startedAt }, startedAt }
   }
 
   /** Resolves when the keeper is gone, whose program was ended with its vserver. */
@@ -145,6 +156,14 @@ export class ProgramRunner {
     }
   }
 
+  /** Sends the launched program a signal; gives whether there is one. */
+  async signal(directory: string, id: string, cgroupPath: string, signal: number): Promise<boolean> {
+    const now = await this.state(directory, id)
+    return (
+      now.state === 'running' && signalProcess(now.pid, signal, () => isProcessInCgroup(now.pid, cgroupPath))
+    )
+  }
+
   /** SIGTERM, then SIGKILL after 5 s; resolves when the program has ended. Idempotent. */
   async stop(directory: string, id: string, cgroupPath: string): Promise<void> {
     const before = await this.state(directory, id)
@@ -152,23 +171,21 @@ export class ProgramRunner {
     await this.#end(before.pid, cgroupPath, async () => (await this.state(directory, id)).state !== 'running')
   }
 
-  /** Runs a program attached to the caller. Throws `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`. */
-  async exec(init: LaunchInit): Promise<ExecSession> {
+  /**
+   * Runs a program attached to the caller, with `terminal` at a terminal of that size. Throws `PROGRAM_NOT_FOUND`,
+   * `VSERVER_FAILED`.
+   */
+  async exec(init: LaunchInit & { readonly terminal?: TerminalSize | undefined }): Promise<ExecSession> {
     const { directory } = init
     await mkdir(directory, { recursive: true, mode: 0o700 })
     const specification = join(directory, 'process.json')
     const pidFile = join(directory, 'pid')
-    await writeFile(specification, JSON.stringify(init.process), { mode: 0o600 })
-    const child = start(
-      this.#runtime.name,
-      [...this.#runtime.globalArgs, 'exec', '--process', specification, '--pid-file', pidFile, init.id],
-      ['pipe', 'pipe', 'pipe']
-    )
-    // Taken over at once: Node throws away what nobody reads when a child exits.
-    const streams = {
-      stdout: child.stdout!.pipe(new PassThrough()),
-      stderr: child.stderr!.pipe(new PassThrough())
-    }
+    const process = { ...init.process, ...atTerminal(init.terminal) }
+    await writeFile(specification, JSON.stringify(process), { mode: 0o600 })
+    const command = [this.#runtime.name, ...this.#runtime.globalArgs, 'exec', '--process', specification]
+    command.push('--pid-file', pidFile, init.id)
+    const { child, streams } =
+      init.terminal === undefined ? startPiped(command) : startAtTerminal(command, init.terminal)
     const exited = exitCodeOf(child)
     // Who never asks for the exit code must not bring the daemon down.
     exited.catch(() => {})
@@ -179,29 +196,22 @@ export class ProgramRunner {
       await rm(directory, { recursive: true, force: true })
     }
     // The runtime writes the pid once the program runs, and ends after it.
-    if (pid === undefined) throw startFailure(await text(streams.stderr))
+    if (pid === undefined) throw startFailure(await text(streams.complaints))
     return this.#session(child, streams, exited, pid, init.cgroupPath)
   }
 
   #session(
     child: ChildProcess,
-    streams: { readonly stdout: Readable; readonly stderr: Readable },
+    { output, write, resizeTerminal }: AttachedStreams,
     exitCode: Promise<number>,
     pid: number,
     cgroupPath: string
   ): ExecSession {
-    const stdin = child.stdin!
-    // A program that ended takes no input; its exit code tells.
-    stdin.on('error', () => {})
     return {
-      output: mergeOutput(streams.stdout, streams.stderr),
+      output,
       exitCode,
-      write: async (bytes) => {
-        if (bytes === undefined) stdin.end()
-        else if (!stdin.destroyed && !stdin.write(bytes)) {
-          await Promise.race([once(stdin, 'drain'), once(stdin, 'close')]).catch(() => {})
-        }
-      },
+      write,
+      resizeTerminal,
       kill: async () => {
         const hasEnded = async (): Promise<boolean> => child.exitCode !== null || child.signalCode !== null
         await this.#end(pid, cgroupPath, hasEnded)
@@ -238,6 +248,56 @@ export class ProgramRunner {
   }
 }
 
+/** The ends of a program's streams on this side. */
+interface AttachedStreams extends Pick<ExecSession, 'output' | 'write' | 'resizeTerminal'> {
+  /** Where the runtime says why it could not start the program. */
+  readonly complaints: Readable
+}
+
+interface Attached {
+  readonly child: ChildProcess
+  readonly streams: AttachedStreams
+}
+
+/** What the runtime specification's process object says of a terminal, so that it has its size from the first moment on. */
+function atTerminal(size: TerminalSize | undefined): Record<string, unknown> {
+  if (size === undefined) return { terminal: false }
+  return { terminal: true, consoleSize: { height: size.rows, width: size.columns } }
+}
+
+function startPiped([program = '', ...args]: readonly string[]): Attached {
+  const child = start(program, args, ['pipe', 'pipe', 'pipe'])
+  // Taken over at once: Node throws away what nobody reads when a child exits.
+  const stdout = child.stdout!.pipe(new PassThrough())
+  const stderr = child.stderr!.pipe(new PassThrough())
+  const stdin = child.stdin!
+  // A program that ended takes no input; its exit code tells.
+  stdin.on('error', () => {})
+  const write = async (bytes: Uint8Array | undefined): Promise<void> => {
+    if (bytes === undefined) stdin.end()
+    else if (!stdin.destroyed && !stdin.write(bytes)) {
+      await Promise.race([once(stdin, 'drain'), once(stdin, 'close')]).catch(() => {})
+    }
+  }
+  const streams = { output: mergeOutput(stdout, stderr), complaints: stderr, write, resizeTerminal: () => {} }
+  return { child, streams }
+}
+
+/** The runtime stands between this terminal and one inside; as its session's leader it is told of a new size. */
+function startAtTerminal(command: readonly string[], size: TerminalSize): Attached {
+  const terminal = new HostTerminal(size)
+  const { slave, output } = terminal
+  const child = start('setsid', ['--ctty', ...command], [slave, slave, slave])
+  terminal.handOver()
+  const streams = {
+    output: mergeOutput(output),
+    complaints: output,
+    write: (bytes: Uint8Array | undefined) => terminal.write(bytes),
+    resizeTerminal: (changed: TerminalSize) => terminal.resize(changed)
+  }
+  return { child, streams }
+}
+
 function startFailure(said: string): SlicenetError {
   const message = said.trim().split('\n').at(-1)?.slice(0, 500) ?? ''
   return /not found|no such file|permission denied|exec format|not a directory/i.test(message)
@@ -256,10 +316,18 @@ async function readNumber(path: string): Promise<number | undefined> {
   return /^\d+$/.test(content.trim()) ? Number(content) : undefined
 }
 
+/** UTC ms. */
+async function timeOf(path: string): Promise<number> {
+  return stat(path).then(
+    ({ mtimeMs }) => Math.floor(mtimeMs),
+    () => 0
+  )
+}
+
 async function readExit(path: string): Promise<ProgramExit | undefined> {
   const exitCode = await readNumber(path)
   if (exitCode === undefined) return undefined
-  return { exitCode, exitedAt: Math.floor((await stat(path)).mtimeMs) }
+  return { exitCode, exitedAt: await timeOf(path) }
 }
 
 async function exitCodeOf(child: ChildProcess): Promise<number> {

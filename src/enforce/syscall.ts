@@ -1,7 +1,7 @@
 /**
  * The one file that makes system calls for which neither Node nor a host program serves: mounts (also idmapped ones),
- * path look-up confined to a directory, signals to a process that cannot be mistaken for another, and the two calls of
- * btrfs that every vserver waits for, where starting a program takes a hundred times as long. Linux only.
+ * path look-up confined to a directory, signals to a process that cannot be mistaken for another, pseudo-terminals, and the
+ * two calls of btrfs that every vserver waits for, where starting a program takes a hundred times as long. Linux only.
  */
 import { closeSync, constants, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
@@ -30,6 +30,11 @@ const BTRFS_IOC_SUBVOL_CREATE = 0x5000_940e
 const BTRFS_IOC_QGROUP_LIMIT = 0x8030_942b
 const BTRFS_VOL_ARGS_BYTES = 4096
 const BTRFS_QGROUP_LIMIT_MAX_RFER = 1n
+
+const TIOCSWINSZ = 0x5414
+const TIOCGPTPEER = 0x5441
+/** `_IOW('T', 0x31, int)` */
+const TIOCSPTLCK = 0x4004_5431
 
 export const MOUNT_FLAGS = { nosuid: 2, nodev: 4, bind: 4096, noatime: 1024 } as const
 
@@ -66,6 +71,7 @@ interface Calls {
   readonly renameat: (fromFd: number, from: string, toFd: number, to: string) => number
   readonly unlinkat: (fd: number, path: string, flags: number) => number
   readonly ioctl: (fd: number, request: number, argument: Buffer) => number
+  readonly ioctlNumber: (fd: number, request: number, argument: number) => number
 }
 
 let loaded: Calls | undefined
@@ -89,7 +95,8 @@ function calls(): Calls {
     mkdirat: f('mkdirat', ['int', 'str', 'uint']),
     renameat: f('renameat', ['int', 'str', 'int', 'str']),
     unlinkat: f('unlinkat', ['int', 'str', 'int']),
-    ioctl: f('ioctl', ['int', 'ulong', 'void *'])
+    ioctl: f('ioctl', ['int', 'ulong', 'void *']),
+    ioctlNumber: f('ioctl', ['int', 'ulong', 'long'])
   }
   return loaded
 }
@@ -241,6 +248,29 @@ function withDirectory<T>(path: string, use: (fd: number) => T): T {
   } finally {
     closeSync(fd)
   }
+}
+
+/** Makes a pseudo-terminal: what is written to one of the two descriptors is read from the other. */
+export function openPseudoTerminal(): { readonly master: number; readonly slave: number } {
+  const master = openSync('/dev/ptmx', constants.O_RDWR | constants.O_NOCTTY)
+  try {
+    check('ioctl TIOCSPTLCK', calls().ioctl(master, TIOCSPTLCK, Buffer.alloc(4)), '/dev/ptmx')
+    const flags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC
+    const slave = check('ioctl TIOCGPTPEER', calls().ioctlNumber(master, TIOCGPTPEER, flags), '/dev/ptmx')
+    return { master, slave }
+  } catch (error) {
+    closeSync(master)
+    throw error
+  }
+}
+
+/** Tells whoever sits at the other end how large the window is. */
+export function setWindowSize(master: number, { columns, rows }: { columns: number; rows: number }): void {
+  // struct winsize: rows, columns, and the same in pixels; each 16 bits.
+  const size = Buffer.alloc(8)
+  size.writeUInt16LE(rows, 0)
+  size.writeUInt16LE(columns, 2)
+  check('ioctl TIOCSWINSZ', calls().ioctl(master, TIOCSWINSZ, size), 'a terminal')
 }
 
 /**

@@ -96,6 +96,11 @@ export class Volume implements Startable {
     return path
   }
 
+  /** Gives a vserver that has a directory another limit. */
+  limit(id: string, limitBytes: number): void {
+    if (this.#quotas) limitSubvolume(this.path(id), limitBytes)
+  }
+
   /** Removes a vserver's directory with all that is in it. Idempotent. */
   async destroy(id: string): Promise<void> {
     const path = this.path(id)

@@ -7,12 +7,13 @@ import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import type { Resources } from '../ticket/resources.ts'
 import { isInCgroup, isProcessInCgroup, type Cgroups } from './cgroup.ts'
 import type { VserverSpec } from './enforcer.ts'
 import type { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
-import { ociConfig } from './oci-config.ts'
+import { ociConfig, ociLimits } from './oci-config.ts'
 import type { OciRuntime } from './oci-runtime.ts'
 import type { ProgramRunner } from './program-runner.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
@@ -43,6 +44,8 @@ export interface VserverMakerComponents {
 export interface VserverMakerInit {
   /** Where logs and exit codes of launched programs are kept. */
   readonly programsDir: string
+  /** Of one process in a vserver; as `OciProcessInit` has it. */
+  readonly openFilesMax: number
 }
 
 /** Milliseconds that each step took; some run side by side. */
@@ -73,7 +76,12 @@ export class VserverMaker {
     if (before !== undefined) await this.#takeDown(before, { keepFiles: before.phase === 'made' })
     const uidBase = before?.uidBase ?? idRanges.take()
     idRanges.claim(uidBase)
-    const record: VserverRecord = { spec, uidBase, phase: before?.phase ?? 'making' }
+    const record: VserverRecord = {
+      spec,
+      uidBase,
+      phase: before?.phase ?? 'making',
+      ...(before?.launched === undefined ? {} : { launched: before.launched })
+    }
     try {
       await records.put(record)
       const made = await this.#steps(record, imageRoot, options.signal)
@@ -86,6 +94,23 @@ export class VserverMaker {
       })
       if (!keepFiles) await this.#forget(record)
       options.signal?.throwIfAborted()
+      throw asVserverFailure(error)
+    }
+  }
+
+  /** Changes the limits of a running vserver: all of them, or none where one fails. */
+  async resize(record: VserverRecord, resources: Resources): Promise<void> {
+    const resized = { ...record, spec: { ...record.spec, resources } }
+    try {
+      await this.#limit(resized)
+      await this.#c.records.put(resized)
+    } catch (error) {
+      await this.#limit(record).catch((undoError: unknown) =>
+        this.#c.logger.error('limits that could not be changed were not put back', {
+          id: record.spec.id,
+          error: undoError
+        })
+      )
       throw asVserverFailure(error)
     }
   }
@@ -134,6 +159,7 @@ export class VserverMaker {
       rootPath: roots.rootPath(spec.id),
       cgroupPath: cgroups.path(spec.id),
       seccompProfile: this.#c.seccompProfile,
+      openFilesMax: this.#init.openFilesMax,
       arch: process.arch
     })
     await writeFile(join(bundle, 'config.json'), JSON.stringify(config), { mode: 0o600 })
@@ -147,6 +173,14 @@ export class VserverMaker {
     return { ...record, phase: 'made', pid, address }
   }
 
+  async #limit({ spec, pid }: VserverRecord): Promise<void> {
+    const { network, runtime, volume } = this.#c
+    const { id, ports, resources } = spec
+    volume.limit(id, resources.diskBytes)
+    await runtime.update(id, ociLimits(resources))
+    if (pid !== undefined) await network.attach({ id, pid, ports, resources })
+  }
+
   async #takeDown(
     recordOrId: VserverRecord | string,
     options: { readonly keepFiles: boolean }
@@ -154,6 +188,7 @@ export class VserverMaker {
     const record = typeof recordOrId === 'string' ? undefined : recordOrId
     const id = typeof recordOrId === 'string' ? recordOrId : recordOrId.spec.id
     const { cgroups, network, programs, roots, runtime, volume } = this.#c
+    await cgroups.thaw(id)
     await Promise.all([this.#endProcesses(id, record), network.detach(id)])
     await Promise.all([programs.settle(this.programDir(id)), runtime.delete(id)])
     await roots.remove(id)

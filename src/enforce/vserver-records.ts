@@ -4,8 +4,9 @@
  */
 import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import type { VserverSpec } from './enforcer.ts'
+import type { ProgramSpec, VserverSpec } from './enforcer.ts'
 
 export interface VserverRecord {
   readonly spec: VserverSpec
@@ -16,6 +17,16 @@ export interface VserverRecord {
   /** Process id of its init on the host. */
   readonly pid?: number
   readonly address?: string
+  /** What was launched and has not been stopped since. */
+  readonly launched?: Launched
+}
+
+export interface Launched {
+  readonly program: ProgramSpec
+  /** How often it was started again. */
+  readonly restarts: number
+  /** How often since it last ran for long. */
+  readonly streak: number
 }
 
 export interface VserverRecordsInit {
@@ -46,6 +57,13 @@ export class VserverRecords implements Startable {
 
   get(id: string): VserverRecord | undefined {
     return this.#records.get(id)
+  }
+
+  /** Throws `NOT_FOUND`. */
+  require(id: string): VserverRecord {
+    const record = this.#records.get(id)
+    if (record === undefined) throw new SlicenetError('NOT_FOUND', `there is no vserver ${id} on this node`)
+    return record
   }
 
   all(): VserverRecord[] {

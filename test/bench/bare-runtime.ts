@@ -7,6 +7,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { join } from 'node:path'
 import { systemClock } from '../../src/base/clock.ts'
 import { HOST_PATH } from '../../src/base/host-program.ts'
+import { openFilesPerProcess } from '../../src/enforce/capacity.ts'
 import { Cgroups } from '../../src/enforce/cgroup.ts'
 import type { VserverSpec } from '../../src/enforce/enforcer.ts'
 import { IdRanges, nodeUidBase } from '../../src/enforce/id-ranges.ts'
@@ -66,6 +67,7 @@ export async function withBareRuntime<T>(
       rootPath: roots.rootPath(id),
       cgroupPath: cgroups.path(id),
       seccompProfile: JSON.parse(await readFile(SECCOMP_PROFILE, 'utf8')) as ContainersSeccomp,
+      openFilesMax: await openFilesPerProcess(),
       arch: process.arch
     })
     await writeFile(join(bundle, 'config.json'), JSON.stringify(config))

@@ -11,6 +11,8 @@ export interface ContractHarness {
   readonly image: () => string
   /** Stops the enforcer and starts another on what it left. */
   readonly restart: () => Promise<void>
+  /** Waits until `usage` shows what was written, where it is behind. */
+  readonly settle?: (id: string) => Promise<void>
 }
 
 export const SMALL = {
@@ -38,6 +40,13 @@ export const contractPrograms: Readonly<Record<string, FakeProgram>> = {
     if (program.argv.length === 1) {
       for await (const bytes of input) write('stdout', Buffer.from(bytes).toString())
     }
+    return 0
+  },
+  // With `size` as its argument.
+  stty: async ({ terminal, write }) => {
+    const size = terminal?.()
+    if (size === undefined) return 1
+    write('stdout', `${size.rows} ${size.columns}\n`)
     return 0
   },
   sleep: async ({ signal }) => {
@@ -76,6 +85,15 @@ export function enforcerContract(test: TestFn, harness: ContractHarness): void {
   declareLifeTests(test, harness)
   declareRefusalTests(test, harness)
   declareProgramTests(test, harness)
+  declareChangeTests(test, harness)
+}
+
+async function until(condition: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + 30_000
+  while (!(await condition())) {
+    if (performance.now() > end) throw new Error('it did not come to be')
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
 }
 
 /** Runs `body` with one vserver and takes it away after. */
@@ -191,6 +209,10 @@ function declareRefusalTests(test: TestFn, harness: ContractHarness): void {
     await t.throwsAsync<SlicenetError>(enforcer.setKeys('nobody', []), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.stopProgram('nobody'), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.usage('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.signal('nobody', 'SIGHUP'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.freeze('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.thaw('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.resize('nobody', SMALL), notFound)
     await t.throwsAsync<SlicenetError>(collect(enforcer.logs('nobody')), notFound)
   })
 
@@ -262,6 +284,35 @@ function declareProgramTests(test: TestFn, harness: ContractHarness): void {
     })
   })
 
+  test.serial('exec at a terminal has one of the size that was asked for, and otherwise none', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const program = { argv: ['stty', 'size'], env: {} }
+      const session = await enforcer.exec(id, program, { terminal: { columns: 101, rows: 33 } })
+      const { output, exitCode } = await outputOf(session)
+      t.deepEqual([output.trim(), exitCode], ['33 101', 0])
+      const without = await enforcer.exec(id, program)
+      await without.write(undefined)
+      t.is((await outputOf(without)).exitCode, 1)
+    })
+  })
+
+  test.serial(
+    'a program at a terminal can be killed, and what is missing is refused there too',
+    async (t) => {
+      await withVserver(harness, async (enforcer, id) => {
+        const terminal = { columns: 80, rows: 24 }
+        const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} }, { terminal })
+        session.resizeTerminal({ columns: 90, rows: 24 })
+        await session.kill()
+        t.true((await session.exitCode) >= 128)
+        const missing = { argv: ['no-such-program'], env: {} }
+        await t.throwsAsync<SlicenetError>(enforcer.exec(id, missing, { terminal }), {
+          code: 'PROGRAM_NOT_FOUND'
+        })
+      })
+    }
+  )
+
   test.serial('an attached program can be killed, twice', async (t) => {
     await withVserver(harness, async (enforcer, id) => {
       const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} })
@@ -287,6 +338,139 @@ function declareProgramTests(test: TestFn, harness: ContractHarness): void {
       const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} })
       await enforcer.destroy(id)
       t.true((await session.exitCode) >= 128)
+    })
+  })
+}
+
+function declareChangeTests(test: TestFn, harness: ContractHarness): void {
+  const sleep = { argv: ['sleep', '1000'], env: {} }
+
+  test.serial('a signal reaches the launched program, and no other', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await t.throwsAsync<SlicenetError>(enforcer.signal(id, 'SIGHUP'), { code: 'NOT_FOUND' })
+      await enforcer.launch(id, sleep)
+      const session = await enforcer.exec(id, sleep)
+      await enforcer.signal(id, 'SIGCONT')
+      t.is((await enforcer.status(id))?.state, 'running')
+      await enforcer.signal(id, 'SIGKILL')
+      await collect(enforcer.logs(id, { follow: true }))
+      const status = await enforcer.status(id)
+      t.deepEqual([status?.state, status?.exit?.exitCode], ['exited', 137])
+      await t.throwsAsync<SlicenetError>(enforcer.signal(id, 'SIGKILL'), { code: 'NOT_FOUND' })
+      await session.kill()
+      t.is(await session.exitCode, 143)
+    })
+  })
+
+  test.serial(
+    'a program that fails is started again if that was asked for, until it is stopped',
+    async (t) => {
+      await withVserver(harness, async (enforcer, id) => {
+        await enforcer.launch(id, { argv: ['false'], env: {}, restart: 'on-failure' })
+        await until(async () => ((await enforcer.status(id))?.restarts ?? 0) > 0)
+        await harness.restart()
+        const after = harness.enforcer()
+        const { restarts = 0 } = (await after.status(id)) ?? {}
+        await until(async () => ((await after.status(id))?.restarts ?? 0) > restarts)
+        await after.stopProgram(id)
+        const stopped = await after.status(id)
+        t.is(stopped?.state, 'exited')
+        await new Promise((resolve) => setTimeout(resolve, 6000))
+        t.deepEqual(await after.status(id), stopped)
+      })
+    }
+  )
+
+  test.serial('a program that ends well is started again only if that is to be so always', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, { argv: ['echo', 'once'], env: {}, restart: 'on-failure' })
+      t.is(await collect(enforcer.logs(id, { follow: true })), 'once\n')
+      await new Promise((resolve) => setTimeout(resolve, 3000))
+      t.is((await enforcer.status(id))?.restarts, undefined)
+      await enforcer.launch(id, { argv: ['echo', 'again'], env: {}, restart: 'always' })
+      const controller = new AbortController()
+      let log = ''
+      const following = async (): Promise<void> => {
+        for await (const { bytes } of enforcer.logs(id, { follow: true, signal: controller.signal })) {
+          log += Buffer.from(bytes).toString()
+          if (log === 'again\nagain\n') return
+        }
+      }
+      await following()
+      t.is(log, 'again\nagain\n')
+    })
+  })
+
+  test.serial('what is frozen stays so, across a restart of the monitor, until it is thawed', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, sleep)
+      await enforcer.freeze(id)
+      await enforcer.freeze(id)
+      const frozen = await enforcer.status(id)
+      t.deepEqual([frozen?.state, frozen?.isFrozen], ['running', true])
+      await harness.restart()
+      const after = harness.enforcer()
+      t.deepEqual(await after.status(id), frozen)
+      const busy = { code: 'BUSY', message: /frozen/ }
+      await t.throwsAsync<SlicenetError>(after.exec(id, { argv: ['echo'], env: {} }), busy)
+      await t.throwsAsync<SlicenetError>(after.launch(id, sleep), busy)
+      await t.throwsAsync<SlicenetError>(after.stopProgram(id), busy)
+      await after.upload(id, [{ path: '/tmp/meanwhile', content: Buffer.from('kept'), mode: 0o644 }])
+      await after.thaw(id)
+      await after.thaw(id)
+      t.is((await after.status(id))?.isFrozen, undefined)
+      const session = await after.exec(id, { argv: ['cat', '/tmp/meanwhile'], env: {} })
+      t.is((await outputOf(session)).output, 'kept')
+      await after.stopProgram(id)
+      t.is((await after.status(id))?.exit?.exitCode, 143)
+    })
+  })
+
+  test.serial('what is frozen can be destroyed', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, sleep)
+      await enforcer.freeze(id)
+      await enforcer.destroy(id)
+      t.is(await enforcer.status(id), undefined)
+    })
+  })
+
+  test.serial('a vserver is resized while its program runs', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      await enforcer.launch(id, sleep)
+      const before = await enforcer.status(id)
+      const resources = {
+        ...SMALL,
+        cpuMillis: 200,
+        memoryBytes: 2 * SMALL.memoryBytes,
+        diskBytes: 2 * SMALL.diskBytes,
+        pids: 64
+      }
+      await enforcer.resize(id, resources)
+      t.deepEqual(await enforcer.status(id), before)
+      t.deepEqual(await enforcer.create(vserverSpec(harness.image(), { resources })), before)
+      await t.throwsAsync<SlicenetError>(enforcer.create(vserverSpec(harness.image())), {
+        code: 'VSERVER_FAILED'
+      })
+      await enforcer.resize(id, SMALL)
+      await harness.restart()
+      t.deepEqual(await harness.enforcer().create(vserverSpec(harness.image())), before)
+    })
+  })
+
+  test.serial('a vserver is not cut below what it uses, nor by what is no amount', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const content = new Uint8Array(100_000)
+      for (const path of ['/opt/a', '/opt/b', '/opt/c', '/opt/d'])
+        await enforcer.upload(id, [{ path, content, mode: 0o644 }])
+      await harness.settle?.(id)
+      await t.throwsAsync<SlicenetError>(enforcer.resize(id, { ...SMALL, pids: 0 }), { code: 'IN_USE' })
+      await t.throwsAsync<SlicenetError>(enforcer.resize(id, { ...SMALL, diskBytes: 300_000 }), {
+        code: 'IN_USE'
+      })
+      await t.throwsAsync<SlicenetError>(enforcer.resize(id, { ...SMALL, pids: -1 }), { code: 'USAGE' })
+      await t.notThrowsAsync(enforcer.create(vserverSpec(harness.image())))
+      t.is((await enforcer.list()).length, 1)
     })
   })
 }

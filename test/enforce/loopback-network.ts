@@ -5,12 +5,15 @@ import { portsOverlap } from '../../src/ticket/ports.ts'
 
 export class LoopbackNetwork implements VserverNetwork {
   readonly links = new Map<string, VserverLink>()
+  /** How many of the next calls fail. */
+  attachesToFail = 0
 
   async start(): Promise<void> {}
 
   async stop(): Promise<void> {}
 
   async attach(link: VserverLink): Promise<{ readonly address: string }> {
+    if (this.attachesToFail-- > 0) throw new SlicenetError('HOST_PROGRAM_FAILED', 'attach was to fail')
     for (const other of this.links.values()) {
       if (other.id === link.id || !portsOverlap(other.ports, link.ports)) continue
       throw new SlicenetError('PORT_IN_USE', `a port is owned by vserver ${other.id}`)

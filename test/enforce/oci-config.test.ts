@@ -26,6 +26,7 @@ function configOf(over: Parameters<typeof vserverSpec>[1] = {}): Config {
     rootPath: '/run/x/root',
     cgroupPath: '/slicenet-x/contract-1',
     seccompProfile: { syscalls: [{ names: ['read'], action: 'SCMP_ACT_ALLOW' }] },
+    openFilesMax: 4096,
     arch: 'x64'
   }) as unknown as Config
 }
@@ -87,7 +88,8 @@ test('amounts become shares, quota and limits', (t) => {
 
 test('an account that is not root holds no capability, but may gain root inside', (t) => {
   const user = { uid: 1000, gid: 1000, additionalGids: [], home: '/home/x' }
-  const process = ociProcess(vserverSpec(image), { argv: ['x'], env: { HOME: '/mine', A: 'b' } }, user) as {
+  const program = { argv: ['x'], env: { HOME: '/mine', A: 'b' } }
+  const process = ociProcess({ spec: vserverSpec(image), program, user, openFilesMax: 4096 }) as {
     capabilities: Record<string, string[]>
     env: string[]
     noNewPrivileges: boolean

@@ -22,7 +22,8 @@ test.after.always(async () => {
 enforcerContract(test, {
   enforcer: () => node.enforcer,
   image: () => node.image,
-  restart: () => node.restart()
+  restart: () => node.restart(),
+  settle: () => node.settle()
 })
 
 async function sh(id: string, script: string, user?: string): Promise<{ output: string; exitCode: number }> {

@@ -16,6 +16,17 @@ import { LoopbackNetwork } from '../enforce/loopback-network.ts'
 /** Devnets take ranges from the lower end. */
 const UID_INDEX = 100 + (process.pid % 20)
 const VOLUME_BYTES = 2 * 1024 ** 3
+/** Of cgroups v1, then of v2. */
+const LIMIT_FILES = [
+  'cpu.shares',
+  'cpu.cfs_quota_us',
+  'memory.limit_in_bytes',
+  'memory.memsw.limit_in_bytes',
+  'cpu.weight',
+  'cpu.max',
+  'memory.max',
+  'pids.max'
+]
 
 export class OciNode {
   readonly nodeShort = `t${randomBytes(4).toString('hex')}`
@@ -86,6 +97,32 @@ export class OciNode {
       files: files.split('\n').filter((line) => line !== ''),
       links: (await this.network.list()).filter((link) => link === id)
     }
+  }
+
+  /** A file as programs of the vserver see it. */
+  async readInside(id: string, path: string): Promise<string> {
+    return readFile(join(this.directory, 'run/vservers', id, 'root', path), 'utf8')
+  }
+
+  /** Has the disk's accounts up to date with what was written. */
+  async settle(): Promise<void> {
+    await run('sync', ['--file-system', join(this.directory, 'state/volume')])
+  }
+
+  /** What the kernel holds the vserver to, by the names of its files. */
+  async limits(id: string): Promise<Record<string, string>> {
+    const limits: Record<string, string> = {}
+    for (const { directory } of findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))) {
+      for (const file of LIMIT_FILES) {
+        const path = join(directory, `slicenet-${this.nodeShort}`, id, file)
+        const value = await readFile(path, 'utf8').catch(() => undefined)
+        if (value !== undefined) limits[file] = value.trim()
+      }
+    }
+    const disk = join(this.directory, 'state/volume', id)
+    const table = await run('btrfs', ['qgroup', 'show', '-r', '-f', '--raw', disk])
+    limits.disk = table.trim().split(/\s+/).at(-1) ?? ''
+    return limits
   }
 
   async #processesNaming(text: string): Promise<string[]> {

@@ -96,6 +96,14 @@ export class SimulatedEnforcer implements Enforcer {
     })
   }
 
+  async signal(): Promise<void> {}
+
+  async freeze(): Promise<void> {}
+
+  async thaw(): Promise<void> {}
+
+  async resize(): Promise<void> {}
+
   async exec(): Promise<ExecSession> {
     throw new SlicenetError('PROGRAM_NOT_FOUND', 'nothing is attached to in a simulation')
   }

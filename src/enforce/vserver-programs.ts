@@ -1,0 +1,202 @@
+/**
+ * The programs in vservers: the launched one, which is looked after across restarts of the daemon, and those attached to
+ * callers. Over the records of what was made; the enforcer hands its callers on to it.
+ */
+import { randomUUID } from 'node:crypto'
+import { constants } from 'node:os'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import type { Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import type { ProgramSignal } from '../base/program-signal.ts'
+import type { Cgroups } from './cgroup.ts'
+import { checkProgram, frozen } from './enforcer-input.ts'
+import type { ExecSession, LogChunk, ProgramSpec, TerminalSize } from './enforcer.ts'
+import { readLog } from './program-log.ts'
+import { inVserverRoot, lookUpProgram } from './program-lookup.ts'
+import type { ProgramRunner, ProgramState } from './program-runner.ts'
+import { Restarting, startsAgain } from './restarting.ts'
+import type { Turns } from './turns.ts'
+import type { VserverMaker } from './vserver-maker.ts'
+import type { Launched, VserverRecord, VserverRecords } from './vserver-records.ts'
+import type { VserverRoots } from './vserver-root.ts'
+
+export interface VserverProgramsComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly records: VserverRecords
+  readonly roots: VserverRoots
+  readonly cgroups: Cgroups
+  /** Who may do what to a vserver at the same time; the same as the enforcer's. */
+  readonly turns: Turns
+  readonly maker: VserverMaker
+  readonly runner: ProgramRunner
+}
+
+export interface VserverProgramsInit {
+  /** Of one process; as `OciProcessInit` has it. */
+  readonly openFilesMax: number
+}
+
+export class VserverPrograms implements Startable {
+  readonly #c: VserverProgramsComponents
+  readonly #openFilesMax: number
+  readonly #restarting: Restarting
+  readonly #execs = new Map<string, number>()
+
+  constructor(components: VserverProgramsComponents, init: VserverProgramsInit) {
+    this.#c = components
+    this.#openFilesMax = init.openFilesMax
+    this.#restarting = new Restarting({
+      ...components,
+      records: () => components.records.all(),
+      stateOf: async (id) => this.state(id),
+      relaunch: async (id, launched) => this.#startAgain(id, launched)
+    })
+  }
+
+  async start(): Promise<void> {
+    await this.#restarting.start()
+  }
+
+  /** Programs run on. */
+  async stop(): Promise<void> {
+    await this.#restarting.stop()
+  }
+
+  /** Of the launched one. */
+  async state(id: string): Promise<ProgramState> {
+    return this.#c.runner.state(this.#c.maker.programDir(id), id)
+  }
+
+  async launch(id: string, program: ProgramSpec): Promise<void> {
+    checkProgram(program)
+    await this.#c.turns.take(id, async () => {
+      const record = await this.#thawed(id)
+      if ((await this.state(id)).state === 'running') {
+        throw new SlicenetError('BUSY', `a program runs in vserver ${id} already`, { hint: 'stop it first' })
+      }
+      await this.#start(record, { program, restarts: 0, streak: 0 })
+    })
+  }
+
+  async stopLaunched(id: string): Promise<void> {
+    const { cgroups, maker, records, runner, turns } = this.#c
+    records.require(id)
+    await turns.take(id, async () => {
+      if (await cgroups.isFrozen(id)) throw frozen(id)
+      const { launched: _launched, ...record } = records.require(id)
+      await records.put(record)
+      await runner.stop(maker.programDir(id), id, cgroups.path(id))
+    })
+  }
+
+  async signal(id: string, signal: ProgramSignal): Promise<void> {
+    const { cgroups, maker, records, runner } = this.#c
+    records.require(id)
+    const sent = await runner.signal(maker.programDir(id), id, cgroups.path(id), constants.signals[signal])
+    if (!sent) throw new SlicenetError('NOT_FOUND', `no program runs in vserver ${id}`)
+  }
+
+  async exec(
+    id: string,
+    program: ProgramSpec,
+    { terminal }: { readonly terminal?: TerminalSize }
+  ): Promise<ExecSession> {
+    const { cgroups, roots, runner } = this.#c
+    checkProgram(program)
+    const process = this.#process(await this.#thawed(id), program)
+    const others = this.#execs.get(id) ?? 0
+    if (others >= LIMITS.execsPerVserverMax) {
+      throw new SlicenetError('BUSY', `${others} programs are attached to vserver ${id} already`)
+    }
+    this.#execs.set(id, others + 1)
+    try {
+      const directory = join(roots.bundle(id), `exec-${randomUUID()}`)
+      const session = await runner.exec({ id, cgroupPath: cgroups.path(id), directory, process, terminal })
+      const release = (): void => this.#releaseExec(id)
+      session.exitCode.then(release, release)
+      return session
+    } catch (error) {
+      this.#releaseExec(id)
+      throw error
+    }
+  }
+
+  async *logs(
+    id: string,
+    options: { readonly follow?: boolean; readonly signal?: AbortSignal }
+  ): AsyncIterable<LogChunk> {
+    const { maker, records, runner } = this.#c
+    records.require(id)
+    const mayGrow = async (): Promise<boolean> => {
+      if (options.follow !== true) return false
+      const state = await this.state(id)
+      if (state.state !== 'exited') return state.state === 'running'
+      return startsAgain(records.get(id)?.launched?.program.restart, state.exit.exitCode)
+    }
+    yield* readLog(this.#c, {
+      path: runner.logPath(maker.programDir(id)),
+      mayGrow,
+      ...(options.signal === undefined ? {} : { signal: options.signal })
+    })
+  }
+
+  /** Nothing of a program that cannot be started is kept. */
+  async #start(record: VserverRecord, launched: Launched): Promise<void> {
+    const { cgroups, maker, records, runner } = this.#c
+    const { id } = record.spec
+    const process = this.#process(record, launched.program)
+    // Before it: should the daemon end now, what runs is known.
+    await records.put({ ...record, launched })
+    try {
+      const again = launched.restarts > 0
+      await runner.launch({
+        id,
+        cgroupPath: cgroups.path(id),
+        directory: maker.programDir(id),
+        process,
+        again
+      })
+    } catch (error) {
+      await records.put(record)
+      throw error
+    }
+  }
+
+  async #startAgain(id: string, launched: Launched): Promise<void> {
+    const { cgroups, maker, records, turns } = this.#c
+    await turns.take(id, async () => {
+      const record = records.get(id)
+      // Stopped, or gone, since it was looked at.
+      if (record?.launched === undefined || !(await maker.isRunning(record))) return
+      if ((await cgroups.isFrozen(id)) || (await this.state(id)).state === 'running') return
+      await this.#start(record, launched)
+    })
+  }
+
+  async #thawed(id: string): Promise<VserverRecord> {
+    const record = this.#c.records.require(id)
+    if (!(await this.#c.maker.isRunning(record))) {
+      throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
+    }
+    if (await this.#c.cgroups.isFrozen(id)) throw frozen(id)
+    return record
+  }
+
+  #process({ spec }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
+    const openFilesMax = this.#openFilesMax
+    const rootPath = this.#c.roots.rootPath(spec.id)
+    return inVserverRoot(spec.id, rootPath, (rootFd) =>
+      lookUpProgram(rootFd, { spec, program, openFilesMax })
+    )
+  }
+
+  #releaseExec(id: string): void {
+    const count = (this.#execs.get(id) ?? 1) - 1
+    if (count === 0) this.#execs.delete(id)
+    else this.#execs.set(id, count)
+  }
+}
