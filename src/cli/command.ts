@@ -9,11 +9,18 @@ export interface TerminalStream extends Writable {
   readonly isTTY?: boolean
   /** Of a terminal: how many characters a line has. */
   readonly columns?: number
+  readonly rows?: number
+}
+
+export interface TerminalInput extends Readable {
+  readonly isTTY?: boolean
+  /** Of a terminal: whether keys come as they are typed, none of them handled or shown. */
+  setRawMode?(isRaw: boolean): unknown
 }
 
 export interface Terminal {
   /** Opened by the commands that read it alone: an open one keeps the program from ending. */
-  readonly stdin: () => Readable
+  readonly stdin: () => TerminalInput
   readonly stdout: TerminalStream
   readonly stderr: TerminalStream
 }

@@ -8,6 +8,7 @@ import { makeSlice } from '../sdk/creation.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
+import { addSliceActCommands } from './slice-act-command.ts'
 import { addSliceExecCommand } from './slice-exec-command.ts'
 import { addSlicePlanCommand } from './slice-plan-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
@@ -43,6 +44,7 @@ export function addSliceCommand(root: Command, run: RunCommand): void {
   addSlicePlanCommand(slice, run)
   addSliceExecCommand(slice, run)
   addSliceLogsCommand(slice, run)
+  addSliceActCommands(slice, run)
   slice
     .command('renew')
     .description('give the leases of a slice another term, from now')

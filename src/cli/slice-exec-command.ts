@@ -1,12 +1,14 @@
 /** `slicenet slice exec NAME -- CMD…`: runs a program on a member, with this terminal's streams. */
 import type { Command } from 'commander'
 import type { Readable } from 'node:stream'
+import type { SliceExecInput } from '../daemon/control-protocol.ts'
 import { LIMITS } from '../base/limits.ts'
 import { examples, requireProgram, type CommandContext, type RunCommand } from './command.ts'
 import { GatheredOutput, type OutputStream } from './gathered-output.ts'
 import { writeAll, type Outcome } from './output.ts'
 import { withSession } from './session.ts'
 import { findMember, findSlice } from './slice-find.ts'
+import { terminalToLend } from './user-terminal.ts'
 
 /** What the control protocol takes in one message. */
 const CHUNK_BYTES_MAX = 64 * 1024
@@ -18,22 +20,33 @@ export function addSliceExecCommand(slice: Command, run: RunCommand): void {
     .usage('[options] <name> -- <program> [arguments...]')
     .argument('<name>', 'the slice, or how its name begins')
     .option('--member <member>', 'node name, node id, lease or vserver, or how one begins; default the first')
+    .option('--tty', 'run it at a terminal; the default where standard input and output are one')
+    .option('--no-tty', 'run it with pipes')
     .addHelpText(
       'after',
       examples(
         'slicenet slice exec mesh -- uname -a',
+        'slicenet slice exec mesh -- bash',
         'slicenet slice exec mesh --member node2 -- sh -c "ping -c 3 198.18.0.1"',
         'tar c data | slicenet slice exec mesh -- tar x -C /srv'
       )
     )
-    .action((name: string, options: { member?: string }) =>
-      run((context) => exec(context, name, options.member), { takesProgram: true })
+    .action((name: string, options: ExecOptions) =>
+      run((context) => exec(context, name, options), { takesProgram: true })
     )
 }
 
-async function exec(context: CommandContext, given: string, member: string | undefined): Promise<Outcome> {
+interface ExecOptions {
+  readonly member?: string
+  readonly tty?: boolean
+}
+
+async function exec(context: CommandContext, given: string, options: ExecOptions): Promise<Outcome> {
   const argv = requireProgram(context)
-  const { terminal, json } = context
+  const { member } = options
+  const { json, environment } = context
+  const stdin = context.terminal.stdin()
+  const window = terminalToLend(context, stdin, options.tty)
   const gathered = new GatheredOutput(LIMITS.gatheredOutputBytesMax)
   // Standard input may stay open when the program has ended.
   const ended = new AbortController()
@@ -44,11 +57,14 @@ async function exec(context: CommandContext, given: string, member: string | und
       const params = {
         slice: slice.name,
         ...(member === undefined ? {} : { member: findMember(slice, member) }),
-        program: { argv: [...argv], env: {} }
+        program: { argv: [...argv], env: window === undefined ? {} : { TERM: environment.terminalName } },
+        ...(window === undefined ? {} : { terminal: window.size() })
       }
-      return call('sliceExec', params, {
+      const typed = stdinChunks(stdin, signal)
+      using _taken = window?.take()
+      return await call('sliceExec', params, {
         signal: context.signal,
-        input: stdinChunks(terminal.stdin(), signal),
+        input: window?.input(typed) ?? typed,
         onItem: ({ stream, bytes }) => (json ? gathered.add(stream, bytes) : show(context, stream, bytes))
       })
     })
@@ -63,7 +79,7 @@ async function show(context: CommandContext, stream: OutputStream, bytes: Uint8A
 }
 
 /** Ends with a message without bytes, which closes the program's standard input. */
-async function* stdinChunks(stdin: Readable, signal: AbortSignal): AsyncGenerator<{ bytes?: Uint8Array }> {
+async function* stdinChunks(stdin: Readable, signal: AbortSignal): AsyncGenerator<SliceExecInput> {
   const onAbort = (): void => void stdin.destroy()
   signal.addEventListener('abort', onAbort, { once: true })
   try {

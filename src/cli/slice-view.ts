@@ -60,7 +60,7 @@ function memberTable(members: readonly MemberView[], style: Style): string {
   const rows = members.map((member) => [
     member.nodeName,
     shortId(member.node),
-    member.exitCode === undefined ? member.state : `${member.state} (${member.exitCode})`,
+    stateText(member),
     member.address,
     formatPorts(member.ports),
     member.vserver,
@@ -70,6 +70,15 @@ function memberTable(members: readonly MemberView[], style: Style): string {
   ])
   const header = ['MEMBER', 'NODE', 'STATE', 'ADDRESS', 'PORTS', 'VSERVER', 'LEASE', 'AGENT', 'ENDS']
   return formatTable(header, rows, style)
+}
+
+function stateText({ state, exitCode, restarts, frozen }: MemberView): string {
+  const remarks = [
+    ...(exitCode === undefined ? [] : [exitCode]),
+    ...(restarts === undefined ? [] : [`${restarts} ${restarts === 1 ? 'restart' : 'restarts'}`]),
+    ...(frozen === undefined ? [] : ['frozen'])
+  ]
+  return remarks.length === 0 ? state : `${state} (${remarks.join(', ')})`
 }
 
 export function progressLine(progress: { step: string; message: string; ms?: number | undefined }): string {

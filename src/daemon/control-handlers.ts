@@ -1,5 +1,5 @@
 /** What the daemon answers on its control socket, over the parts of the peer. */
-import { SlicenetError } from '../base/errors.ts'
+import { asSlicenetError, SlicenetError } from '../base/errors.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import type { Handlers } from '../protocol/method.ts'
 import type { MemberRecord } from '../service/slice-book.ts'
@@ -10,7 +10,7 @@ import { Confirmation } from './confirmation.ts'
 import type { DaemonConfig } from './config.ts'
 import { contactHandlers } from './contact-handlers.ts'
 import type { ControlMethods } from './control-client.ts'
-import type { LeaseView } from './control-protocol.ts'
+import { MEMBER_ACTS, type LeaseView, type MemberAct } from './control-protocol.ts'
 import { discoveryHandlers } from './discovery-handlers.ts'
 import { joinHandlers } from './join-handlers.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
@@ -117,16 +117,40 @@ function sliceHandlers(
   }
 }
 
-function memberHandlers(parts: () => PeerParts): Pick<ControlHandlers, 'sliceExec' | 'sliceLogs'> {
+function memberHandlers(
+  parts: () => PeerParts
+): Pick<ControlHandlers, 'sliceAct' | 'sliceExec' | 'sliceLogs'> {
   const callNode = (member: MemberRecord) => parts().host.caller(nodeProtocol, member.node)
+  const act = async (member: MemberRecord, lease: string, wanted: MemberAct, signal: AbortSignal) => {
+    const call = callNode(member)
+    if (isNamed(MEMBER_ACTS, wanted)) await call(wanted, { lease }, { signal })
+    else await call('signal', { lease, signal: wanted }, { signal })
+  }
   return {
-    async sliceExec({ slice, member: prefix, program }, { input, emit, signal }) {
+    async sliceAct({ slice, member: prefix, act: wanted }, { signal }) {
+      const members = parts()
+        .services.members(slice, prefix)
+        .flatMap((member) => (member.lease === undefined ? [] : [{ member, lease: member.lease.id }]))
+      const outcomes = members.map(async ({ member, lease }) => {
+        const about = { node: member.node, nodeName: member.nodeName, lease }
+        try {
+          await act(member, lease, wanted, signal)
+          return about
+        } catch (error) {
+          signal.throwIfAborted()
+          const { code, message } = asSlicenetError(error)
+          return { ...about, reason: { code, message } }
+        }
+      })
+      return { members: await Promise.all(outcomes) }
+    },
+    async sliceExec({ slice, member: prefix, ...program }, { input, emit, signal }) {
       const [member] = parts().services.members(slice, prefix)
       const lease = member?.lease?.id
       if (member === undefined || lease === undefined) {
         throw new SlicenetError('NOT_FOUND', `slice ${slice} has no member to run on`)
       }
-      return callNode(member)('exec', { lease, program }, { onItem: emit, input, signal })
+      return callNode(member)('exec', { lease, ...program }, { onItem: emit, input, signal })
     },
     async sliceLogs({ slice, member: prefix, follow }, { emit, signal }) {
       const members = parts().services.members(slice, prefix)
@@ -147,6 +171,10 @@ function memberHandlers(parts: () => PeerParts): Pick<ControlHandlers, 'sliceExe
       return {}
     }
   }
+}
+
+function isNamed<T extends string>(names: readonly T[], name: string): name is T {
+  return (names as readonly string[]).includes(name)
 }
 
 function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {

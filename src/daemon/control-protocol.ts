@@ -12,10 +12,17 @@ import {
   rejectionSchema,
   wantSchema
 } from '../protocol/broker-protocol.ts'
-import { CHUNK_BYTES_MAX, programSchema } from '../protocol/node-protocol.ts'
+import {
+  CHUNK_BYTES_MAX,
+  execInputSchema,
+  programSchema,
+  signalSchema,
+  terminalSizeSchema
+} from '../protocol/node-protocol.ts'
 import { sliceNewsSchema } from '../service/slice-event.ts'
 import {
   progressSchema,
+  reasonSchema,
   renewalSchema,
   sliceDescriptionSchema,
   sliceSchema,
@@ -35,6 +42,14 @@ const chunk = byteString(0, CHUNK_BYTES_MAX)
 /** Whatever somebody typed: what is wrong with it is said where it is read. */
 const queryEntries = { query: v.exactOptional(v.string()) }
 const streamSchema = v.picklist(['stdout', 'stderr'])
+
+/** What can be done to members beside sending a signal; methods of the node protocol. */
+export const MEMBER_ACTS = ['stop', 'freeze', 'thaw'] as const
+const memberActSchema = v.union([v.picklist(MEMBER_ACTS), signalSchema])
+export type MemberAct = v.InferOutput<typeof memberActSchema>
+
+/** What a program that is attached to is told while it runs. */
+export type SliceExecInput = v.InferOutput<typeof execInputSchema>
 
 export const nodeViewSchema = v.strictObject({
   id: principalSchema,
@@ -207,10 +222,36 @@ export const controlProtocol = {
     sliceWatch: { params: v.strictObject(sliceParams), item: sliceNewsSchema, result: emptySchema },
     /** Runs on one member, named by a prefix of node name, node id, lease or vserver; the only or first one when absent. */
     sliceExec: {
-      params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()), program: programSchema }),
-      input: v.strictObject({ bytes: v.exactOptional(chunk) }),
+      params: v.strictObject({
+        ...sliceParams,
+        member: v.exactOptional(v.string()),
+        program: programSchema,
+        terminal: v.exactOptional(terminalSizeSchema)
+      }),
+      input: execInputSchema,
       item: v.strictObject({ stream: streamSchema, bytes: chunk }),
       result: v.strictObject({ exitCode: amountSchema })
+    },
+    /**
+     * Does something to the launched program, or to all that runs, in one or all members at once: `stop`, `freeze`, `thaw`,
+     * or a signal to be sent. The result tells where it failed, and why.
+     */
+    sliceAct: {
+      params: v.strictObject({
+        ...sliceParams,
+        member: v.exactOptional(v.string()),
+        act: memberActSchema
+      }),
+      result: v.strictObject({
+        members: v.array(
+          v.strictObject({
+            node: principalSchema,
+            nodeName: v.string(),
+            lease: idSchema,
+            reason: v.exactOptional(reasonSchema)
+          })
+        )
+      })
     },
     /** Streams the program's output of one or all members, in no order between members. */
     sliceLogs: {

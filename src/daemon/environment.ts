@@ -18,6 +18,8 @@ export interface Environment {
   readonly socketPath: string
   /** Colour is wanted as far as the terminal can show it. */
   readonly color: boolean
+  /** What kind of terminal it is, for programs that are lent it. */
+  readonly terminalName: string
   /** Print stacks. */
   readonly debug: boolean
   readonly logLevel: LogLevel
@@ -48,6 +50,7 @@ export function readEnvironment(init: EnvironmentInit = {}): Environment {
     ...directories,
     keyFile: join(directories.stateDirectory, 'identity.key'),
     configFile: join(directories.configDirectory, 'slicenet.yaml'),
+    terminalName: read('TERM') ?? 'xterm',
     color: read('NO_COLOR') === undefined && read('TERM') !== 'dumb',
     debug: read('SLICENET_DEBUG') !== undefined,
     logLevel

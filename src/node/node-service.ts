@@ -1,9 +1,9 @@
 /** What a node answers to peers: the node protocol over the node manager and the monitor of virtual machines. */
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { Enforcer, ProgramSpec } from '../enforce/enforcer.ts'
+import type { Enforcer, ExecSession, ProgramSpec } from '../enforce/enforcer.ts'
 import type { Call, Handlers } from '../protocol/method.ts'
-import { CHUNK_BYTES_MAX, type nodeProtocol } from '../protocol/node-protocol.ts'
+import { CHUNK_BYTES_MAX, type ExecInput, type nodeProtocol } from '../protocol/node-protocol.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { LeaseRecord } from './lease-table.ts'
 import type { NodeManager } from './node-manager.ts'
@@ -18,6 +18,8 @@ export function nodeHandlers(components: {
 }
 
 type LeaseMethod = 'newLease' | 'renewLease' | 'settleTickets' | 'revoke' | 'deleteLease' | 'status'
+
+type ProgramMethod = 'upload' | 'launch' | 'stop' | 'signal' | 'freeze' | 'thaw' | 'exec' | 'logs'
 
 type Components = { readonly manager: NodeManager; readonly enforcer: Enforcer }
 
@@ -56,16 +58,15 @@ function leaseHandlers({ manager, enforcer }: Components): Pick<NodeHandlers, Le
         state: status.state,
         notAfter: held.body.notAfter,
         ...(status.exit === undefined ? {} : { exitCode: status.exit.exitCode }),
+        ...(status.restarts === undefined ? {} : { restarts: status.restarts }),
+        ...(status.isFrozen === true ? { frozen: true as const } : {}),
         ...(usage === undefined ? {} : { usage: { ...usage } })
       }
     }
   }
 }
 
-function programHandlers({
-  manager,
-  enforcer
-}: Components): Pick<NodeHandlers, 'upload' | 'launch' | 'stop' | 'exec' | 'logs'> {
+function programHandlers({ manager, enforcer }: Components): Pick<NodeHandlers, ProgramMethod> {
   return {
     async upload({ lease, files }, { principal }) {
       await enforcer.upload(vserverOf(manager.held(lease, principal)), files)
@@ -80,9 +81,22 @@ function programHandlers({
       await enforcer.stopProgram(vserverOf(manager.held(lease, principal)))
       return {}
     },
-    async exec({ lease, program }, call) {
+    async signal({ lease, signal }, { principal }) {
+      await enforcer.signal(vserverOf(manager.held(lease, principal)), signal)
+      return {}
+    },
+    async freeze({ lease }, { principal }) {
+      await enforcer.freeze(vserverOf(manager.held(lease, principal)))
+      return {}
+    },
+    async thaw({ lease }, { principal }) {
+      await enforcer.thaw(vserverOf(manager.held(lease, principal)))
+      return {}
+    },
+    async exec({ lease, program, ...options }, call) {
       const record = manager.held(lease, call.principal)
-      return { exitCode: await attach(enforcer, vserverOf(record), withSurroundings(program, record), call) }
+      const started = enforcer.exec(vserverOf(record), withSurroundings(program, record), options)
+      return { exitCode: await attach(await started, call) }
     },
     async logs({ lease, follow }, call) {
       const id = vserverOf(manager.held(lease, call.principal))
@@ -149,20 +163,18 @@ function withSurroundings(program: ProgramSpec, { lease }: LeaseRecord): Program
 
 /** Joins an exec session to a call; when either side goes away, so does the other. */
 async function attach(
-  enforcer: Enforcer,
-  id: string,
-  program: ProgramSpec,
-  call: Call<{ stream: 'stdout' | 'stderr'; bytes: Uint8Array }, { bytes?: Uint8Array }>
+  session: ExecSession,
+  call: Call<{ stream: 'stdout' | 'stderr'; bytes: Uint8Array }, ExecInput>
 ): Promise<number> {
-  const session = await enforcer.exec(id, program)
   const kill = (): void => void session.kill()
   call.signal.addEventListener('abort', kill, { once: true })
   try {
     if (call.signal.aborted) await session.kill()
     const feeding = (async () => {
-      for await (const { bytes } of call.input) {
-        await session.write(bytes)
-        if (bytes === undefined) return
+      for await (const { bytes, terminal } of call.input) {
+        if (terminal !== undefined) session.resizeTerminal(terminal)
+        if (bytes !== undefined || terminal === undefined) await session.write(bytes)
+        if (bytes === undefined && terminal === undefined) return
       }
       await session.write(undefined)
     })()

@@ -1,6 +1,7 @@
 /** What is said to node managers by service managers (paper §4.2.3). The caller is the principal of the channel. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
+import { PROGRAM_SIGNALS } from '../base/program-signal.ts'
 import { membershipsSchema } from '../ticket/advertisement.ts'
 import { sshKeySchema, sshKeysSchema } from '../ticket/redeem.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
@@ -35,8 +36,22 @@ export const programSchema = v.strictObject({
   cwd: v.exactOptional(v.pipe(v.string(), v.startsWith('/'), v.maxLength(4096))),
   user: v.exactOptional(
     v.pipe(v.string(), v.regex(/^[a-z_0-9][a-z0-9_-]{0,31}(:[a-z_0-9][a-z0-9_-]{0,31})?$/))
-  )
+  ),
+  /** Of a launched one: whether it is started again when it has ended; default `never`. */
+  restart: v.exactOptional(v.picklist(['never', 'on-failure', 'always']))
 })
+
+export const signalSchema = v.picklist(PROGRAM_SIGNALS)
+
+const characters = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(LIMITS.terminalCharsMax))
+export const terminalSizeSchema = v.strictObject({ columns: characters, rows: characters })
+
+/** What a program at a terminal, or with a pipe for its standard input, is told while it runs. */
+export const execInputSchema = v.strictObject({
+  bytes: v.exactOptional(chunk),
+  terminal: v.exactOptional(terminalSizeSchema)
+})
+export type ExecInput = v.InferOutput<typeof execInputSchema>
 
 export const uploadedFileSchema = v.strictObject({
   path: v.pipe(
@@ -54,6 +69,9 @@ export const statusSchema = v.strictObject({
   /** UTC ms. */
   notAfter: timeSchema,
   exitCode: v.exactOptional(amountSchema),
+  /** How often the launched program was started again; absent when never. */
+  restarts: v.exactOptional(amountSchema),
+  frozen: v.exactOptional(v.literal(true)),
   usage: v.exactOptional(
     v.strictObject({
       cpuMicros: amountSchema,
@@ -109,15 +127,27 @@ export const nodeProtocol = {
     },
     launch: { params: v.strictObject({ ...leaseParams, program: programSchema }), result: emptySchema },
     stop: { params: v.strictObject(leaseParams), result: emptySchema },
+    /** Sends the launched program a signal. */
+    signal: { params: v.strictObject({ ...leaseParams, signal: signalSchema }), result: emptySchema },
+    /** Keeps all that runs in the virtual machine from the processor, until `thaw`. */
+    freeze: { params: v.strictObject(leaseParams), result: emptySchema },
+    thaw: { params: v.strictObject(leaseParams), result: emptySchema },
     /** With `usage: false` the node is spared the counting, which is most of the work. */
     status: {
       params: v.strictObject({ ...leaseParams, usage: v.exactOptional(v.boolean()) }),
       result: statusSchema
     },
-    /** Runs a program attached to the caller; an input of `undefined` bytes ends its standard input. */
+    /**
+     * Runs a program attached to the caller, at a terminal where its size is given; an input without bytes and size ends
+     * its standard input.
+     */
     exec: {
-      params: v.strictObject({ ...leaseParams, program: programSchema }),
-      input: v.strictObject({ bytes: v.exactOptional(chunk) }),
+      params: v.strictObject({
+        ...leaseParams,
+        program: programSchema,
+        terminal: v.exactOptional(terminalSizeSchema)
+      }),
+      input: execInputSchema,
       item: v.strictObject({ stream: streamSchema, bytes: chunk }),
       result: v.strictObject({ exitCode: amountSchema })
     },

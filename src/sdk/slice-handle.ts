@@ -1,6 +1,7 @@
 /** A slice in the hands of a program: what it is, what happens to it, and what can be done with it. */
 import { SlicenetError } from '../base/errors.ts'
 import type { ControlResult } from '../daemon/control-client.ts'
+import type { MemberAct } from '../daemon/control-protocol.ts'
 import { sliceChanges, withEvent, type SliceEvent } from '../service/slice-event.ts'
 import type { MemberView, RenewalView, SliceView } from '../service/slice.ts'
 import { QueueBuffer, streamed } from './call-stream.ts'
@@ -21,6 +22,8 @@ export interface LogEntry {
   readonly time: number
   readonly bytes: Uint8Array
 }
+
+export type ActedMember = ControlResult<'sliceAct'>['members'][number]
 
 export interface LogSettings extends CallSettings {
   /** Goes on until the programs end. */
@@ -44,6 +47,11 @@ export interface SliceHandle extends Readonly<Omit<SliceView, 'renew' | 'notAfte
   exec(member: MemberName | undefined, argv: readonly string[], settings?: ExecSettings): Execution
   /** What the launched programs have printed, in no order between members. */
   logs(settings?: LogSettings): AsyncIterable<LogEntry>
+  /**
+   * Does something to the launched programs (`stop`, or a signal to be sent) or to all that runs (`freeze`, `thaw`), in one
+   * member or all. Gives each member with the reason if it failed there. Throws `NOT_FOUND`.
+   */
+  act(act: MemberAct, settings?: CallSettings & { readonly member?: MemberName }): Promise<ActedMember[]>
   /** Renews its leases to end `durationMs` from now. Throws `NOT_FOUND`, `BUSY`. */
   renew(settings?: ProgressSettings & { readonly durationMs?: number }): Promise<RenewalView>
   /** Ends every lease. Gives how many members are gone, and the nodes that will be tried again. Throws `NOT_FOUND`, `BUSY`. */
@@ -130,6 +138,14 @@ class HeldSlice implements SliceHandle {
       buffer: () => new QueueBuffer<LogEntry>(LOG_CHUNKS_MAX),
       signal
     })
+  }
+
+  async act(
+    act: MemberAct,
+    { member, ...settings }: CallSettings & { readonly member?: MemberName } = {}
+  ): Promise<ActedMember[]> {
+    const params = { ...this.#named, ...memberOf(member), act }
+    return (await this.#session.call('sliceAct', params, settings)).members
   }
 
   async renew({

@@ -14,7 +14,8 @@ import { resourcesExceeding } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Demands } from './demands.ts'
 import type { Claim, MemberRecord } from './slice-book.ts'
-import type { MemberView, SliceDescription } from './slice.ts'
+import { stateOf } from './slice-view.ts'
+import type { MemberState, MemberView, SliceDescription } from './slice.ts'
 
 export type CallNode = (node: Principal) => Caller<typeof nodeProtocol.methods>
 
@@ -150,19 +151,15 @@ export class MemberCalls {
   }
 
   /** The state of a member's virtual machine; `unknown` when its node does not answer. */
-  async state(
-    member: MemberRecord,
-    now: number,
-    signal?: AbortSignal
-  ): Promise<Pick<MemberView, 'state' | 'exitCode'>> {
+  async state(member: MemberRecord, now: number, signal?: AbortSignal): Promise<MemberState> {
     if (member.lease === undefined) return { state: 'unknown' }
     if (member.lease.body.notAfter <= now) return { state: 'ended' }
     try {
       const params = { lease: member.lease.id, usage: false }
-      const status = await this.#callNode(member.node)('status', params, {
+      const { notAfter: _term, ...state } = await this.#callNode(member.node)('status', params, {
         signal: within(this.#clock, STATUS_MS, signal)
       })
-      return { state: status.state, ...(status.exitCode === undefined ? {} : { exitCode: status.exitCode }) }
+      return stateOf(state)
     } catch (thrown) {
       signal?.throwIfAborted()
       const { code } = asSlicenetError(thrown)

@@ -51,7 +51,10 @@ function memberChanges(before: MemberView | undefined, member: MemberView): Slic
   if (before === undefined) return [{ type: 'member:join', member }]
   const events: SliceEvent[] = []
   if (before.lease !== member.lease) events.push({ type: 'lease:renew', member })
-  if (before.state === member.state && before.exitCode === member.exitCode) return events
+  const same = (['state', 'exitCode', 'restarts', 'frozen'] as const).every(
+    (name) => before[name] === member[name]
+  )
+  if (same) return events
   return [...events, { type: member.state === 'ended' ? 'lease:expire' : 'member:state', member }]
 }
 

@@ -128,11 +128,17 @@ function readRights(value: YamlValue | undefined): Right[] {
   return rights
 }
 
-const { argv: argvSchema, cwd: cwdSchema, user: userSchema, env: envSchema } = programSchema.entries
+const {
+  argv: argvSchema,
+  cwd: cwdSchema,
+  user: userSchema,
+  env: envSchema,
+  restart: restartSchema
+} = programSchema.entries
 
 function readProgram(value: YamlValue | undefined): SliceDescription['program'] {
   if (value === undefined) return undefined
-  const program = value.map(['argv', 'env', 'cwd', 'user'])
+  const program = value.map(['argv', 'env', 'cwd', 'user', 'restart'])
   const argv: string[] = []
   const argvValue = program.need('argv', 'the program and its arguments')
   for (const item of argvValue?.list(LIMITS.argumentsMax) ?? []) {
@@ -145,12 +151,14 @@ function readProgram(value: YamlValue | undefined): SliceDescription['program'] 
     env[key] = value.anyScalarText(envSchema.value) ?? ''
   }
   const cwd = program.get('cwd')?.text(cwdSchema.wrapped)
+  const restart = program.get('restart')?.oneOf(restartSchema.wrapped.options)
   const user = program.get('user')?.anyScalarText(userSchema.wrapped)
   return {
     argv,
     env,
     ...(cwd === undefined ? {} : { cwd }),
-    ...(user === undefined ? {} : { user })
+    ...(user === undefined ? {} : { user }),
+    ...(restart === undefined ? {} : { restart })
   }
 }
 

@@ -1,11 +1,11 @@
 /** A slice as it is shown, from what is in the book and the states that its members are in. */
 import type { MemberRecord, SliceRecord } from './slice-book.ts'
-import type { MemberView, SliceView } from './slice.ts'
+import type { MemberState, MemberView, SliceView } from './slice.ts'
 
 /** Only members with a lease are shown. */
 export async function sliceView(
   { description, state, createdAt, members: records }: SliceRecord,
-  stateOf: (member: MemberRecord) => Promise<Pick<MemberView, 'state' | 'exitCode'>>
+  stateOf: (member: MemberRecord) => Promise<MemberState>
 ): Promise<SliceView> {
   const shown = [...records.values()].filter(({ lease }) => lease !== undefined)
   const members = await Promise.all(
@@ -24,7 +24,7 @@ export async function sliceView(
   }
 }
 
-function memberView(member: MemberRecord): Omit<MemberView, 'state' | 'exitCode'> {
+function memberView(member: MemberRecord): Omit<MemberView, keyof MemberState> {
   const { node, nodeName, agent, agentName, lease, ticket } = member
   if (lease === undefined) throw new TypeError('only leased members are shown')
   const { vserver, address, ports, notBefore, notAfter } = lease.body
@@ -40,5 +40,15 @@ function memberView(member: MemberRecord): Omit<MemberView, 'state' | 'exitCode'
     ports: [...ports],
     notBefore,
     notAfter
+  }
+}
+
+/** What changes of a member, alone. */
+export function stateOf({ state, exitCode, restarts, frozen }: MemberState): MemberState {
+  return {
+    state,
+    ...(exitCode === undefined ? {} : { exitCode }),
+    ...(restarts === undefined ? {} : { restarts }),
+    ...(frozen === undefined ? {} : { frozen })
   }
 }

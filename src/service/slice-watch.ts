@@ -8,7 +8,8 @@ import { repeat } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { SliceBook } from './slice-book.ts'
 import { sliceChanges, type SliceEvent, type SliceNews } from './slice-event.ts'
-import type { MemberView, RenewedMember, SliceView } from './slice.ts'
+import { stateOf } from './slice-view.ts'
+import type { MemberState, RenewedMember, SliceView } from './slice.ts'
 
 export interface SliceWatchesComponents {
   readonly book: Pick<SliceBook, 'get' | 'on'>
@@ -26,7 +27,6 @@ export interface SliceWatchesInit {
   readonly pollMs: number
 }
 
-type MemberState = Pick<MemberView, 'state' | 'exitCode'>
 type Failure = Extract<SliceEvent, { readonly type: 'lease:fail' }>['reason']
 
 /** Timers take no longer ones. */
@@ -154,10 +154,6 @@ export class SliceWatches {
     for (const { vserver, ...member } of members) watched.states.set(vserver, stateOf(member))
     for (const watcher of watched.watchers) watcher.wake()
   }
-}
-
-function stateOf({ state, exitCode }: MemberState): MemberState {
-  return { state, ...(exitCode === undefined ? {} : { exitCode }) }
 }
 
 /** A brief view with what nodes said last; that a lease is over needs no node to say so. */

@@ -51,9 +51,13 @@ export const memberSchema = v.strictObject({
   notAfter: timeSchema,
   /** `unknown`: the node did not answer. */
   state: v.picklist([...vserverStateSchema.options, 'unknown', 'ended']),
-  exitCode: v.exactOptional(amountSchema)
+  exitCode: v.exactOptional(amountSchema),
+  restarts: v.exactOptional(amountSchema),
+  frozen: v.exactOptional(v.literal(true))
 })
 export type MemberView = v.InferOutput<typeof memberSchema>
+/** What changes of a member while its lease lasts. */
+export type MemberState = Pick<MemberView, 'state' | 'exitCode' | 'restarts' | 'frozen'>
 
 /** `acquiring` and `deleting` are resumed after a crash. `partial`: fewer members than wanted, not fewer than the minimum. */
 export const sliceStateSchema = v.picklist(['acquiring', 'active', 'partial', 'deleting'])

@@ -18,6 +18,8 @@ export interface CliOptions {
   readonly stdin?: Readable
   readonly isTTY?: boolean
   readonly columns?: number
+  /** Default one of its own. */
+  readonly stdout?: Memory
   readonly variables?: Readonly<Record<string, string>>
   readonly interrupt?: AbortSignal
 }
@@ -25,15 +27,24 @@ export interface CliOptions {
 /** Tests have no network unless they bring one. */
 const { startEmbedded: _startEmbedded, ...withoutEmbedded } = systemServices
 
-class Memory extends Writable {
+/** A terminal, or none, that remembers what was written. */
+export class Memory extends Writable {
   readonly isTTY: boolean
-  readonly columns: number
+  columns: number
+  rows: number | undefined
   readonly #chunks: Buffer[] = []
 
-  constructor({ isTTY, columns }: CliOptions) {
+  constructor({ isTTY, columns, rows }: Pick<CliOptions, 'isTTY' | 'columns'> & { readonly rows?: number }) {
     super()
     this.isTTY = isTTY ?? false
     this.columns = columns ?? 200
+    this.rows = rows
+  }
+
+  resizeTo(columns: number, rows: number): void {
+    this.columns = columns
+    this.rows = rows
+    this.emit('resize')
   }
 
   override _write(chunk: Buffer, _: string, done: () => void): void {
@@ -47,9 +58,9 @@ class Memory extends Writable {
 }
 
 export async function cli(argv: readonly string[], options: CliOptions = {}): Promise<Finished> {
-  const stdout = new Memory(options)
+  const stdout = options.stdout ?? new Memory(options)
   const stderr = new Memory(options)
-  const terminal: Terminal = { stdin: () => options.stdin ?? Readable.from([]), stdout, stderr }
+  const terminal = { stdin: () => options.stdin ?? Readable.from([]), stdout, stderr } as Terminal
   const exitCode = await runCli({
     argv,
     terminal,

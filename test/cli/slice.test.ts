@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import type { SliceDescription } from '../../src/service/slice.ts'
 import { serveControl, type ControlFixture } from '../daemon/control-fixture.ts'
 import { holderKey, NOW, nodeKey } from '../daemon/signed-objects.ts'
-import { cli, openStdin } from './cli-fixture.ts'
+import { cli, Memory, openStdin } from './cli-fixture.ts'
 import { memberView, sliceView } from './views.ts'
 
 const mesh = sliceView('mesh', [
@@ -133,6 +133,92 @@ test('exec passes words, standard input, both outputs and the exit code through'
       program: { argv: ['sh', '-c', 'exit 42', '--json', '--', '--help'], env: {} }
     }
   ])
+})
+
+test('exec at a terminal lends it: its size and changes of it, keys as they are typed', async (t) => {
+  const heard: unknown[] = []
+  const stdin = Object.assign(openStdin(), {
+    isTTY: true,
+    modes: [] as boolean[],
+    setRawMode(isRaw: boolean) {
+      stdin.modes.push(isRaw)
+    }
+  })
+  await using control = await serveControl({
+    ...slices,
+    async sliceExec({ terminal, program }, call) {
+      heard.push(terminal, program.env)
+      stdin.write('\u0003')
+      for await (const { bytes, terminal: size } of call.input) {
+        heard.push(size ?? Buffer.from(bytes ?? []).toString())
+        if (size !== undefined) break
+        stdout.resizeTo(90, 30)
+      }
+      return { exitCode: 3 }
+    }
+  })
+  const stdout = new Memory({ isTTY: true, columns: 101, rows: 33 })
+  const options = { home: control.directory, stdin, stdout, variables: { TERM: 'vt220' } }
+  const { exitCode } = await cli(['slice', 'exec', 'mesh', '--', 'bash'], options)
+  t.is(exitCode, 3)
+  t.deepEqual(heard, [{ columns: 101, rows: 33 }, { TERM: 'vt220' }, '\u0003', { columns: 90, rows: 30 }])
+  t.deepEqual(stdin.modes, [true, false])
+})
+
+test('exec has pipes where one end is no terminal, for documents, and with --no-tty', async (t) => {
+  await using control = await serveEcho(0)
+  const home = control.directory
+  const terminal = () => Object.assign(Readable.from([]), { isTTY: true })
+  await cli(['slice', 'exec', 'mesh', '--', 'cat'], { home, isTTY: true })
+  await cli(['slice', 'exec', 'mesh', '--', 'cat'], { home, stdin: terminal() })
+  await cli(['slice', 'exec', 'mesh', '--json', '--', 'cat'], { home, isTTY: true, stdin: terminal() })
+  await cli(['slice', 'exec', 'mesh', '--no-tty', '--', 'cat'], { home, isTTY: true, stdin: terminal() })
+  const lent = control.asked.map((params) => Object.hasOwn(params as object, 'terminal'))
+  t.deepEqual(lent, [false, false, false, false])
+  await cli(['slice', 'exec', 'mesh', '--tty', '--', 'cat'], { home })
+  t.like(control.asked.at(-1), { terminal: { columns: 200, rows: 24 } })
+  const both = await cli(['slice', 'exec', 'mesh', '--tty', '--json', '--', 'cat'], { home })
+  t.is(both.exitCode, 2)
+})
+
+test('programs are stopped, signalled, frozen and thawed, on all members or one', async (t) => {
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    ...slices,
+    async sliceAct(params) {
+      asked.push(params)
+      return { members: mesh.members.map(({ node, nodeName, lease }) => ({ node, nodeName, lease })) }
+    }
+  })
+  const home = control.directory
+  const { stdout } = await cli(['slice', 'freeze', 'me'], { home })
+  t.is(stdout, 'mesh: 2 members frozen\n')
+  await cli(['slice', 'thaw', 'mesh', '--member', 'node2'], { home })
+  await cli(['slice', 'stop', 'mesh'], { home })
+  for (const name of ['hup', 'SIGHUP']) await cli(['slice', 'signal', 'mesh', name], { home })
+  t.deepEqual(asked, [
+    { slice: 'mesh', act: 'freeze' },
+    { slice: 'mesh', act: 'thaw', member: mesh.members[1]?.lease },
+    { slice: 'mesh', act: 'stop' },
+    { slice: 'mesh', act: 'SIGHUP' },
+    { slice: 'mesh', act: 'SIGHUP' }
+  ])
+  t.is((await cli(['slice', 'signal', 'mesh', 'SIGSEGV'], { home })).exitCode, 2)
+  t.is(asked.length, 5)
+})
+
+test('where something could not be done to a member is told, and ends with its reason', async (t) => {
+  await using control = await serveControl({
+    ...slices,
+    async sliceAct() {
+      const [one, other] = mesh.members.map(({ node, nodeName, lease }) => ({ node, nodeName, lease }))
+      return { members: [one!, { ...other!, reason: { code: 'BUSY', message: 'it is frozen' } }] }
+    }
+  })
+  const { exitCode, stdout, stderr } = await cli(['slice', 'stop', 'mesh'], { home: control.directory })
+  t.is(exitCode, 1)
+  t.is(stdout, 'mesh: 1 member stopped\n')
+  t.regex(stderr, /not on node2: it is frozen\n {2}code: BUSY/)
 })
 
 test('exec ends with the program although standard input stays open', async (t) => {

@@ -212,6 +212,9 @@ const METHODS = {
   upload: { files: [{ path: '/a', content: new Uint8Array(1), mode: 0o644 }] },
   launch: { program },
   stop: {},
+  signal: { signal: 'SIGHUP' },
+  freeze: {},
+  thaw: {},
   status: {},
   exec: { program },
   logs: { follow: false },
@@ -228,6 +231,7 @@ for (const [method, params] of Object.entries(METHODS)) {
     await t.throwsAsync(as(stranger, id), { code: 'LEASE_NOT_HELD' })
     await t.throwsAsync(as(holder, present(lab, { seq: 5 }).tickets[0]?.id ?? ''), { code: 'LEASE_NOT_HELD' })
     if (method === 'exec') return t.pass()
+    if (method === 'signal') await lab.as(holder.principal)('launch', { lease: id, program })
     return t.notThrowsAsync(as(holder, id))
   })
 }
