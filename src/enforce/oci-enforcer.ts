@@ -374,7 +374,8 @@ export class OciEnforcer implements Enforcer {
       ...(restarts > 0 ? { restarts } : {}),
       ...(isFrozen ? { isFrozen } : {})
     }
-    if (program.state === 'none') return { ...running, state: 'created' }
+    // Between two runs there is nothing for a moment.
+    if (program.state === 'none') return { ...running, state: restarts > 0 ? 'running' : 'created' }
     return { ...running, state: program.state, ...exit }
   }
 

@@ -63,10 +63,14 @@ export class Restarting implements Startable {
   async #tend(id: string, launched: Launched): Promise<void> {
     const { clock, logger, relaunch, stateOf } = this.#components
     const state = await stateOf(id)
-    if (state.state !== 'exited' || !startsAgain(launched.program.restart, state.exit.exitCode)) return
-    const streak = state.exit.exitedAt - state.startedAt >= LONG_RUN_MS ? 0 : launched.streak
-    const isEarly = clock.now() < state.exit.exitedAt + delayMs(streak)
-    if (isEarly || clock.monotonic() < (this.#failed.get(id) ?? -Infinity)) return
+    if (state.state === 'running' || clock.monotonic() < (this.#failed.get(id) ?? -Infinity)) return
+    let streak = launched.streak
+    // Otherwise it was noted and never begun, as when the daemon was killed then.
+    if (state.state === 'exited') {
+      const { exitCode, exitedAt } = state.exit
+      if (exitedAt - state.startedAt >= LONG_RUN_MS) streak = 0
+      if (!startsAgain(launched.program.restart, exitCode) || clock.now() < exitedAt + delayMs(streak)) return
+    }
     try {
       await relaunch(id, { ...launched, restarts: launched.restarts + 1, streak: streak + 1 })
       this.#failed.delete(id)

@@ -9,7 +9,14 @@ import { ManualClock } from '../base/manual-clock.ts'
 import { vserverSpec } from './enforcer-contract.ts'
 
 /** One vserver whose program runs for `runsMs` each time and then ends with `exitCode`. */
-function oneProgram(init: { restart: RestartPolicy; exitCode: number; runsMs: number; fails?: boolean }) {
+function oneProgram(init: {
+  readonly restart: RestartPolicy
+  readonly exitCode: number
+  readonly runsMs: number
+  readonly fails?: boolean
+  /** Not even the first start was begun. */
+  readonly isOnlyNoted?: boolean
+}) {
   const clock = new ManualClock()
   const began = clock.now()
   const starts: number[] = []
@@ -23,6 +30,7 @@ function oneProgram(init: { restart: RestartPolicy; exitCode: number; runsMs: nu
       { spec: vserverSpec('image'), uidBase: 0, phase: 'made', pid: 1, launched }
     ],
     stateOf: async (): Promise<ProgramState> => {
+      if (init.isOnlyNoted === true && starts.length === 0) return { state: 'none' }
       const exitedAt = startedAt + init.runsMs
       if (clock.now() < exitedAt) return { state: 'running', pid: 2 }
       return { state: 'exited', exit: { exitCode: init.exitCode, exitedAt }, startedAt }
@@ -79,5 +87,18 @@ test('what cannot be started is tried once a minute', async (t) => {
   await restarting.start()
   await clock.advance(130_000)
   t.deepEqual(starts, [1, 61, 121])
+  await restarting.stop()
+})
+
+test('what was noted and never begun is started', async (t) => {
+  const { restarting, clock, starts } = oneProgram({
+    restart: 'on-failure',
+    exitCode: 0,
+    runsMs: 60_000,
+    isOnlyNoted: true
+  })
+  await restarting.start()
+  await clock.advance(30_000)
+  t.deepEqual(starts, [1])
   await restarting.stop()
 })
