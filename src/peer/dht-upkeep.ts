@@ -16,7 +16,7 @@ import type { Signed } from '../ticket/signed-object.ts'
 const OPERATION_MS_MAX = 60_000
 const RETRY_MS = 5000
 /** For each second that a failure took. Peers that are slow because of too many walks get fewer of them, not more. */
-const RETRY_MS_PER_SECOND = 4000
+const RETRY_MS_PER_SECOND = 2000
 /** A third of how long others keep it, and those who keep it may restart. */
 const ANNOUNCE_INTERVAL_MS = LIMITS.providerLifetimeMs / 3
 /**

@@ -103,7 +103,7 @@ test('what nobody took is tried again soon when that took no time, rarely when i
     await stopped
     return puts
   }
-  // Five minutes: one in five seconds, or one after five times the twenty seconds that one takes.
+  // Five minutes: one in five seconds, or one after three times the twenty seconds that one takes.
   t.is(await putsInFiveMinutes(1), 60)
-  t.is(await putsInFiveMinutes(20_000), 3)
+  t.is(await putsInFiveMinutes(20_000), 5)
 })

@@ -1,4 +1,5 @@
 /** What a hundred real peers show: how soon a new node is known, how long a dead one is, what an idle peer costs. */
+import { performance } from 'node:perf_hooks'
 import { systemClock } from '../../../src/base/clock.ts'
 import { figure, type BenchContext, type Figure } from '../figure.ts'
 import { ByteMeter } from './byte-meter.ts'
@@ -10,6 +11,8 @@ const DEAD_NODES = 5
 const KNOWN_MS_MAX = 15_000
 const GONE_MS_MAX = 150_000
 const SETTLED_MS_MAX = 200_000
+const REST_WINDOW_MS = 10_000
+const BUSY_SHARE_MAX = 0.6
 const QUIET_MS = 60_000
 const POLL_MS = 20
 
@@ -24,6 +27,7 @@ export async function realPeers(context: BenchContext, init = HUNDRED): Promise<
   await overlay.add('researcher', init.researchers, signal)
   await overlay.add('node', init.nodes, signal)
   await until(() => overlay.recall() === 1, SETTLED_MS_MAX, signal)
+  await atRest(signal)
   progress(
     `the agents know ${(overlay.recall() * 100).toFixed(1)} % of the nodes; measuring ${QUIET_MS / 1000} s of quiet`
   )
@@ -101,6 +105,17 @@ async function deadNodes(overlay: RealOverlay, { signal, progress }: BenchContex
       return isGone ? (performance.now() - began) / 1000 : Infinity
     })
   )
+}
+
+/** Waits until the one processor that all peers share is idle for a part of the time, as that of each would be long before. */
+async function atRest(signal: AbortSignal): Promise<void> {
+  const end = performance.now() + SETTLED_MS_MAX
+  for (let before = performance.eventLoopUtilization(); performance.now() < end;) {
+    await systemClock.sleep(REST_WINDOW_MS, { signal })
+    const now = performance.eventLoopUtilization()
+    if (performance.eventLoopUtilization(now, before).utilization < BUSY_SHARE_MAX) return
+    before = now
+  }
 }
 
 /** Whether the condition came to hold in time. */
