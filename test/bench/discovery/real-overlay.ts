@@ -114,11 +114,10 @@ export class RealOverlay implements AsyncDisposable {
   }
 
   /** Its connections are closed, and it has said nothing. */
-  async kill({ host, directory, key }: RealPeer): Promise<void> {
-    const at = this.peers.findIndex((peer) => peer.key.principal === key.principal)
+  async kill(peer: RealPeer): Promise<void> {
+    const at = this.peers.indexOf(peer)
     if (at >= 0) this.peers.splice(at, 1)
-    await host.stop()
-    await directory.stop()
+    await end(peer)
   }
 
   /** How many of the agents list a node. */
@@ -135,12 +134,13 @@ export class RealOverlay implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const peers = this.peers.splice(0)
-    await Promise.all(
-      peers.map(async ({ host, directory }) => {
-        await host.stop().catch(() => {})
-        await directory.stop().catch(() => {})
-      })
-    )
+    await Promise.all(this.peers.splice(0).map(async (peer) => end(peer).catch(() => {})))
   }
+}
+
+/** The host first: what its parts would say as they stop reaches nobody. */
+async function end({ host, directory, parts }: RealPeer): Promise<void> {
+  await host.stop()
+  for (const part of parts) await part.stop()
+  await directory.stop()
 }
