@@ -10,6 +10,7 @@ import type { Bench, Figure } from './figure.ts'
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   discovery: async () => (await import('./discovery.ts')).discovery,
   demo: async () => (await import('./demo.ts')).demo,
+  neighbours: async () => (await import('./neighbours.ts')).neighbours,
   places: async () => (await import('./places.ts')).places,
   store: async () => (await import('./store.ts')).store,
   tickets: async () => (await import('./tickets.ts')).tickets

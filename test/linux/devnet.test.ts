@@ -125,6 +125,49 @@ test('a slice of both nodes runs a program, and its output, its exit codes and i
   t.true(await noLease())
 })
 
+test('programs are restarted, frozen, thawed, signalled and stopped, and one runs at a terminal', async (t) => {
+  const program = `program: { argv: [sh, -c, 'trap "exit 9" USR1; echo here; read line < /hold || exit 1'], restart: on-failure }`
+  const file = await sliceFile('kept', `count: 2\n${program}\n`)
+  const made = await asResearcher(['slice', 'create', file])
+  t.is(made.exitCode, 0, made.stderr)
+  const states = async (): Promise<(string | undefined)[][]> => {
+    const { stdout } = await asResearcher(['slice', 'show', 'kept', '--json'])
+    const { slice } = JSON.parse(stdout) as {
+      slice: { members: { state: string; restarts?: number; frozen?: true }[] }
+    }
+    return slice.members.map(({ state, restarts = 0, frozen }) => [
+      state,
+      restarts > 0 ? 'restarted' : undefined,
+      frozen === true ? 'frozen' : undefined
+    ])
+  }
+  await until(async () => (await states()).every(([, restarted]) => restarted !== undefined))
+  const hold = 'mkfifo /hold && sleep 1000 > /hold'
+  const holding = asResearcher(['slice', 'exec', 'kept', '--member', 'node1', '--', 'sh', '-c', hold])
+  await until(async () => (await states())[0]?.[0] === 'running')
+  await asResearcher(['slice', 'freeze', 'kept', '--member', 'node1'])
+  t.is((await states())[0]?.[2], 'frozen')
+  const frozen = await asResearcher(['slice', 'stop', 'kept', '--member', 'node1'])
+  t.regex(frozen.stderr, /not on node1: vserver kept-\w+ is frozen; thaw it first\n {2}code: BUSY/)
+  await asResearcher(['slice', 'thaw', 'kept'])
+  t.deepEqual(
+    (await states()).map(([, , still]) => still),
+    [undefined, undefined]
+  )
+  const signalled = await asResearcher(['slice', 'signal', 'kept', 'usr1', '--member', 'node1'])
+  t.is(signalled.exitCode, 0, signalled.stderr)
+  const stopped = await asResearcher(['slice', 'stop', 'kept'])
+  t.is(stopped.stdout, 'kept: 2 members stopped\n')
+  t.deepEqual(
+    (await membersOf('kept')).map(({ state }) => state),
+    ['exited', 'exited']
+  )
+  const terminal = ['slice', 'exec', 'kept', '--member', 'node2', '--tty', '--', 'sh', '-c', 'tty; stty size']
+  t.is((await asResearcher(terminal)).stdout, '/dev/pts/0\r\n24 80\r\n')
+  t.is((await asResearcher(['slice', 'delete', 'kept'])).exitCode, 0)
+  await holding
+})
+
 test('a query that nothing matches exits with 3 and names the failing clauses by node', async (t) => {
   const found = await asResearcher(['find', 'node.region == "mars" && node.cpu.free >= 1', '--json'])
   t.is(found.exitCode, 3)

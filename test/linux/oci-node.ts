@@ -1,5 +1,6 @@
 /** A node's enforcer in directories of its own, for tests as root, and the probes that show what it left on the host. */
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { chmod, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -123,6 +124,16 @@ export class OciNode {
     const table = await run('btrfs', ['qgroup', 'show', '-r', '-f', '--raw', disk])
     limits.disk = table.trim().split(/\s+/).at(-1) ?? ''
     return limits
+  }
+
+  /** Where its share of the processor is written, of cgroups v1 or v2. */
+  async weightFiles(id: string): Promise<string[]> {
+    const hierarchies = findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))
+    return hierarchies
+      .flatMap(({ directory }) =>
+        ['cpu.shares', 'cpu.weight'].map((file) => join(directory, `slicenet-${this.nodeShort}`, id, file))
+      )
+      .filter((file) => existsSync(file))
   }
 
   async #processesNaming(text: string): Promise<string[]> {
