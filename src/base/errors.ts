@@ -106,7 +106,7 @@ export const ERROR_CODES = {
   IMAGE_INVALID: {
     exit: 1,
     retryable: false,
-    hint: 'import the root of a file system, as a directory or a tar archive'
+    hint: 'import the root of a file system, as a directory, a tar archive or an OCI image layout'
   },
   PROGRAM_NOT_FOUND: {
     exit: 1,

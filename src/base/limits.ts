@@ -250,6 +250,10 @@ export const LIMITS = {
   imageBytesMax: 8 * 1024 * 1024 * 1024,
   imageEntriesMax: 500_000,
   imagesMax: 128,
+  /** Of an OCI image layout: layers of an image, manifests to choose from, an index, manifest or configuration. */
+  imageLayersMax: 256,
+  imageManifestsMax: 256,
+  imageDocumentBytesMax: 4 * 1024 * 1024,
   /** A file of accounts, hosts or keys that is read from an image. */
   rootFileBytesMax: 1024 * 1024,
   /** Calls on the control socket at once, apart from them streams that last (more are refused as BUSY), and connections. */

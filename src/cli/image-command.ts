@@ -17,10 +17,22 @@ export function addImageCommand(root: Command, run: RunCommand): void {
     .action((name: string) => run((context) => build(context, name)))
   image
     .command('import')
-    .description('take in a directory or an archive of a root file system (root)')
-    .argument('<path>', 'a directory, or a tar archive, compressed or not')
+    .description('take in a root file system, or the layers of one as an OCI image layout (root)')
+    .argument(
+      '<path>',
+      'a directory, or a tar archive, compressed or not; of a root or of an OCI image layout'
+    )
     .requiredOption('--name <name>', 'what nodes and slices call it')
-    .addHelpText('after', examples('slicenet image import ./rootfs.tar.gz --name alpine'))
+    .addHelpText(
+      'after',
+      `${examples(
+        'slicenet image import ./rootfs.tar.gz --name alpine',
+        'skopeo copy docker://alpine oci-archive:alpine.tar && slicenet image import alpine.tar --name alpine'
+      )}
+
+Of a layout with images for several machines, the one for this machine is taken. Only its files are: what its
+configuration says of a command, an account or an environment is left to slice descriptions.`
+    )
     .action((path: string, options: { name: string }) => run((context) => take(context, path, options.name)))
   image
     .command('list')
