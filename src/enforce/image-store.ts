@@ -28,9 +28,11 @@ import {
   type ArchiveSummary
 } from './image-archive.ts'
 import { flattenLayout, isOciLayout } from './oci-layout.ts'
+import { PartialImage, sweepPartialImages } from './partial-image.ts'
 
 const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
 const NAME_PATTERN = /^[a-z0-9][a-z0-9._-]{0,62}$/
+const PARTIAL = 'partial'
 /** An import that was not finished within this was cut off. */
 const ABANDONED_MS = 24 * 3_600_000
 
@@ -64,6 +66,8 @@ export interface ImportOptions {
   readonly name?: string
   /** Of the machine that the image is for, as Node names it; default this one's. */
   readonly architecture?: string
+  /** The id that the content must have. */
+  readonly id?: string
 }
 
 export class ImageStore implements Startable {
@@ -105,7 +109,7 @@ export class ImageStore implements Startable {
     const work = await mkdtemp(join(this.#directory, 'import-'))
     try {
       const { archive, summary } = await archiveOf(path, source.isDirectory(), work, options)
-      const id = await this.#unpack(archive, work, summary)
+      const id = await this.#unpack(archive, work, summary, options.id)
       if (options.name !== undefined) await this.#point(options.name, id)
       return await this.#describe(id)
     } catch (error) {
@@ -113,6 +117,26 @@ export class ImageStore implements Startable {
     } finally {
       await rm(work, { recursive: true, force: true })
     }
+  }
+
+  async has(id: string): Promise<boolean> {
+    return (
+      ID_PATTERN.test(id) && (await lstat(join(this.#path(id), 'root')).catch(() => undefined)) !== undefined
+    )
+  }
+
+  /** What was received of an image's archive, to be gone on with. Throws `IMAGE_MISSING` for what is no id. */
+  async partial(id: string): Promise<PartialImage> {
+    if (!ID_PATTERN.test(id)) throw missing(id)
+    return PartialImage.claim(join(this.#directory, PARTIAL), id)
+  }
+
+  /** Has a name point to an image that is there. Throws `IMAGE_MISSING`, `USAGE`. */
+  async name(id: string, name: string): Promise<Image> {
+    checkName(name)
+    await this.open(id)
+    await this.#point(name, id)
+    return this.#describe(id)
   }
 
   /** All images, the newest first. */
@@ -172,7 +196,12 @@ export class ImageStore implements Startable {
     await rm(doomed, { recursive: true, force: true })
   }
 
-  async #unpack(archive: string, work: string, { bytes, entries }: ArchiveSummary): Promise<string> {
+  async #unpack(
+    archive: string,
+    work: string,
+    { bytes, entries }: ArchiveSummary,
+    wanted?: string
+  ): Promise<string> {
     const image = join(work, 'image')
     const root = join(image, 'root')
     await mkdir(root, { recursive: true })
@@ -180,6 +209,9 @@ export class ImageStore implements Startable {
     // An archive without an entry for its top would get the mode that this process happens to make directories with.
     await chmod(root, 0o755)
     const id = await hashDirectory(root)
+    if (wanted !== undefined && id !== wanted) {
+      throw new SlicenetError('IMAGE_INVALID', `the archive of ${wanted} is not as a node makes it`)
+    }
     const record: ImageRecord = { bytes, entries, importedAt: this.#clock.now() }
     await writeFile(join(image, 'image.json'), JSON.stringify(record))
     try {
@@ -229,6 +261,7 @@ export class ImageStore implements Startable {
 
   async #sweep(): Promise<void> {
     const oldest = this.#clock.now() - ABANDONED_MS
+    await sweepPartialImages(join(this.#directory, PARTIAL), oldest)
     for (const entry of await readdir(this.#directory)) {
       if (!entry.startsWith('import-')) continue
       const path = join(this.#directory, entry)
