@@ -101,7 +101,7 @@ export const ERROR_CODES = {
   IMAGE_MISSING: {
     exit: 1,
     retryable: false,
-    hint: 'see `slicenet find` for the images of nodes; `slicenet image build` or `import` on your own'
+    hint: 'see `slicenet find` for the images of nodes; `slicenet image build`, `import` or `fetch` on your own'
   },
   IMAGE_INVALID: {
     exit: 1,

@@ -83,6 +83,9 @@ const agentSchema = v.strictObject({
   organisations: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64))
 })
 
+/** The attribute of a node that fetches what images it lacks when a ticket is redeemed: `yes`. */
+export const FETCHES_IMAGES = 'fetchesImages'
+
 export type NodeAdvertisement = v.InferOutput<typeof nodeSchema>
 export type AgentAdvertisement = v.InferOutput<typeof agentSchema>
 export type Advertisement = NodeAdvertisement | AgentAdvertisement
