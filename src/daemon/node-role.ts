@@ -25,7 +25,7 @@ import { organisationTopic, regionTopic } from '../peer/topics.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
 import { imageProtocol } from '../protocol/image-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
-import { FETCHES_IMAGES } from '../ticket/advertisement.ts'
+import { canAdvertiseImage, FETCHES_IMAGES } from '../ticket/advertisement.ts'
 import type { Store } from '../store/store.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
@@ -241,7 +241,9 @@ export class NodeRole implements Startable {
 
   async #imageNames(): Promise<Record<string, string>> {
     const images = await this.#images.list()
-    const names = images.flatMap(({ id, names }) => names.map((name) => [name, id] as const))
+    const names = images.flatMap(({ id, names }) =>
+      names.filter(canAdvertiseImage).map((name) => [name, id] as const)
+    )
     return Object.fromEntries(names.slice(0, 16))
   }
 }
