@@ -250,6 +250,8 @@ export const LIMITS = {
   imageBytesMax: 8 * 1024 * 1024 * 1024,
   imageEntriesMax: 500_000,
   imagesMax: 128,
+  /** Images whose files a new one is compared with, to keep one copy of those that are the same. */
+  imagesSharedWithMax: 16,
   /** Of an OCI image layout: layers of an image, manifests to choose from, an index, manifest or configuration. */
   imageLayersMax: 256,
   imageManifestsMax: 256,

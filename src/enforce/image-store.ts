@@ -27,6 +27,7 @@ import {
   unpackArchive,
   type ArchiveSummary
 } from './image-archive.ts'
+import { shareFiles } from './file-sharing.ts'
 import { flattenLayout, isOciLayout } from './oci-layout.ts'
 import { PartialImage, sweepPartialImages } from './partial-image.ts'
 
@@ -208,6 +209,8 @@ export class ImageStore implements Startable {
     await unpackArchive(archive, root)
     // An archive without an entry for its top would get the mode that this process happens to make directories with.
     await chmod(root, 0o755)
+    // Before it is hashed, so that the id is of what there is in the end.
+    await shareFiles(root, await this.#newestRoots())
     const id = await hashDirectory(root)
     if (wanted !== undefined && id !== wanted) {
       throw new SlicenetError('IMAGE_INVALID', `the archive of ${wanted} is not as a node makes it`)
@@ -222,6 +225,12 @@ export class ImageStore implements Startable {
       if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error
     }
     return id
+  }
+
+  /** Of the images that were taken in last: those most likely to have files of a new one. */
+  async #newestRoots(): Promise<string[]> {
+    const newest = (await this.list()).slice(0, LIMITS.imagesSharedWithMax)
+    return newest.map(({ id }) => join(this.#path(id), 'root'))
   }
 
   async #point(name: string, id: string): Promise<void> {
