@@ -101,12 +101,12 @@ export const ERROR_CODES = {
   IMAGE_MISSING: {
     exit: 1,
     retryable: false,
-    hint: 'see `slicenet find` for the images of nodes; `slicenet image build` or `import` on your own'
+    hint: 'see `slicenet find` for the images of nodes; `slicenet image build`, `import` or `fetch` on your own'
   },
   IMAGE_INVALID: {
     exit: 1,
     retryable: false,
-    hint: 'import the root of a file system, as a directory or a tar archive'
+    hint: 'import the root of a file system, as a directory, a tar archive or an OCI image layout'
   },
   PROGRAM_NOT_FOUND: {
     exit: 1,

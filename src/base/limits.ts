@@ -254,6 +254,30 @@ export const LIMITS = {
   imageBytesMax: 8 * 1024 * 1024 * 1024,
   imageEntriesMax: 500_000,
   imagesMax: 128,
+  /** Images whose files a new one is compared with, to keep one copy of those that are the same. */
+  imagesSharedWithMax: 16,
+  /** Of an OCI image layout: layers of an image, manifests to choose from, an index, manifest or configuration. */
+  imageLayersMax: 256,
+  imageManifestsMax: 256,
+  imageDocumentBytesMax: 4 * 1024 * 1024,
+  /** A normalised archive on its way from another node: files and their headers. What is kept of images that were cut off. */
+  imageArchiveBytesMax: 9 * 1024 * 1024 * 1024,
+  partialImagesMax: 8,
+  /** Images that are fetched at once, nodes that are asked for one, and how little may come in that time before another is. */
+  imageFetchesAtOnceMax: 2,
+  imageSourcesMax: 16,
+  imageStallMsMax: 60_000,
+  imageStallBytesMin: 256 * 1024,
+  /** Peers that sent something else than an image, as far as they are remembered, and images that nobody can make whole. */
+  imageCheatsMax: 4096,
+  /** Images that are served at once, of them to one peer; how long one serving may last; how often, to one peer and to all. */
+  imageServesAtOnceMax: 4,
+  imageServesPerCallerMax: 2,
+  imageServeMsMax: 15 * 60_000,
+  imageServesPerCallerBurst: 16,
+  imageServesPerCallerPerMinute: 6,
+  imageServesBurst: 64,
+  imageServesPerMinute: 60,
   /** A file of accounts, hosts or keys that is read from an image. */
   rootFileBytesMax: 1024 * 1024,
   /** Calls on the control socket at once, apart from them streams that last (more are refused as BUSY), and connections. */

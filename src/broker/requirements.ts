@@ -9,7 +9,7 @@ import type { Want } from '../protocol/broker-protocol.ts'
 import type { FailedClause } from '../query/clauses.ts'
 import type { Query } from '../query/query.ts'
 import { isAccepted, servedBy } from '../ticket/accepts.ts'
-import type { NodeAdvertisement } from '../ticket/advertisement.ts'
+import { FETCHES_IMAGES, type NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { SUMMED_RESOURCES } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
@@ -80,9 +80,11 @@ export function unmet(
 export function unmetImage(
   image: string,
   id: string | undefined,
-  { images }: NodeAdvertisement
+  { images, attributes }: NodeAdvertisement
 ): FailedClause[] {
   if (id !== undefined && Object.values(images).includes(id)) return []
+  // Some other node has it, so this one can get it.
+  if (id !== undefined && attributes[FETCHES_IMAGES] === 'yes') return []
   const other = Object.hasOwn(images, image) ? images[image] : undefined
   if (id !== undefined && other !== undefined) return [{ clause: `image ${image} as ${id}`, value: other }]
   return [{ clause: `image ${image}`, value: listed(Object.keys(images)) }]

@@ -5,6 +5,7 @@
 import * as v from 'valibot'
 import type { Clock } from '../base/clock.ts'
 import { Lifecycle, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { Broker } from '../broker/broker.ts'
@@ -24,6 +25,7 @@ import { bootstrapPeers, type DaemonConfig } from './config.ts'
 import { guardOf, type Guard } from './connections-file.ts'
 import { FraudFinder } from './fraud-finder.ts'
 import { listening, ownPlaces } from './listening.ts'
+import { ImageSupply } from './image-supply.ts'
 import { InvitedPeers } from './invited-peers.ts'
 import { createMeasuring } from './measurements.ts'
 import { Memberships } from './memberships.ts'
@@ -47,6 +49,7 @@ export interface PeerParts {
   readonly agent: AgentRole | undefined
   readonly brokering: BrokerRole | undefined
   readonly otherBrokers: OtherBrokers
+  readonly imageSupply: ImageSupply
 }
 
 export interface ComposeComponents {
@@ -102,7 +105,8 @@ export class ComposedPeer implements Startable {
         epoch
       })
       this.#parts = parts
-      const { host, directory, measuring, services, node, agent, brokering, otherBrokers } = parts
+      const { host, directory, measuring, services, node, agent, brokering, otherBrokers, imageSupply } =
+        parts
       this.#life = new Lifecycle([
         new ProofKeeper({ ...this.#components, proofs: directory.proofs }),
         ...(guard?.parts ?? []),
@@ -110,6 +114,7 @@ export class ComposedPeer implements Startable {
         directory,
         watching(parts),
         ...(measuring === undefined ? [] : [measuring]),
+        imageSupply,
         ...(node === undefined ? [] : [node]),
         ...(agent === undefined ? [] : [agent]),
         ...(gathers(config)
@@ -232,7 +237,15 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     { retryMs: RESUME_INTERVAL_MS }
   )
   const measuring = shortLived ? undefined : createMeasuring({ ...components, host, directory }, config)
-  const role: RoleComponents = { ...components, host, directory, frauds, memberships, measuring }
+  const imageSupply = new ImageSupply(
+    { host, directory, clock, logger: logger.child('images') },
+    {
+      imagesDirectory,
+      agents: (config.node?.agents ?? []).map(({ address }) => address.slice(address.lastIndexOf('/') + 1)),
+      bytesMax: config.node?.images.largest ?? LIMITS.imageArchiveBytesMax
+    }
+  )
+  const role: RoleComponents = { ...components, host, directory, frauds, memberships, measuring, imageSupply }
   const node =
     config.node === undefined
       ? undefined
@@ -253,7 +266,8 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     agent: agent && new (await import('./agent-role.ts')).AgentRole(role, agent),
     brokering:
       config.broker && new BrokerRole({ host, directory, clock, brokerFor }, { config: config.broker }),
-    otherBrokers
+    otherBrokers,
+    imageSupply
   }
 }
 

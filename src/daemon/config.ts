@@ -107,6 +107,16 @@ const nodeSchema = v.strictObject({
   ]),
   agents: v.pipe(v.array(agentShareSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
   delegationTerm: v.optional(amount(durationUnit), '7d'),
+  images: v.optional(
+    v.strictObject({
+      /** Whether other nodes may have those of this one. Default: unless `accepts` says whom it leases to. */
+      serve: v.optional(v.boolean()),
+      /** Whether a ticket that is redeemed has the node fetch the image that it lacks, and how large one at most. */
+      fetch: v.optional(v.boolean(), false),
+      largest: v.optional(v.pipe(amount(byteUnit), v.maxValue(LIMITS.imageArchiveBytesMax)), '2GiB')
+    }),
+    {}
+  ),
   /** Whom the node leases to, whatever its agents grant: these, and whom these organisations vouch for. Default: anyone. */
   accepts: v.optional(
     v.strictObject({
@@ -262,6 +272,11 @@ export type NodeConfig = NonNullable<DaemonConfig['node']>
 export type AgentConfig = NonNullable<DaemonConfig['agent']>
 export type BrokerConfig = NonNullable<DaemonConfig['broker']>
 export type PurchaseConfig = AgentConfig['suppliers'][number]['nodes'][number]
+
+/** Whether other nodes may have the images of this one: where it leases to some only, what they lease is theirs. */
+export function servesImages({ images, accepts }: Pick<NodeConfig, 'images' | 'accepts'>): boolean {
+  return images.serve ?? accepts === undefined
+}
 
 function isMultiaddr(input: string): boolean {
   try {

@@ -71,8 +71,15 @@ function told(
   return name === undefined ? { roles } : { name, roles }
 }
 
-/** Makes sure on the way that what is known of where it is can be used. */
-async function principalOf(parts: ContactParts, given: string, signal: AbortSignal): Promise<Principal> {
+/**
+ * Whom a principal, a name, the beginning of either or an address stands for. Makes sure on the way that what is known of
+ * where it is can be used. Throws `NOT_FOUND`, `AMBIGUOUS_ID`, `USAGE`.
+ */
+export async function principalOf(
+  parts: ContactParts,
+  given: string,
+  signal: AbortSignal
+): Promise<Principal> {
   const { host, directory } = parts
   if (given.startsWith('/')) {
     const principal = principalAt(given)

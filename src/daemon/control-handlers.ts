@@ -13,6 +13,7 @@ import type { ControlMethods } from './control-client.ts'
 import { MEMBER_ACTS, type LeaseView, type MemberAct } from './control-protocol.ts'
 import { discoveryHandlers } from './discovery-handlers.ts'
 import { joinHandlers } from './join-handlers.ts'
+import { supplyHandlers } from './supply-handlers.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
 import { VERSION } from './version.ts'
 
@@ -36,6 +37,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
     ...proofHandlers(parts),
     ...joinHandlers(parts),
     ...contactHandlers(parts),
+    ...supplyHandlers(parts),
     async shutdown(options) {
       await init.onShutdown(options)
       return {}

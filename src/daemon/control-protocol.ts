@@ -37,6 +37,7 @@ import { byteString } from '../wire/codec.ts'
 import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
+import { supplyMethods } from './supply-protocol.ts'
 
 const chunk = byteString(0, CHUNK_BYTES_MAX)
 /** Whatever somebody typed: what is wrong with it is said where it is read. */
@@ -303,6 +304,7 @@ export const controlProtocol = {
     },
     ...joinMethods,
     ...contactMethods,
+    ...supplyMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

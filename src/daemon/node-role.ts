@@ -11,6 +11,8 @@ import { ImageStore } from '../enforce/image-store.ts'
 import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
 import { findUplink } from '../enforce/network/uplink.ts'
+import { obtainImage } from '../node/image-obtaining.ts'
+import { imageHandlers } from '../node/image-serving.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
 import { nodeHandlers } from '../node/node-service.ts'
@@ -21,15 +23,18 @@ import type { PeerHost } from '../peer/host.ts'
 import type { Measuring } from '../peer/measuring.ts'
 import { organisationTopic, regionTopic } from '../peer/topics.ts'
 import { agentProtocol } from '../protocol/agent-protocol.ts'
+import { imageProtocol } from '../protocol/image-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
+import { canAdvertiseImage, FETCHES_IMAGES } from '../ticket/advertisement.ts'
 import type { Store } from '../store/store.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { FraudFinder } from './fraud-finder.ts'
 import { createUplinkMeter } from './measurements.ts'
+import type { ImageSupply } from './image-supply.ts'
 import type { Memberships } from './memberships.ts'
-import { tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
+import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
 
 export interface RoleComponents {
@@ -41,6 +46,7 @@ export interface RoleComponents {
   readonly memberships: Memberships
   /** Absent where the peer does not measure. */
   readonly measuring: Measuring | undefined
+  readonly imageSupply: ImageSupply
   readonly clock: Clock
   readonly random: Random
   readonly logger: Logger
@@ -121,7 +127,8 @@ export class NodeRole implements Startable {
 
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
-    const { key, store, host, directory, frauds, memberships, measuring, clock, logger } = this.#components
+    const { key, store, host, directory, frauds, memberships, measuring, imageSupply, clock, logger } =
+      this.#components
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
@@ -138,7 +145,13 @@ export class NodeRole implements Startable {
           isAgent: (principal) => delegator.isAgent(principal),
           freed: (ticket) => delegator.freed(ticket)
         },
-        observe: (object) => frauds.observe(object)
+        observe: (object) => frauds.observe(object),
+        ...(node.images.fetch
+          ? {
+              obtainImage: async (image: string) =>
+                obtainImage({ clock, fetch: (id, options) => imageSupply.fetch(id, options) }, image)
+            }
+          : {})
       },
       { capacity, address, epoch, ...(node.accepts === undefined ? {} : { accepts: node.accepts }) }
     )
@@ -177,7 +190,11 @@ export class NodeRole implements Startable {
         name: config.name,
         epoch,
         capacity,
-        attributes: { ...attributes, ...placeAttributes(config) },
+        attributes: {
+          ...attributes,
+          ...placeAttributes(config),
+          ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
+        },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         intervalMs: config.advertEvery,
@@ -193,6 +210,9 @@ export class NodeRole implements Startable {
     await this.#parts.start()
     const handlers = nodeHandlers({ manager, enforcer: this.#enforcer })
     await host.serve(nodeProtocol, decorators.nodeHandlers?.(handlers) ?? handlers)
+    if (servesImages(node)) {
+      await host.serve(imageProtocol, imageHandlers({ images: this.#images, clock }))
+    }
   }
 
   async stop(): Promise<void> {
@@ -221,7 +241,9 @@ export class NodeRole implements Startable {
 
   async #imageNames(): Promise<Record<string, string>> {
     const images = await this.#images.list()
-    const names = images.flatMap(({ id, names }) => names.map((name) => [name, id] as const))
+    const names = images.flatMap(({ id, names }) =>
+      names.filter(canAdvertiseImage).map((name) => [name, id] as const)
+    )
     return Object.fromEntries(names.slice(0, 16))
   }
 }

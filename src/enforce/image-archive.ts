@@ -12,12 +12,22 @@ import { IDS_PER_VSERVER } from './id-ranges.ts'
 /** The order of names, owners by number and whole seconds; extended attributes and access times are left out. */
 const NORMALISED = ['--format=gnu', '--sort=name', '--numeric-owner', '--one-file-system']
 const DEADLINE_MS = 20 * 60_000
+/** Names at the top that are looked at to tell what an archive is. */
+const TOP_NAMES_MAX = 1024
 
 export interface ArchiveSummary {
   /** Bytes of the files, unpacked. */
   readonly bytes: number
   readonly entries: number
+  /** Whether it is a root, or holds the layers of one. */
+  readonly form: 'root' | 'oci-layout' | 'docker-archive'
 }
+
+/** What lies at the top of an OCI image layout. */
+export const OCI_LAYOUT_FILES = ['oci-layout', 'index.json'] as const
+/** What lies there in the older form of Docker's, beside configurations that are named by their digests. */
+const DOCKER_ARCHIVE_FILE = 'manifest.json'
+const CONFIGURATION_PATTERN = /^[0-9a-f]{64}\.json$/
 
 /**
  * Reads the listing of an archive (compressed or not) and refuses what could do harm when unpacked or run: devices,
@@ -36,15 +46,15 @@ export async function inspectArchive(archive: string): Promise<ArchiveSummary> {
   })
   let bytes = 0
   let entries = 0
+  const top = new Set<string>()
   try {
     for await (const line of createInterface({ input: child.stdout! })) {
-      bytes += checkEntry(line)
+      const { name, size } = checkEntry(line)
+      const bare = name.replace(/^\.\//, '')
+      if (top.size < TOP_NAMES_MAX && !bare.includes('/')) top.add(bare)
+      bytes += size
       entries++
-      if (bytes > LIMITS.imageBytesMax || entries > LIMITS.imageEntriesMax) {
-        throw new SlicenetError('TOO_LARGE', 'the image is larger than a node takes', {
-          hint: `an image has at most ${LIMITS.imageBytesMax} bytes in ${LIMITS.imageEntriesMax} files`
-        })
-      }
+      if (bytes > LIMITS.imageBytesMax || entries > LIMITS.imageEntriesMax) throw tooLarge()
     }
     await ended
   } catch (error) {
@@ -58,32 +68,44 @@ export async function inspectArchive(archive: string): Promise<ArchiveSummary> {
     throw new SlicenetError('IMAGE_INVALID', `not an archive that tar can read: ${said.trim().slice(0, 500)}`)
   }
   if (entries === 0) throw new SlicenetError('IMAGE_INVALID', 'the archive is empty')
-  return { bytes, entries }
+  return { bytes, entries, form: formOf(top) }
 }
 
-/** Checks one line of the listing and gives the size of its file. */
-function checkEntry(line: string): number {
+function formOf(top: ReadonlySet<string>): ArchiveSummary['form'] {
+  if (OCI_LAYOUT_FILES.every((name) => top.has(name))) return 'oci-layout'
+  const isDocker = top.has(DOCKER_ARCHIVE_FILE) && [...top].some((name) => CONFIGURATION_PATTERN.test(name))
+  return isDocker ? 'docker-archive' : 'root'
+}
+
+/** Checks one line of the listing. The size is that of a file, else 0. */
+function checkEntry(line: string): { readonly name: string; readonly size: number } {
   const fields = /^(.)\S* +(\d+)\/(\d+) +(\S+) +\S+ +\S+ (.*)$/.exec(line)
-  if (fields === null) throw invalid('an entry that cannot be understood', line)
+  if (fields === null) throw invalidEntry('an entry that cannot be understood', line)
   const [, type, uid, gid, size, rest] = fields as unknown as [string, string, string, string, string, string]
-  if (type === 'b' || type === 'c') throw invalid('a device', rest)
-  if (!'-dlhp'.includes(type)) throw invalid('an entry of an unknown kind', rest)
+  if (type === 'b' || type === 'c') throw invalidEntry('a device', rest)
+  if (!'-dlhp'.includes(type)) throw invalidEntry('an entry of an unknown kind', rest)
   if (Number(uid) >= IDS_PER_VSERVER || Number(gid) >= IDS_PER_VSERVER) {
-    throw invalid(`an owner above ${IDS_PER_VSERVER - 1}`, rest)
+    throw invalidEntry(`an owner above ${IDS_PER_VSERVER - 1}`, rest)
   }
   const separator = type === 'l' ? ' -> ' : type === 'h' ? ' link to ' : undefined
   const [name = '', target = ''] = separator === undefined ? [rest] : rest.split(separator)
-  if (leadsOut(name)) throw invalid('a path with `..`', rest)
+  if (leadsOut(name)) throw invalidEntry('a path with `..`', rest)
   // A symbolic link is resolved inside the vserver; a hard link is made while unpacking.
-  if (type === 'h' && leadsOut(target)) throw invalid('a hard link with `..`', rest)
-  return type === '-' ? Number(size) : 0
+  if (type === 'h' && leadsOut(target)) throw invalidEntry('a hard link with `..`', rest)
+  return { name, size: type === '-' ? Number(size) : 0 }
 }
 
 function leadsOut(path: string): boolean {
   return path.split('/').includes('..')
 }
 
-function invalid(what: string, entry: string): SlicenetError {
+export function tooLarge(): SlicenetError {
+  return new SlicenetError('TOO_LARGE', 'the image is larger than a node takes', {
+    hint: `an image has at most ${LIMITS.imageBytesMax} bytes in ${LIMITS.imageEntriesMax} files`
+  })
+}
+
+export function invalidEntry(what: string, entry: string): SlicenetError {
   return new SlicenetError('IMAGE_INVALID', `the image holds ${what}: ${entry.slice(0, 200)}`, {
     hint: 'an image is a root directory of plain files, directories, links and pipes; its /dev is made anew, so leave it empty'
   })

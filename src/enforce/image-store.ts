@@ -20,10 +20,20 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import { inspectArchive, packDirectory, readArchive, unpackArchive } from './image-archive.ts'
+import {
+  inspectArchive,
+  packDirectory,
+  readArchive,
+  unpackArchive,
+  type ArchiveSummary
+} from './image-archive.ts'
+import { shareFiles } from './file-sharing.ts'
+import { flattenLayout, isOciLayout } from './oci-layout.ts'
+import { PartialImage, sweepPartialImages } from './partial-image.ts'
 
 const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
 const NAME_PATTERN = /^[a-z0-9][a-z0-9._-]{0,62}$/
+const PARTIAL = 'partial'
 /** An import that was not finished within this was cut off. */
 const ABANDONED_MS = 24 * 3_600_000
 
@@ -53,6 +63,14 @@ interface ImageRecord {
   readonly importedAt: number
 }
 
+export interface ImportOptions {
+  readonly name?: string
+  /** Of the machine that the image is for, as Node names it; default this one's. */
+  readonly architecture?: string
+  /** The id that the content must have. */
+  readonly id?: string
+}
+
 export class ImageStore implements Startable {
   readonly #clock: Clock
   readonly #directory: string
@@ -72,11 +90,12 @@ export class ImageStore implements Startable {
   async stop(): Promise<void> {}
 
   /**
-   * Takes in a root directory or an archive of one (tar, also compressed). Importing the same content again gives the
-   * same image. With `name` the name points to it from then on.
+   * Takes in a root directory or an archive of one (tar, also compressed), or an OCI image layout, as a directory or an
+   * archive, of which the image for this machine is taken. Importing the same content again gives the same image. With
+   * `name` the name points to it from then on.
    * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist.
    */
-  async import(path: string, options: { readonly name?: string } = {}): Promise<Image> {
+  async import(path: string, options: ImportOptions = {}): Promise<Image> {
     if (options.name !== undefined) checkName(options.name)
     const source = await stat(path).catch(() => undefined)
     if (source === undefined) throw new SlicenetError('NOT_FOUND', `there is no ${path}`)
@@ -90,18 +109,35 @@ export class ImageStore implements Startable {
     }
     const work = await mkdtemp(join(this.#directory, 'import-'))
     try {
-      let archive = path
-      if (source.isDirectory()) {
-        archive = join(work, 'packed.tar')
-        await packDirectory(path, archive)
-      }
-      const summary = await inspectArchive(archive)
-      const id = await this.#unpack(archive, work, summary)
+      const { archive, summary } = await archiveOf(path, source.isDirectory(), work, options)
+      const id = await this.#unpack(archive, work, summary, options.id)
       if (options.name !== undefined) await this.#point(options.name, id)
       return await this.#describe(id)
+    } catch (error) {
+      throw named(error)
     } finally {
       await rm(work, { recursive: true, force: true })
     }
+  }
+
+  async has(id: string): Promise<boolean> {
+    return (
+      ID_PATTERN.test(id) && (await lstat(join(this.#path(id), 'root')).catch(() => undefined)) !== undefined
+    )
+  }
+
+  /** What was received of an image's archive, to be gone on with. Throws `IMAGE_MISSING` for what is no id. */
+  async partial(id: string): Promise<PartialImage> {
+    if (!ID_PATTERN.test(id)) throw missing(id)
+    return PartialImage.claim(join(this.#directory, PARTIAL), id)
+  }
+
+  /** Has a name point to an image that is there. Throws `IMAGE_MISSING`, `USAGE`. */
+  async name(id: string, name: string): Promise<Image> {
+    checkName(name)
+    await this.open(id)
+    await this.#point(name, id)
+    return this.#describe(id)
   }
 
   /** All images, the newest first. */
@@ -164,7 +200,8 @@ export class ImageStore implements Startable {
   async #unpack(
     archive: string,
     work: string,
-    summary: { readonly bytes: number; readonly entries: number }
+    { bytes, entries }: ArchiveSummary,
+    wanted?: string
   ): Promise<string> {
     const image = join(work, 'image')
     const root = join(image, 'root')
@@ -172,8 +209,13 @@ export class ImageStore implements Startable {
     await unpackArchive(archive, root)
     // An archive without an entry for its top would get the mode that this process happens to make directories with.
     await chmod(root, 0o755)
+    // Before it is hashed, so that the id is of what there is in the end.
+    await shareFiles(root, await this.#newestRoots())
     const id = await hashDirectory(root)
-    const record: ImageRecord = { ...summary, importedAt: this.#clock.now() }
+    if (wanted !== undefined && id !== wanted) {
+      throw new SlicenetError('IMAGE_INVALID', `the archive of ${wanted} is not as a node makes it`)
+    }
+    const record: ImageRecord = { bytes, entries, importedAt: this.#clock.now() }
     await writeFile(join(image, 'image.json'), JSON.stringify(record))
     try {
       await rename(image, this.#path(id))
@@ -183,6 +225,12 @@ export class ImageStore implements Startable {
       if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error
     }
     return id
+  }
+
+  /** Of the images that were taken in last: those most likely to have files of a new one. */
+  async #newestRoots(): Promise<string[]> {
+    const newest = (await this.list()).slice(0, LIMITS.imagesSharedWithMax)
+    return newest.map(({ id }) => join(this.#path(id), 'root'))
   }
 
   async #point(name: string, id: string): Promise<void> {
@@ -222,6 +270,7 @@ export class ImageStore implements Startable {
 
   async #sweep(): Promise<void> {
     const oldest = this.#clock.now() - ABANDONED_MS
+    await sweepPartialImages(join(this.#directory, PARTIAL), oldest)
     for (const entry of await readdir(this.#directory)) {
       if (!entry.startsWith('import-')) continue
       const path = join(this.#directory, entry)
@@ -231,10 +280,52 @@ export class ImageStore implements Startable {
   }
 }
 
+/** An archive of the root that a path is or describes, inspected. */
+async function archiveOf(
+  path: string,
+  isDirectory: boolean,
+  work: string,
+  { architecture }: ImportOptions
+): Promise<{ readonly archive: string; readonly summary: ArchiveSummary }> {
+  const flattened = join(work, 'flattened.tar')
+  const options = { workDirectory: work, ...(architecture === undefined ? {} : { architecture }) }
+  if (isDirectory) {
+    const packed = join(work, 'packed.tar')
+    const isLayout = await isOciLayout(path)
+    if (isLayout) await flattenLayout(path, flattened, options)
+    else await packDirectory(path, packed)
+    const archive = isLayout ? flattened : packed
+    return { archive, summary: await inspectArchive(archive) }
+  }
+  const summary = await inspectArchive(path)
+  if (summary.form === 'oci-layout') {
+    const layout = join(work, 'layout')
+    await mkdir(layout)
+    await unpackArchive(path, layout)
+    await flattenLayout(layout, flattened, options)
+    await rm(layout, { recursive: true })
+    return { archive: flattened, summary: await inspectArchive(flattened) }
+  }
+  if (summary.form === 'root') return { archive: path, summary }
+  throw new SlicenetError(
+    'IMAGE_INVALID',
+    `${path} holds the layers of an image in a form older than OCI's`,
+    {
+      hint: `save it with Docker 25 or later, or run \`skopeo copy docker-archive:${path} oci-archive:NEW.tar\``
+    }
+  )
+}
+
 async function hashDirectory(directory: string): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of readArchive(directory)) hash.update(chunk)
   return `sha256:${hash.digest('hex')}`
+}
+
+function named(error: unknown): unknown {
+  return (error as NodeJS.ErrnoException).code === 'ENOSPC'
+    ? new SlicenetError('STORE_FAILED', 'there is no room on the disk for the image', { cause: error })
+    : error
 }
 
 function checkName(name: string): void {

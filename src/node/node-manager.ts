@@ -36,6 +36,7 @@ export interface NodeManagerComponents {
   readonly logger: Logger
   readonly delegations: DelegationRules
   readonly observe: RedemptionComponents['observe']
+  readonly obtainImage?: NonNullable<RedemptionComponents['obtainImage']>
 }
 
 /** What there is while the manager runs. */

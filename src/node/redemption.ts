@@ -37,6 +37,15 @@ export interface DelegationRules {
   freed(ticket: Signed<Ticket>): void
 }
 
+/** The image that a demand is for is being fetched: the same demand again, a little later, will be met. */
+export class ImageOnItsWay extends SlicenetError {
+  constructor(image: string) {
+    super('BUSY', `image ${image} is on its way to this node`, {
+      hint: 'try again soon, or have it fetched before with `slicenet image fetch`'
+    })
+  }
+}
+
 export interface RedemptionComponents {
   readonly key: SigningKey
   readonly table: LeaseTable
@@ -45,6 +54,11 @@ export interface RedemptionComponents {
   readonly revocations: RevocationList
   readonly delegations: DelegationRules
   readonly logger: Logger
+  /**
+   * Has an image brought to this node if it is not here; absent where only images count that are. Throws `BUSY` while it
+   * is on its way.
+   */
+  readonly obtainImage?: (image: string) => Promise<void>
   /** Told of every checked object; gives what it proves together with others. */
   readonly observe: (object: AnyObject) => readonly Finding[]
 }
@@ -263,6 +277,7 @@ export class Redemption {
     const record = this.#record(redeem, chain, leaf)
     await table.put(record, clock)
     try {
+      await this.#components.obtainImage?.(record.lease.body.image)
       await enforcer.create(specOf(record))
       if (table.ofTicket(redeem.body.ticket) !== record) {
         throw new SlicenetError('VSERVER_FAILED', 'the lease was ended while its virtual machine was made')
@@ -278,6 +293,8 @@ export class Redemption {
           'a virtual machine could not be made, nor what there is of it removed'
         )
       }
+      // Not signed: the ticket is good again when the image is here.
+      if (error instanceof ImageOnItsWay) throw error
       const isOurs = code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED'
       return this.#refuse(redeem, { code: isOurs ? 'VSERVER_FAILED' : code, message })
     }

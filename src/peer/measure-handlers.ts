@@ -11,7 +11,7 @@ import type { measureProtocol } from '../protocol/measure-protocol.ts'
 import type { Handlers } from '../protocol/method.ts'
 import type { Coordinate } from '../ticket/coordinate.ts'
 import type { Principal } from '../ticket/principal.ts'
-import { SignerRate, type SignerRateInit } from './signer-rate.ts'
+import { CallerRates } from './caller-rates.ts'
 
 /** How long one answer about a target is given to all who ask. */
 const PINGED_MS = 10_000
@@ -47,28 +47,6 @@ export function measureHandlers(
       if (!init.sink) throw new SlicenetError('DENIED', 'this peer takes no measurements of uplinks')
       return sink.take(principal, input, signal)
     }
-  }
-}
-
-/** How often callers may have something done: each of them, and all together. */
-class CallerRates {
-  readonly #each: SignerRateInit
-  readonly #all: SignerRate
-  readonly #callers = new Map<Principal, SignerRate>()
-
-  constructor(init: { readonly each: SignerRateInit; readonly all: SignerRateInit }) {
-    this.#each = init.each
-    this.#all = new SignerRate(init.all)
-  }
-
-  take(caller: Principal, monotonicMs: number, amount = 1): boolean {
-    const rate = this.#callers.get(caller) ?? new SignerRate(this.#each)
-    this.#callers.delete(caller)
-    this.#callers.set(caller, rate)
-    const [oldest] = this.#callers.keys()
-    // Whoever comes back under new names is held by the rate of all.
-    if (this.#callers.size > LIMITS.ratedCallersMax && oldest !== undefined) this.#callers.delete(oldest)
-    return rate.take(monotonicMs, amount) && this.#all.take(monotonicMs, amount)
   }
 }
 

@@ -49,6 +49,13 @@ const common = {
   leaving: v.exactOptional(v.literal(true))
 }
 
+const imageNameSchema = v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9.-]{0,63}$/))
+
+/** Whether adverts can tell of an image of that name; the store of a node takes others as well. */
+export function canAdvertiseImage(name: string): boolean {
+  return v.is(imageNameSchema, name) && name !== 'constructor' && name !== 'prototype'
+}
+
 const nodeSchema = v.strictObject({
   ...common,
   role: v.literal('node'),
@@ -62,7 +69,7 @@ const nodeSchema = v.strictObject({
   delegatedPercent: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(100_000)),
   /** Images that it has: content ids by name. */
   images: v.pipe(
-    v.record(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9.-]{0,63}$/)), imageIdSchema),
+    v.record(imageNameSchema, imageIdSchema),
     v.check((images) => Object.keys(images).length <= 16, 'expected at most 16 images')
   ),
   /** The agents that this node delegates to. */
@@ -82,6 +89,9 @@ const agentSchema = v.strictObject({
   regions: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64)),
   organisations: v.pipe(v.array(v.pipe(v.string(), v.maxLength(64))), v.maxLength(64))
 })
+
+/** The attribute of a node that fetches what images it lacks when a ticket is redeemed: `yes`. */
+export const FETCHES_IMAGES = 'fetchesImages'
 
 export type NodeAdvertisement = v.InferOutput<typeof nodeSchema>
 export type AgentAdvertisement = v.InferOutput<typeof agentSchema>

@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import type { Devnet, DevnetView } from '../../src/daemon/devnet.ts'
 import { systemDoctor, type DoctorComponents } from '../../src/daemon/doctor.ts'
 import type { Images } from '../../src/daemon/images.ts'
-import { delegation, NOW, ticketOf } from '../daemon/signed-objects.ts'
+import { serveControl } from '../daemon/control-fixture.ts'
+import { delegation, holderKey, NOW, ticketOf } from '../daemon/signed-objects.ts'
 import { cli } from './cli-fixture.ts'
 
 async function withHome(work: (home: string) => Promise<void>): Promise<void> {
@@ -216,4 +217,23 @@ test('images are built, imported and listed', async (t) => {
   )
   t.is((await cli(['image', 'import', './x', '--name', 'busybox'], { services })).exitCode, 0)
   t.like((await cli(['image', 'list', '--json'], { services })).json(), { images: [{ id: image.id }] })
+})
+
+test('an image is fetched through the daemon, which is told of whom and what to call it', async (t) => {
+  const id = `sha256:${'c'.repeat(64)}`
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    async imageFetch(params, { emit }) {
+      asked.push(params)
+      await emit({ bytes: 2_000_000, from: holderKey.principal })
+      return { id, names: ['alpine'], bytes: 3_000_000, entries: 7, importedAt: NOW }
+    }
+  })
+  const options = { home: control.directory }
+  const fetched = await cli(['image', 'fetch', id, '--from', 'node1', '--name', 'alpine'], options)
+  t.is(fetched.exitCode, 0)
+  t.regex(fetched.stderr, /^1\.9MiB so far, from 12D3KooW/)
+  t.regex(fetched.stdout, /^NAME .*\nalpine /)
+  t.like((await cli(['image', 'fetch', id, '--json'], options)).json(), { image: { id, names: ['alpine'] } })
+  t.deepEqual(asked, [{ image: id, from: 'node1', name: 'alpine' }, { image: id }])
 })

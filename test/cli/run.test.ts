@@ -27,6 +27,7 @@ const COMMANDS = [
   'devnet exec',
   'image build',
   'image import',
+  'image fetch',
   'image list',
   'keys new',
   'keys show',
@@ -66,6 +67,8 @@ test('what the grammar does not have is USAGE, for people on stderr and for prog
     'devnet up --name UP',
     'doctor --for lunch',
     'image import ./x',
+    'image fetch',
+    'image fetch busybox',
     'find --timeout soon',
     'find --timeout 0s'
   ]

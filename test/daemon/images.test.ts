@@ -2,6 +2,7 @@ import test from 'ava'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { parseConfig, servesImages } from '../../src/daemon/config.ts'
 import { readEnvironment } from '../../src/daemon/environment.ts'
 import { createImages } from '../../src/daemon/images.ts'
 
@@ -18,4 +19,22 @@ test('a new store of images is empty, builds nothing that it has no recipe for a
   await t.throwsAsync(images.buildImage('windows', options), { code: 'USAGE', message: /windows/ })
   await t.throwsAsync(images.importImage(join(home, 'none'), 'x'), { code: 'NOT_FOUND' })
   await rm(home, { recursive: true })
+})
+
+test('a node serves its images unless it leases to some only, and fetches none for leases unless told to', (t) => {
+  const node = (lines: string) => {
+    const config = parseConfig(`name: one\nnode:\n  agents: []\n${lines}`, 'x').node
+    if (config === undefined) throw new TypeError('no node')
+    return { serves: servesImages(config), fetches: config.images.fetch, largest: config.images.largest }
+  }
+  const largest = 2 * 1024 ** 3
+  t.deepEqual(node(''), { serves: true, fetches: false, largest })
+  t.deepEqual(node('  accepts: {}'), { serves: false, fetches: false, largest })
+  t.true(node('  accepts: {}\n  images: { serve: true }').serves)
+  t.deepEqual(node('  images: { serve: false, fetch: true, largest: 100MiB }'), {
+    serves: false,
+    fetches: true,
+    largest: 100 * 1024 ** 2
+  })
+  t.throws(() => node('  images: { largest: 100GiB }'), { code: 'CONFIG_INVALID' })
 })

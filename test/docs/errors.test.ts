@@ -50,6 +50,7 @@ test('docs/cli.md names every command', async (t) => {
     'devnet exec',
     'image build',
     'image import',
+    'image fetch',
     'image list',
     'keys new',
     'keys show',

@@ -4,6 +4,7 @@ import { LIMITS } from '../../src/base/limits.ts'
 import { agentProtocol } from '../../src/protocol/agent-protocol.ts'
 import { brokerProtocol } from '../../src/protocol/broker-protocol.ts'
 import { directoryProtocol } from '../../src/protocol/directory-protocol.ts'
+import { imageProtocol } from '../../src/protocol/image-protocol.ts'
 import { membershipProtocol } from '../../src/protocol/membership-protocol.ts'
 import { measureProtocol } from '../../src/protocol/measure-protocol.ts'
 import type { AnyMethod } from '../../src/protocol/method.ts'
@@ -34,6 +35,7 @@ import {
   goodBrokerMessages,
   goodDirectoryMessages,
   goodMeasureMessages,
+  goodImageMessages,
   goodMembershipMessages,
   goodNodeMessages,
   goodReachMessages,
@@ -80,7 +82,8 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...methodDecoders(brokerProtocol.methods, goodBrokerMessages),
     ...methodDecoders(measureProtocol.methods, goodMeasureMessages),
     ...methodDecoders(reachProtocol.methods, goodReachMessages),
-    ...methodDecoders(membershipProtocol.methods, goodMembershipMessages)
+    ...methodDecoders(membershipProtocol.methods, goodMembershipMessages),
+    ...methodDecoders(imageProtocol.methods, goodImageMessages)
   ]
   return [
     {

@@ -150,3 +150,9 @@ export const goodReachMessages: Readonly<Record<string, GoodMethod>> = {
 export const goodMembershipMessages: Readonly<Record<string, GoodMethod>> = {
   show: { params: { memberships: [OBJECT] }, result: { admitted: true } }
 }
+
+const IMAGE = `sha256:${'a'.repeat(64)}`
+
+export const goodImageMessages: Readonly<Record<string, GoodMethod>> = {
+  fetch: { params: { image: IMAGE, offset: 65_536 }, item: { bytes: OBJECT }, result: { bytes: 65_576 } }
+}

@@ -43,6 +43,7 @@ export interface NodeLab {
 type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
   readonly delegations?: DelegationRules
   readonly accepts?: Accepts
+  readonly obtainImage?: (image: string) => Promise<void>
 }
 
 export async function nodeLab(from: From = {}): Promise<NodeLab> {
@@ -64,7 +65,8 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
         const found = watch.observe(object)
         findings.push(...found)
         return found
-      }
+      },
+      ...(from.obtainImage === undefined ? {} : { obtainImage: from.obtainImage })
     },
     {
       capacity: CAPACITY,
