@@ -99,6 +99,7 @@ const SYSTEM_CALLS: Readonly<Record<string, readonly [number, number]>> = {
   setns: [308, 268],
   settimeofday: [164, 170],
   setxattr: [188, 5],
+  socketpair: [53, 199],
   swapon: [167, 224],
   syslog: [103, 116],
   umount2: [166, 39],

@@ -112,6 +112,16 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     perl: `socket(my $socket, 40, 1, 0) ? reached() : $! == 97 ? absent($!) : refused($!);`
   },
   {
+    name: 'have the kernel make another kind of socket by asking for a pair',
+    without: ['seccomp'],
+    mayLack: 'vsock in the kernel',
+    perl: String.raw`
+      my $pair = "\0" x 8;
+      # The kernel makes both before it says that their kind knows no pairs.
+      reached() if call('socketpair', 40, 1, 0, $pair) == 0 || $! == 95;
+      $! == 97 ? absent($!) : refused($!);`
+  },
+  {
     name: 'make a user namespace',
     without: ['seccomp'],
     perl: `need('unshare', 0x10000000); reached();`
