@@ -81,7 +81,9 @@ const REFUSED = [
   'io_uring_setup',
   'io_uring_enter',
   'io_uring_register',
-  'memfd_secret'
+  'memfd_secret',
+  // The kernel's log is the host's, which some hosts let everybody read.
+  'syslog'
 ]
 
 /** Treated apart below. */

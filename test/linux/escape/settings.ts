@@ -71,8 +71,13 @@ export const SETTING_ATTEMPTS: readonly Attempt[] = [
     perl: `opened('/proc/kmsg', 0); reached();`
   },
   {
+    name: 'read the log of the kernel',
+    without: ['users', 'capabilities', 'seccomp'],
+    perl: String.raw`my $log = "\0" x 4096; need('syslog', 3, $log, length $log); reached();`
+  },
+  {
     name: 'change what the console shows of the kernel',
-    without: ['users', 'capabilities'],
+    without: ['users', 'capabilities', 'seccomp'],
     harmless: BAD_ARGUMENT,
     perl: `ask(22, 'syslog', 8, 0, 99);`
   },
