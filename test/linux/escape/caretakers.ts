@@ -20,6 +20,8 @@ export interface Caretaker {
   readonly root: string
   /** The program of the host that starts programs in the vserver. */
   readonly runtime: string
+  /** How long an attempt that watches goes on; where it must succeed, as long as it takes on a busy machine. */
+  readonly watchSeconds: number
   /** Runs a line of shell as the slice; gives what it printed. */
   sh(line: string): Promise<string>
   /** Runs a program as the slice, and gives what it printed, or nothing where it is refused. */
@@ -44,6 +46,7 @@ export function enforcerAsCaretaker(lab: EscapeLab): Caretaker {
   return {
     root: join(directory, 'run/vservers', VSERVER, 'root'),
     runtime: lab.runtimePath,
+    watchSeconds: 3,
     exec,
     sh: (line) => exec(['sh', '-c', line]),
     upload: async (path, text) => {
@@ -115,6 +118,7 @@ export async function carelessCaretaker(lab: EscapeLab): Promise<Caretaker> {
   return {
     root,
     runtime,
+    watchSeconds: 30,
     exec,
     sh: async (line) => (await runAnyway('chroot', [root, 'sh', '-c', line])).stdout,
     upload: async (path, text) => {

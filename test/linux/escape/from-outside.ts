@@ -217,7 +217,7 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
     name: 'open the runtime for writing while it starts a program',
     reaches: async (caretaker) => {
       const { dev, ino } = await stat(caretaker.runtime)
-      const told = await whileItStartsPrograms(caretaker, watcherOf(`${dev}:${ino}`))
+      const told = await whileItStartsPrograms(caretaker, OPENER, `${dev}:${ino}`)
       return told.includes('reached')
     }
   },
@@ -237,9 +237,26 @@ const SWAPPER = perlProgram(String.raw`
   }
   $swaps > 10 or refused("renameat2: $!");`)
 
+/** Holds on to a running program that is the file of this device and number until it can be opened for writing. */
+const OPENER = perlProgram(String.raw`
+  my ($seconds, $identity) = @ARGV;
+  my $end = time + $seconds;
+  my %held;
+  while (time < $end) {
+    for my $process (grep m{/[0-9]+$}, entries('/proc')) {
+      sysopen(my $file, "$process/exe", 0) or next;
+      my ($dev, $ino) = stat $file;
+      %held = (fileno $file, $file) if "$dev:$ino" eq $identity;
+    }
+    for my $fd (keys %held) {
+      sysopen(my $file, "/proc/self/fd/$fd", 1) and print('reached'), exit;
+    }
+  }
+  print 'nothing';`)
+
 /** Looks for the secret in every directory that any process has open. */
 const FINDER = perlProgram(String.raw`
-  my $end = time + 3;
+  my $end = time + $ARGV[0];
   while (time < $end) {
     for my $path (map { entries("$_/fd") } entries('/proc')) {
       sysopen(my $file, "$path/secret", 0) or next;
@@ -251,10 +268,15 @@ const FINDER = perlProgram(String.raw`
   print 'nothing';`)
 
 /** Starts a program of the slice over and over while another one watches; gives what that printed. */
-async function whileItStartsPrograms(caretaker: Caretaker, watcher: string): Promise<string> {
+async function whileItStartsPrograms(
+  caretaker: Caretaker,
+  watcher: string,
+  ...args: readonly string[]
+): Promise<string> {
   // What starts it becomes its interpreter. Perl takes a first line for its own only where its name is in it.
   await caretaker.sh(`printf '#!/proc/self/exe -I/perl\\nsleep 1;\\n' > /bait; chmod 755 /bait`)
-  const told = await meanwhile(caretaker.exec(['perl', '-e', watcher]), () => caretaker.exec(['/bait']))
+  const watch = caretaker.exec(['perl', '-e', watcher, String(caretaker.watchSeconds), ...args])
+  const told = await meanwhile(watch, () => caretaker.exec(['/bait']))
   if (!/^\w+$/.test(told.trim())) throw new Error(`nobody watched: ${told}`)
   return told
 }
@@ -265,24 +287,6 @@ async function meanwhile<T>(work: Promise<T>, repeat: () => Promise<unknown>): P
   const result = work.finally(() => done.abort())
   while (!done.signal.aborted) await repeat()
   return result
-}
-
-/** Holds on to a running program that is the file `identity`, until it can be opened for writing or the time is up. */
-function watcherOf(identity: string): string {
-  return perlProgram(String.raw`
-    my $end = time + 3;
-    my %held;
-    while (time < $end) {
-      for my $process (grep m{/[0-9]+$}, entries('/proc')) {
-        sysopen(my $file, "$process/exe", 0) or next;
-        my ($dev, $ino) = stat $file;
-        %held = (fileno $file, $file) if "$dev:$ino" eq '${identity}';
-      }
-      for my $fd (keys %held) {
-        sysopen(my $file, "/proc/self/fd/$fd", 1) and print('reached'), exit;
-      }
-    }
-    print 'nothing';`)
 }
 
 async function archiveOf(scratch: string, name: string): Promise<string> {
