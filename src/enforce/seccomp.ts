@@ -81,11 +81,13 @@ const REFUSED = [
   'io_uring_setup',
   'io_uring_enter',
   'io_uring_register',
-  'memfd_secret'
+  'memfd_secret',
+  // The kernel's log is the host's, which some hosts let everybody read.
+  'syslog'
 ]
 
 /** Treated apart below. */
-const SPECIAL = ['clone', 'clone3', 'socket', 'socketcall']
+const SPECIAL = ['clone', 'clone3', 'socket', 'socketcall', 'socketpair']
 
 /** CLONE_NEW{CGROUP,UTS,IPC,USER,PID,NET} and CLONE_NEWNS. */
 const CLONE_NAMESPACES = 0x7e020000
@@ -138,20 +140,24 @@ export function ociSeccomp(init: SeccompInit): OciSeccomp {
   }
 }
 
-/** One rule for each family, since rules that overlap with different actions have no defined meaning. */
+/**
+ * One rule for each family, since rules that overlap with different actions have no defined meaning. Asking for a pair
+ * makes sockets of any family too, even where the family then knows no pairs.
+ */
 function socketRules(packetSockets: boolean): OciSeccompRule[] {
   const allowed = new Set(packetSockets ? [...SOCKET_FAMILIES, AF_PACKET] : SOCKET_FAMILIES)
+  const names = ['socket', 'socketpair']
   const rules: OciSeccompRule[] = []
   for (let family = 0; family <= AF_PACKET; family++) {
     const args = [{ index: 0, value: family, op: 'SCMP_CMP_EQ' }]
     rules.push(
       allowed.has(family)
-        ? { names: ['socket'], action: ALLOW, args }
-        : { names: ['socket'], action: ERRNO, errnoRet: EAFNOSUPPORT, args }
+        ? { names, action: ALLOW, args }
+        : { names, action: ERRNO, errnoRet: EAFNOSUPPORT, args }
     )
   }
   rules.push({
-    names: ['socket'],
+    names,
     action: ERRNO,
     errnoRet: EAFNOSUPPORT,
     args: [{ index: 0, value: AF_PACKET, op: 'SCMP_CMP_GT' }]

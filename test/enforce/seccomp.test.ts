@@ -4,7 +4,7 @@ import { ociSeccomp, type ContainersSeccomp, type OciSeccompRule } from '../../s
 const profile: ContainersSeccomp = {
   syscalls: [
     {
-      names: ['read', 'unshare', 'clone', 'clone3', 'socket', 'io_uring_setup', 'keyctl'],
+      names: ['read', 'unshare', 'clone', 'clone3', 'socket', 'socketpair', 'io_uring_setup', 'keyctl'],
       action: 'SCMP_ACT_ALLOW'
     },
     { names: ['chroot'], action: 'SCMP_ACT_ALLOW', includes: { caps: ['CAP_SYS_CHROOT'] } },
@@ -12,7 +12,8 @@ const profile: ContainersSeccomp = {
     { names: ['settimeofday'], action: 'SCMP_ACT_ALLOW', includes: { caps: ['CAP_SYS_TIME'] } },
     { names: ['arch_prctl'], action: 'SCMP_ACT_ALLOW', includes: { arches: ['amd64', 'x32'] } },
     { names: ['cacheflush'], action: 'SCMP_ACT_ALLOW', includes: { arches: ['arm', 'arm64'] } },
-    { names: ['syslog'], action: 'SCMP_ACT_ALLOW', excludes: { arches: ['amd64'] } }
+    { names: ['syslog'], action: 'SCMP_ACT_ALLOW' },
+    { names: ['renameat'], action: 'SCMP_ACT_ALLOW', excludes: { arches: ['amd64'] } }
   ]
 }
 
@@ -26,9 +27,9 @@ function rulesFor(name: string, over: { arch?: string; packetSockets?: boolean }
   return seccomp.syscalls.filter(({ names }) => names.includes(name))
 }
 
-/** What the first rule that fits does with `socket(family, …)`. */
-function socketAction(family: number, packetSockets: boolean): string {
-  const fitting = rulesFor('socket', { packetSockets }).filter(({ args }) => {
+/** What the one rule that fits does with `socket(family, …)` or `socketpair(family, …)`. */
+function socketAction(name: string, family: number, packetSockets: boolean): string {
+  const fitting = rulesFor(name, { packetSockets }).filter(({ args }) => {
     const [arg] = args!
     return arg!.op === 'SCMP_CMP_EQ' ? family === arg!.value : family > arg!.value
   })
@@ -47,12 +48,14 @@ test('rules follow the architecture', (t) => {
   t.is(rulesFor('arch_prctl').length, 1)
   t.is(rulesFor('arch_prctl', { arch: 'arm64' }).length, 0)
   t.is(rulesFor('cacheflush', { arch: 'arm64' }).length, 1)
-  t.is(rulesFor('syslog').length, 0)
-  t.is(rulesFor('syslog', { arch: 'arm64' }).length, 1)
+  t.is(rulesFor('renameat').length, 0)
+  t.is(rulesFor('renameat', { arch: 'arm64' }).length, 1)
   t.throws(() => rulesFor('read', { arch: 'mips' }), { instanceOf: TypeError })
 })
 
-for (const name of ['unshare', 'setns', 'mount', 'io_uring_setup', 'keyctl', 'bpf', 'userfaultfd']) {
+const REFUSED = ['unshare', 'setns', 'mount', 'io_uring_setup', 'keyctl', 'bpf', 'userfaultfd', 'syslog']
+
+for (const name of REFUSED) {
   test(`${name} is refused, also where the profile allows it`, (t) => {
     t.deepEqual(
       rulesFor(name).map(({ action }) => action),
@@ -71,10 +74,13 @@ test('clone makes no namespaces, and clone3 sends programs back to it', (t) => {
   )
 })
 
-test('every socket family has exactly one rule, and packet sockets need the right', (t) => {
-  for (let family = 0; family < 60; family++) {
-    const ordinary = [1, 2, 10, 16].includes(family)
-    t.is(socketAction(family, false), ordinary ? 'SCMP_ACT_ALLOW' : 'SCMP_ACT_ERRNO', String(family))
-    t.is(socketAction(family, true), ordinary || family === 17 ? 'SCMP_ACT_ALLOW' : 'SCMP_ACT_ERRNO')
-  }
-})
+for (const name of ['socket', 'socketpair']) {
+  test(`every family of ${name} has exactly one rule, and packet sockets need the right`, (t) => {
+    const action = (isAllowed: boolean): string => (isAllowed ? 'SCMP_ACT_ALLOW' : 'SCMP_ACT_ERRNO')
+    for (let family = 0; family < 60; family++) {
+      const isOrdinary = [1, 2, 10, 16].includes(family)
+      t.is(socketAction(name, family, false), action(isOrdinary), String(family))
+      t.is(socketAction(name, family, true), action(isOrdinary || family === 17), String(family))
+    }
+  })
+}

@@ -1,0 +1,76 @@
+/**
+ * The escape suite: whatever leads out of a vserver elsewhere is tried in real ones, where it must fail, and in a control
+ * that lacks what should prevent it, where it must succeed, so that no attempt passes because it could not work.
+ */
+import { mkdtemp } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import type { Attempt } from './attempt.ts'
+import { carelessCaretaker, enforcerAsCaretaker, type Caretaker } from './caretakers.ts'
+import { DEVICE_ATTEMPTS, MOUNT_ATTEMPTS, OWNER_ATTEMPTS } from './files.ts'
+import { OUTSIDE_ATTEMPTS, type Outside } from './from-outside.ts'
+import { KERNEL_CALL_ATTEMPTS } from './kernel-calls.ts'
+import { EscapeLab, VSERVERS } from './lab.ts'
+import { PROCESS_ATTEMPTS } from './processes.ts'
+import { SETTING_ATTEMPTS } from './settings.ts'
+
+const ATTEMPTS: readonly Attempt[] = [
+  ...SETTING_ATTEMPTS,
+  ...KERNEL_CALL_ATTEMPTS,
+  ...PROCESS_ATTEMPTS,
+  ...DEVICE_ATTEMPTS,
+  ...MOUNT_ATTEMPTS,
+  ...OWNER_ATTEMPTS
+]
+const NAMES = [...ATTEMPTS, ...OUTSIDE_ATTEMPTS].map(({ name }) => name)
+const ATTEMPTS_MIN = 40
+
+let lab: EscapeLab
+let careless: Caretaker
+/** Attempts that failed in every vserver and succeeded in their control. */
+const shown = new Set<string>()
+
+test.before(async () => {
+  lab = await EscapeLab.start()
+  careless = await carelessCaretaker(lab)
+})
+
+test.after.always(async () => {
+  await lab?.stop()
+})
+
+for (const attempt of ATTEMPTS) {
+  test.serial(`a vserver cannot ${attempt.name}`, async (t) => {
+    const told = await Promise.all(VSERVERS.map((id) => lab.tryInVserver(id, attempt)))
+    for (const [index, { outcome, reason }] of told.entries()) {
+      t.not(outcome, 'reached', `${VSERVERS[index]}: ${reason}`)
+    }
+    const { outcome, reason } = await lab.tryInControl(attempt)
+    const control = `the control without ${attempt.without.join(', ')}: ${reason}`
+    if (outcome === 'absent' && attempt.mayLack !== undefined) {
+      t.log(`not shown, for want of ${attempt.mayLack}: ${reason}`)
+      return
+    }
+    t.is(outcome, 'reached', control)
+    shown.add(attempt.name)
+  })
+}
+
+for (const { name, reaches } of OUTSIDE_ATTEMPTS) {
+  test.serial(`a slice cannot ${name}`, async (t) => {
+    const outside = async (): Promise<Outside> => ({
+      scratch: await mkdtemp(join(lab.outside, 'attempt-')),
+      secret: join(lab.outside, 'secret'),
+      token: lab.token,
+      imageRoot: lab.imageRoot
+    })
+    t.false(await reaches(enforcerAsCaretaker(lab), await outside()))
+    t.true(await reaches(careless, await outside()), 'the control')
+    shown.add(name)
+  })
+}
+
+test.serial(`at least ${ATTEMPTS_MIN} attempts were shown to work where nothing prevents them`, (t) => {
+  t.true(shown.size >= ATTEMPTS_MIN, `${shown.size} attempts`)
+  t.is(new Set(NAMES).size, NAMES.length)
+})
