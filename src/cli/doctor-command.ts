@@ -10,7 +10,7 @@ import {
 } from '../daemon/doctor.ts'
 import { examples, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
-import { formatTable } from './table.ts'
+import { formatTable, tame } from './table.ts'
 
 interface DoctorOptions {
   readonly for: DoctorPurpose
@@ -63,5 +63,9 @@ function checkTable({ checks }: Diagnosis, style: Style): string {
     status,
     hint === undefined ? detail : `${detail}; ${hint}`
   ])
-  return formatTable(['CHECK', 'STATUS', 'DETAIL'], rows, style)
+  const warnings = checks.filter(({ status }) => status === 'warning')
+  const said = warnings.map(
+    ({ name, detail }) => `\n${style.bad('warning:')} ${tame(`${name}: ${detail}`)}\n`
+  )
+  return [formatTable(['CHECK', 'STATUS', 'DETAIL'], rows, style), ...said].join('')
 }

@@ -28,7 +28,8 @@ async function status(context: CommandContext): Promise<Outcome> {
       ['nodes known', String(view.nodesKnown)],
       ['agents known', String(view.agentsKnown)],
       ['delegations', String(view.delegations)],
-      ['leases', String(view.leases)]
+      ['leases', String(view.leases)],
+      ...view.warnings.map((warning) => ['warning', warning] as const)
     ])
   return { document: { status: view }, text }
 }

@@ -69,7 +69,8 @@ function overviewHandlers(
         nodesKnown: adverts.filter((role) => role === 'node').length,
         agentsKnown: adverts.filter((role) => role === 'agent').length,
         delegations: node?.delegations ?? agent?.delegations ?? 0,
-        leases: node?.manager.table.holding().length ?? 0
+        leases: node?.manager.table.holding().length ?? 0,
+        warnings: [...(node?.warnings ?? [])]
       }
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.

@@ -154,7 +154,9 @@ export const statusViewSchema = v.strictObject({
   /** Of a node: agents that hold its delegation now. Of an agent: delegations held now. */
   delegations: amountSchema,
   /** Of a node: leases in force. */
-  leases: amountSchema
+  leases: amountSchema,
+  /** Of a node: what is worse on its machine than its administrator may think, for people. */
+  warnings: v.array(v.string())
 })
 export type StatusView = v.InferOutput<typeof statusViewSchema>
 

@@ -6,22 +6,25 @@ import { createServer } from 'node:net'
 import { asSlicenetError, SlicenetError, type ErrorCode } from '../base/errors.ts'
 import { run } from '../base/host-program.ts'
 import { HOST_REQUIREMENTS, missingHostPrograms, type HostRequirement } from '../enforce/host-requirements.ts'
+import { vulnerabilityWarning, type RuntimeChoice } from '../enforce/runtime-choice.ts'
 import { connectControl } from './control-client.ts'
 import { KERNEL_PROBES, type KernelProbe } from './kernel-probes.ts'
+import { findRuntime } from './runtime-probe.ts'
 
 export const DOCTOR_PURPOSES = ['node', 'devnet', 'tests'] as const
 export type DoctorPurpose = (typeof DOCTOR_PURPOSES)[number]
 
 export interface Check {
   readonly name: string
-  /** `skipped`: could not be looked at, because something else is missing. */
-  readonly status: 'ok' | 'failed' | 'skipped'
+  /** `warning`: it works, but should not stay so. `skipped`: not looked at, because something else is missing. */
+  readonly status: 'ok' | 'warning' | 'failed' | 'skipped'
   readonly detail: string
   readonly code?: ErrorCode
   readonly hint?: string
 }
 
 export interface Diagnosis {
+  /** Whether all was looked at and works. */
   readonly ok: boolean
   readonly checks: readonly Check[]
   /** Debian packages of what is missing, each with what it is for. */
@@ -34,6 +37,8 @@ export interface DoctorComponents {
   readonly requirements: readonly HostRequirement[]
   readonly missingPrograms: (requirements: readonly HostRequirement[]) => Promise<HostRequirement[]>
   readonly kernelProbes: readonly KernelProbe[]
+  /** The OCI runtime that a node would use; throws when none works. */
+  readonly findRuntime: () => Promise<RuntimeChoice>
   /** Runs a host program to its end; throws when it fails. */
   readonly run: (
     program: string,
@@ -52,6 +57,7 @@ export const systemDoctor: DoctorComponents = {
   requirements: HOST_REQUIREMENTS,
   missingPrograms: missingHostPrograms,
   kernelProbes: KERNEL_PROBES,
+  findRuntime,
   run
 }
 
@@ -65,6 +71,8 @@ export interface DoctorInit {
 }
 
 const NODE_MIN = [22, 20] as const
+/** Programs without which no runtime can be tried. */
+const RUNTIME_NEEDS = ['runc', 'catatonit']
 const INSTALL_DEADLINE_MS = 30 * 60_000
 
 /** Never throws for what is wrong with the machine: that is what it tells. */
@@ -78,11 +86,12 @@ export async function diagnose(components: DoctorComponents, init: DoctorInit): 
     checkRoot(components.uid),
     ...requirements.map((requirement) => checkProgram(requirement, missing)),
     ...(await checkKernel(components, missing, init)),
+    await checkRuntime(components, missing, init),
     // The hosts of a devnet listen inside namespaces of their own.
     ...(init.purpose === 'node' ? await Promise.all(init.ports.map((port) => checkPort(port, init))) : [])
   ]
   return {
-    ok: checks.every(({ status }) => status === 'ok'),
+    ok: checks.every(({ status }) => status === 'ok' || status === 'warning'),
     checks,
     packages: packagesOf(missing)
   }
@@ -177,11 +186,38 @@ async function checkKernel(
         return { name, status: 'ok', detail: `${await probe(options)}; for ${why}` }
       } catch (error) {
         init.signal?.throwIfAborted()
-        const { code, message, hint } = asSlicenetError(error)
-        return { name, status: 'failed', detail: message, code, ...(hint === undefined ? {} : { hint }) }
+        return failedCheck(name, error)
       }
     })
   )
+}
+
+function failedCheck(name: string, error: unknown): Check {
+  const { code, message, hint } = asSlicenetError(error)
+  return { name, status: 'failed', detail: message, code, ...(hint === undefined ? {} : { hint }) }
+}
+
+async function checkRuntime(
+  components: DoctorComponents,
+  missing: readonly HostRequirement[],
+  init: DoctorInit
+): Promise<Check> {
+  const name = 'OCI runtime'
+  const lacking = missing.find(({ program }) => RUNTIME_NEEDS.includes(program))
+  if (lacking !== undefined)
+    return { name, status: 'skipped', detail: `looked at with ${lacking.program}, which is missing` }
+  if (components.uid !== 0) return { name, status: 'skipped', detail: 'only root can look' }
+  try {
+    const chosen = await components.findRuntime()
+    const detail = `${chosen.name} ${chosen.version ?? 'of an unknown version'} is chosen: ${chosen.why}`
+    const warning = vulnerabilityWarning(chosen)
+    if (warning === undefined) return { name, status: 'ok', detail }
+    const hint = 'install a runtime with the fixes: runc 1.2.8, 1.3.3 or later, or crun where it works'
+    return { name, status: 'warning', detail: `${detail}; ${warning}`, hint }
+  } catch (error) {
+    init.signal?.throwIfAborted()
+    return failedCheck(name, error)
+  }
 }
 
 async function checkPort(port: number, init: DoctorInit): Promise<Check> {

@@ -2,10 +2,11 @@
  * Whether the kernel can do what enforcement needs. Reads what the kernel says of itself; what it does not say is tried
  * where nothing of the machine's changes: in nft's check mode, and in namespaces that end with the probe.
  */
-import { readFile } from 'node:fs/promises'
+import { access, readFile } from 'node:fs/promises'
 import { release } from 'node:os'
 import { SlicenetError } from '../base/errors.ts'
 import { runAnyway } from '../base/host-program.ts'
+import { NO_DISK_LIMITS } from '../enforce/volume.ts'
 
 export interface KernelProbe {
   readonly name: string
@@ -19,11 +20,13 @@ export interface KernelProbe {
 /** Overlay mounts take idmapped layers from 5.19 on. */
 const KERNEL_MIN = [5, 19] as const
 const PROBE_DEADLINE_MS = 10_000
+/** The volume is a file that is mounted. */
+const LOOP_CONTROL = '/dev/loop-control'
 
 export const KERNEL_PROBES: readonly KernelProbe[] = [
   { name: 'kernel', why: 'idmapped layers under overlay mounts', probe: async () => kernelVersion() },
   { name: 'kernel: overlayfs', why: 'root file systems of vservers', probe: () => fileSystem('overlay') },
-  { name: 'kernel: btrfs', why: 'disks of vservers and their quotas', probe: () => fileSystem('btrfs') },
+  { name: 'kernel: btrfs', why: 'disks of vservers and their quotas', probe: btrfsVolume },
   { name: 'kernel: user namespaces', why: 'containment of vservers', probe: userNamespaces },
   { name: 'kernel: cgroup controllers', why: 'CPU, memory and process limits', probe: cgroupControllers },
   {
@@ -46,8 +49,8 @@ function kernelVersion(): string {
   throw missing(`the kernel is ${release()}`, `boot a kernel of at least ${KERNEL_MIN.join('.')}`)
 }
 
-/** Known to the running kernel, or a module that it loads when it is asked to mount one. */
-async function fileSystem(name: string): Promise<string> {
+/** Known to the running kernel, or a module that it loads when it is asked to mount one; `without` says what else. */
+async function fileSystem(name: string, without?: string): Promise<string> {
   const known = await readFile('/proc/filesystems', 'utf8')
   if (known.split('\n').some((line) => line.split('\t').at(-1) === name)) return 'in the kernel'
   const modules = `/lib/modules/${release()}`
@@ -55,7 +58,18 @@ async function fileSystem(name: string): Promise<string> {
     const text = await readFile(`${modules}/${list}`, 'utf8').catch(() => '')
     if (new RegExp(`/${name}\\.ko(?:\\.\\w+)?(?::|$)`, 'm').test(text)) return 'as a module'
   }
-  throw missing(`the kernel has no ${name}`, `boot a kernel with ${name}, such as Debian's`)
+  const consequence = without === undefined ? '' : `, so ${without}`
+  throw missing(`the kernel has no ${name}${consequence}`, `boot a kernel with ${name}, such as Debian's`)
+}
+
+/** A node starts without it all the same, so what it lacks then is said here. */
+async function btrfsVolume(): Promise<string> {
+  const hasLoop = await access(LOOP_CONTROL).then(
+    () => true,
+    () => false
+  )
+  if (!hasLoop) throw missing(`there is no ${LOOP_CONTROL}, so ${NO_DISK_LIMITS}`, 'modprobe loop')
+  return fileSystem('btrfs', NO_DISK_LIMITS)
 }
 
 async function userNamespaces(): Promise<string> {

@@ -125,6 +125,11 @@ export class NodeRole implements Startable {
     return this.#delegator?.agents().length ?? 0
   }
 
+  /** What is worse on this machine than its administrator may think. */
+  get warnings(): readonly string[] {
+    return this.#oci.warnings
+  }
+
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
     const { key, store, host, directory, frauds, memberships, measuring, imageSupply, clock, logger } =

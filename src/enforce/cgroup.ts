@@ -43,12 +43,17 @@ export class Cgroups implements Startable {
     this.#parent = init.parent
   }
 
-  /** Finds the hierarchies and gives the node's group the weight of the whole machine among the host's programs. */
-  async start(): Promise<void> {
+  /** Finds the hierarchies and changes nothing yet. */
+  async find(): Promise<void> {
     this.#hierarchies = findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))
     if (this.#hierarchies.length === 0) {
       throw new SlicenetError('KERNEL_FEATURE_MISSING', 'no cgroup hierarchy is mounted on this machine')
     }
+  }
+
+  /** Finds the hierarchies and gives the node's group the weight of the whole machine among the host's programs. */
+  async start(): Promise<void> {
+    await this.find()
     const cores = availableParallelism()
     const v1 = this.#controller('cpu')
     if (v1 !== undefined) {

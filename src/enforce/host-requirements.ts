@@ -9,12 +9,19 @@ export interface HostRequirement {
   readonly program: string
   readonly debianPackage: string
   readonly why: string
+  /** Programs that do as well. */
+  readonly or?: readonly string[]
   /** Without it a node works; building images, or the project's own tests, do not. */
   readonly onlyFor?: 'images' | 'tests'
 }
 
 export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
-  { program: 'runc', debianPackage: 'runc', why: 'makes and runs vservers (OCI runtime)' },
+  {
+    program: 'runc',
+    debianPackage: 'runc',
+    why: 'makes and runs vservers (OCI runtime, as is crun)',
+    or: ['crun']
+  },
   { program: 'conmon', debianPackage: 'conmon', why: 'keeps a launched program, its log and its exit code' },
   { program: 'catatonit', debianPackage: 'catatonit', why: 'is the init of every vserver' },
   {
@@ -47,7 +54,12 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
 export async function missingHostPrograms(
   requirements: readonly HostRequirement[] = HOST_REQUIREMENTS
 ): Promise<HostRequirement[]> {
-  const present = await Promise.all(requirements.map(({ program }) => isPresent(program)))
+  const present = await Promise.all(
+    requirements.map(async ({ program, or = [] }) => {
+      const found = await Promise.all([program, ...or].map(isPresent))
+      return found.includes(true)
+    })
+  )
   return requirements.filter((_, index) => present[index] !== true)
 }
 

@@ -38,17 +38,23 @@ import { requireHostPrograms } from './host-requirements.ts'
 import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
-import { findWorkingRuntime, OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
 import { inVserverRoot } from './program-lookup.ts'
 import { ProgramRunner } from './program-runner.ts'
 import { writeFileBeneath } from './root-files.ts'
+import {
+  chooseRuntime,
+  inspectRuntime,
+  vulnerabilityWarning,
+  type InstalledRuntime
+} from './runtime-choice.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
 import { Turns } from './turns.ts'
 import { VserverMaker } from './vserver-maker.ts'
 import { VserverPrograms } from './vserver-programs.ts'
 import { VserverRecords, type VserverRecord } from './vserver-records.ts'
 import { VserverRoots } from './vserver-root.ts'
-import { Volume } from './volume.ts'
+import { NO_DISK_LIMITS, Volume } from './volume.ts'
 
 const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
 
@@ -78,6 +84,7 @@ export interface OciEnforcerInit {
 /** What there is only once the runtime was found. */
 interface Started {
   readonly runtime: OciRuntime
+  readonly warnings: readonly string[]
   readonly maker: VserverMaker
   readonly programs: VserverPrograms
 }
@@ -161,6 +168,11 @@ export class OciEnforcer implements Enforcer {
   async close(): Promise<void> {
     await this.#volume.close()
     await rm(this.#runDirectory, { recursive: true, force: true })
+  }
+
+  /** What is worse on this machine than an administrator may think, for people; none before it was started. */
+  get warnings(): readonly string[] {
+    return this.#started?.warnings ?? []
   }
 
   async capacity(): Promise<EnforcerCapacity> {
@@ -299,7 +311,14 @@ export class OciEnforcer implements Enforcer {
         hint: 'run `slicenet doctor --install`'
       })
     }
-    const runtime = new OciRuntime({ name: await this.#chooseRuntime(), stateDirectory })
+    const chosen = await this.#chooseRuntime()
+    const vulnerable = vulnerabilityWarning(chosen)
+    if (vulnerable !== undefined) this.#components.logger.warn('the OCI runtime is vulnerable', { ...chosen })
+    const warnings = [
+      ...(vulnerable === undefined ? [] : [vulnerable]),
+      ...(this.#volume.quotas ? [] : [NO_DISK_LIMITS])
+    ]
+    const runtime = new OciRuntime({ name: chosen.name, stateDirectory })
     const openFilesMax = await openFilesPerProcess()
     const runner = new ProgramRunner({ clock: this.#components.clock, runtime })
     const maker = new VserverMaker(
@@ -328,16 +347,17 @@ export class OciEnforcer implements Enforcer {
       },
       { openFilesMax }
     )
-    return { runtime, maker, programs }
+    return { runtime, warnings, maker, programs }
   }
 
-  /** Crun is the faster one, but takes only machines that have nothing but cgroups v2. */
-  async #chooseRuntime(): Promise<OciRuntimeName> {
-    if (this.#init.runtime !== undefined) return this.#init.runtime
-    return findWorkingRuntime(this.#cgroups.unified ? ['crun', 'runc'] : ['runc', 'crun'], {
+  async #chooseRuntime(): Promise<InstalledRuntime> {
+    const { runtime: name } = this.#init
+    if (name !== undefined) return (await inspectRuntime(name)) ?? { name, vulnerabilities: [] }
+    return chooseRuntime({
       scratchDirectory: this.#runDirectory,
       rootDirectory: this.#roots.initLayer,
-      cgroupPath: this.#cgroups.path('probe')
+      cgroupPath: this.#cgroups.path('probe'),
+      unifiedCgroups: this.#cgroups.unified
     })
   }
 

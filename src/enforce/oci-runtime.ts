@@ -102,32 +102,43 @@ export class OciRuntime {
   }
 }
 
+export interface RuntimeProbeInit {
+  /** For what the probe writes; removed again. */
+  readonly scratchDirectory: string
+  /** Holds only a static init program. */
+  readonly rootDirectory: string
+  readonly cgroupPath: string
+}
+
+export interface WorkingRuntime {
+  readonly name: OciRuntimeName
+  /** Why those tried before it do not work. */
+  readonly failures: ReadonlyMap<OciRuntimeName, string>
+}
+
 /**
  * The first of `candidates` that can run a container on this machine: being installed is not enough, since crun refuses
- * machines that have both versions of cgroups. Tried with a root directory that holds only a static init program.
- * Throws `HOST_PROGRAM_MISSING` when none can.
+ * machines that have both versions of cgroups. Throws `HOST_PROGRAM_MISSING` when none can.
  */
 export async function findWorkingRuntime(
   candidates: readonly OciRuntimeName[],
-  init: { readonly scratchDirectory: string; readonly rootDirectory: string; readonly cgroupPath: string }
-): Promise<OciRuntimeName> {
-  const failures: string[] = []
+  init: RuntimeProbeInit
+): Promise<WorkingRuntime> {
+  const failures = new Map<OciRuntimeName, string>()
   for (const name of candidates) {
     const failure = await probe(name, init)
-    if (failure === undefined) return name
-    failures.push(`${name}: ${failure}`)
+    if (failure === undefined) return { name, failures }
+    failures.set(name, failure)
   }
+  const said = [...failures].map(([name, failure]) => `${name}: ${failure}`).join('; ')
   throw new SlicenetError(
     'HOST_PROGRAM_MISSING',
-    `no OCI runtime works on this machine (${failures.join('; ')})`,
-    { hint: 'run `slicenet doctor --install`, which installs runc and crun' }
+    `no OCI runtime works on this machine (${said || 'none is installed'})`,
+    { hint: 'run `slicenet doctor --install`, which installs runc' }
   )
 }
 
-async function probe(
-  name: OciRuntimeName,
-  init: { readonly scratchDirectory: string; readonly rootDirectory: string; readonly cgroupPath: string }
-): Promise<string | undefined> {
+async function probe(name: OciRuntimeName, init: RuntimeProbeInit): Promise<string | undefined> {
   const bundle = await mkdtemp(join(init.scratchDirectory, 'probe-'))
   try {
     const state = join(bundle, 'state')

@@ -11,6 +11,10 @@ import type { Logger } from '../base/log.ts'
 import { isMountPoint } from './mount-table.ts'
 import { limitSubvolume, makeSubvolume, unmount } from './syscall.ts'
 
+/** What a machine without btrfs gets, for people. */
+export const NO_DISK_LIMITS =
+  'there is no btrfs volume: the disk limits of vservers are NOT enforced, and any of them can fill the disk'
+
 const DELETIONS_PER_SWEEP = 32
 const BLOCK_BYTES = 512
 
@@ -64,7 +68,7 @@ export class Volume implements Startable {
       this.#quotas = true
     } catch (error) {
       this.#quotas = false
-      this.#logger.error('no btrfs volume: the disk limits of vservers are NOT enforced on this node', {
+      this.#logger.error(NO_DISK_LIMITS, {
         directory: this.#directory,
         error: asSlicenetError(error)
       })

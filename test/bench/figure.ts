@@ -24,7 +24,7 @@ export interface BenchContext {
 /** One benchmark. It clears up after itself whatever happens. */
 export type Bench = (context: BenchContext) => Promise<readonly Figure[]>
 
-/** Figures are rounded to three places: the rest is noise. */
+/** Figures are rounded to three places, small ones to three digits: the rest is noise. */
 export function figure(
   name: string,
   samples: readonly number[],
@@ -56,5 +56,5 @@ export function median(samples: readonly number[]): number {
 }
 
 function round(value: number): number {
-  return Math.round(value * 1000) / 1000
+  return Math.abs(value) < 0.1 ? Number(value.toPrecision(3)) : Math.round(value * 1000) / 1000
 }

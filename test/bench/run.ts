@@ -13,7 +13,8 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   neighbours: async () => (await import('./neighbours.ts')).neighbours,
   places: async () => (await import('./places.ts')).places,
   store: async () => (await import('./store.ts')).store,
-  tickets: async () => (await import('./tickets.ts')).tickets
+  tickets: async () => (await import('./tickets.ts')).tickets,
+  vserver: async () => (await import('./vserver.ts')).vserver
 }
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const

@@ -92,6 +92,12 @@ function machine(uid = 0): { readonly doctor: DoctorComponents; readonly ran: st
     uid,
     requirements: [REQUIREMENT],
     kernelProbes: [],
+    findRuntime: async () => ({
+      name: 'runc' as const,
+      version: '1.1.4',
+      vulnerabilities: ['CVE-2024-21626'],
+      why: 'crun is not installed'
+    }),
     missingPrograms: async () =>
       ran.some((line) => line.startsWith('apt-get install')) ? [] : [REQUIREMENT],
     run: async (program: string, args: readonly string[]) => {
@@ -128,6 +134,7 @@ test('the doctor installs what is missing, says why, and does nothing the second
   t.regex(first.stderr, /installing nftables: nft holds the rules\n/)
   t.regex(first.stderr, /Setting up nftables/)
   t.is(ran.length, 2)
+  t.regex(first.stdout, /\nwarning: OCI runtime: runc 1\.1\.4 is chosen: .*: CVE-2024-21626\n/)
   const second = await cli(['doctor', '--install', '--json'], { services })
   t.like(second.json(), { ok: true, installed: [] })
   t.is(ran.length, 2)

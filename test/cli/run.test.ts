@@ -266,12 +266,14 @@ test('the status of the peer is shown field by field', async (t) => {
     nodesKnown: 2,
     agentsKnown: 1,
     delegations: 1,
-    leases: 0
+    leases: 0,
+    warnings: ['the runtime is old']
   }
   await using control = await serveControl({ status: async () => status })
   const { stdout } = await cli(['status'], { home: control.directory })
   t.regex(stdout, /^name: +here\nprincipal: +12D3KooW\w+\nroles: +node\n/)
   t.regex(stdout, /\nstarted: +2027-01-15T08:00:00Z\n/)
+  t.regex(stdout, /\nwarning: +the runtime is old\n/)
   const program = await cli(['status', '--json'], { home: control.directory })
   t.like(program.json(), { status: { name: 'here', startedAt: '2027-01-15T08:00:00.000Z' } })
 })

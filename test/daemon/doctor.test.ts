@@ -10,6 +10,7 @@ import {
   diagnosisError,
   installPackages,
   systemDoctor,
+  type Check,
   type Diagnosis,
   type DoctorComponents
 } from '../../src/daemon/doctor.ts'
@@ -20,6 +21,7 @@ const REQUIREMENTS = [
   { program: 'tc', debianPackage: 'iproute2', why: 'shapes' },
   { program: 'ip', debianPackage: 'iproute2', why: 'makes links' }
 ]
+const RUNTIME = { name: 'runc', version: '1.3.3', vulnerabilities: [], why: 'crun is not installed' } as const
 const INIT = { purpose: 'node', ports: [], socketPath: '/nowhere/control.sock' } as const
 
 function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
@@ -29,6 +31,7 @@ function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
     requirements: REQUIREMENTS,
     missingPrograms: async () => [],
     kernelProbes: [],
+    findRuntime: async () => RUNTIME,
     run: async () => {
       throw new Error('nothing was to be run')
     },
@@ -86,6 +89,30 @@ test('a kernel without a feature fails, and what cannot be looked at is skipped'
   t.is(statusOf(there, 'c'), 'ok')
   t.is(diagnosisError(there)?.code, 'KERNEL_FEATURE_MISSING')
   t.is(statusOf(await diagnose(doctor({ kernelProbes, uid: 1 }), INIT), 'c'), 'skipped')
+})
+
+test('the chosen runtime is told with the reason, and what is known against it is a warning', async (t) => {
+  const checkOf = async (changes: Partial<DoctorComponents>): Promise<Check | undefined> => {
+    const diagnosis = await diagnose(doctor(changes), INIT)
+    t.is(diagnosis.ok, diagnosisError(diagnosis) === undefined && statusOf(diagnosis, NAME) !== 'skipped')
+    return diagnosis.checks.find(({ name }) => name === NAME)
+  }
+  const NAME = 'OCI runtime'
+  const detail = 'runc 1.3.3 is chosen: crun is not installed'
+  t.deepEqual(await checkOf({}), { name: NAME, status: 'ok', detail })
+  const vulnerabilities = ['CVE-2025-31133', 'CVE-2025-52881']
+  const vulnerable = await checkOf({ findRuntime: async () => ({ ...RUNTIME, vulnerabilities }) })
+  t.is(vulnerable?.status, 'warning')
+  t.is(vulnerable?.detail, `${detail}; runc 1.3.3 has known vulnerabilities: CVE-2025-31133, CVE-2025-52881`)
+  t.regex(vulnerable?.hint ?? '', /runc 1\.2\.8/)
+  const none = await checkOf({
+    findRuntime: async () => {
+      throw new SlicenetError('HOST_PROGRAM_MISSING', 'no OCI runtime works on this machine')
+    }
+  })
+  t.is(none?.code, 'HOST_PROGRAM_MISSING')
+  const runc = { program: 'runc', debianPackage: 'runc', why: 'runs vservers' }
+  t.is((await checkOf({ requirements: [runc], missingPrograms: async (all) => [...all] }))?.status, 'skipped')
 })
 
 test('a port in use fails for a node, unless the daemon that runs holds it; a devnet does not mind', async (t) => {

@@ -17,6 +17,7 @@ import type { OciNode } from '../oci-node.ts'
 import type { Weakness } from './attempt.ts'
 
 const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
+const OPEN_FILES_MAX = 1024
 const ROOT_USER = { uid: 0, gid: 0, additionalGids: [], home: '/root' }
 /** Ids of the node's window that no vserver of a test reaches. */
 const ID_SLOT = 500
@@ -175,6 +176,7 @@ export class Controls {
       rootPath: this.#rootOf(lacks),
       cgroupPath: `/slicenet-${id}`,
       seccompProfile: this.#profile!,
+      openFilesMax: OPEN_FILES_MAX,
       arch: process.arch
     }) as unknown as Config
     config.process = this.#process(without, { argv: ['sleep', '1000'], env: {} })
@@ -201,7 +203,12 @@ export class Controls {
   }
 
   #process(without: readonly Weakness[], program: ProgramSpec): Record<string, unknown> {
-    const made = ociProcess(vserverSpec(this.#init.node.image), program, ROOT_USER)
+    const made = ociProcess({
+      spec: vserverSpec(this.#init.node.image),
+      program,
+      user: ROOT_USER,
+      openFilesMax: OPEN_FILES_MAX
+    })
     if (!without.includes('capabilities')) return made
     const held = this.#held
     return {
