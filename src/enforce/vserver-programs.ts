@@ -134,8 +134,10 @@ export class VserverPrograms implements Startable {
     const mayGrow = async (): Promise<boolean> => {
       if (options.follow !== true) return false
       const state = await this.state(id)
-      if (state.state !== 'exited') return state.state === 'running'
-      return startsAgain(records.get(id)?.launched?.program.restart, state.exit.exitCode)
+      const { restart = 'never' } = records.get(id)?.launched?.program ?? {}
+      // Between two runs there is nothing for a moment.
+      if (state.state === 'none') return restart !== 'never'
+      return state.state === 'running' || startsAgain(restart, state.exit.exitCode)
     }
     yield* readLog(this.#c, {
       path: runner.logPath(maker.programDir(id)),
