@@ -30,7 +30,7 @@ export interface Caretaker {
   setKeys(key: string): Promise<void>
   /** Takes in an image; gives its root directory. */
   import(path: string): Promise<string | undefined>
-  /** The accounts in a vserver that is made of a root directory. */
+  /** Makes a vserver of a root directory, with devices and an account; gives its list of accounts. */
   accountsOf(root: string): Promise<string>
 }
 
@@ -62,7 +62,7 @@ export function enforcerAsCaretaker(lab: EscapeLab): Caretaker {
     accountsOf: async (root) => {
       const id = 'accounts'
       const { id: image } = await images.import(root)
-      await enforcer.create(vserverSpec(image, { id }))
+      if ((await unlessRefused(enforcer.create(vserverSpec(image, { id })))) === undefined) return ''
       try {
         const session = await enforcer.exec(id, { argv: ['cat', '/etc/passwd'], env: {} })
         await session.write(undefined)
@@ -139,6 +139,7 @@ export async function carelessCaretaker(lab: EscapeLab): Promise<Caretaker> {
       return directory
     },
     accountsOf: async (image) => {
+      await run('mknod', [join(image, 'dev/null'), 'c', '1', '3'])
       const passwd = join(image, 'etc/passwd')
       const accounts = await readFile(passwd, 'utf8')
       await rm(passwd)

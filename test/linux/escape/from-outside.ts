@@ -2,7 +2,7 @@
  * Attempts to lead the node astray while it works on a vserver from outside: links against upload, keys, programs and
  * accounts, archives against the image store, and programs against the runtime that starts them.
  */
-import { lstat, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run, runAnyway } from '../../../src/base/host-program.ts'
 import { perlProgram } from './attempt.ts'
@@ -121,6 +121,21 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
       await run('rm', [join(root, 'etc/passwd')])
       await symlink(secret, join(root, 'etc/passwd'))
       return (await caretaker.accountsOf(root)).includes(token)
+    }
+  },
+  {
+    name: 'have its devices made where its own link leads',
+    reaches: async (caretaker, { scratch, imageRoot }) => {
+      const devices = join(scratch, 'devices')
+      await mkdir(devices)
+      // No permission is in the way.
+      await chmod(devices, 0o777)
+      const root = join(scratch, 'root')
+      await run('cp', ['--archive', imageRoot, root])
+      await run('rm', ['--recursive', join(root, 'dev')])
+      await symlink(devices, join(root, 'dev'))
+      await caretaker.accountsOf(root)
+      return (await readdir(devices)).length > 0
     }
   },
   {
