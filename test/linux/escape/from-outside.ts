@@ -217,12 +217,24 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
   {
     // CVE-2024-21626.
     name: 'start a program in a directory that the runtime has open',
-    reaches: async (caretaker, { token }) => {
+    reaches: async (caretaker, { secret, token }) => {
       await caretaker.sh('for n in $(seq 3 40); do ln -sfn /proc/self/fd/$n /fd-$n; done')
+      const read = ['cat', `${UP}${secret.slice(1)}`]
       for (let fd = 3; fd <= 40; fd++) {
         for (const cwd of [`/proc/self/fd/${fd}`, `/fd-${fd}`]) {
-          if ((await caretaker.exec(['cat', 'secret'], cwd)).includes(token)) return true
+          if ((await caretaker.exec(read, cwd)).includes(token)) return true
         }
+      }
+      return false
+    }
+  },
+  {
+    name: 'start a program in such a directory by the runtime alone',
+    reaches: async (caretaker, { secret, token }) => {
+      const read = ['cat', `${UP}${secret.slice(1)}`]
+      // An old runtime has the groups of the host open as one of these.
+      for (let fd = 3; fd <= 12; fd++) {
+        if ((await caretaker.execUnseen(read, `/proc/self/fd/${fd}`)).includes(token)) return true
       }
       return false
     }
