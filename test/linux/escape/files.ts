@@ -38,7 +38,7 @@ export const DEVICE_ATTEMPTS: readonly Attempt[] = [
     perl: `device(0060000, $ENV{DISK_MAJOR}, $ENV{DISK_MINOR}, 1); reached();`
   },
   {
-    name: 'make a node of the machine’s memory',
+    name: "make a node of the machine's memory",
     without: ['users', 'capabilities'],
     harmless: 'the node is made and removed',
     perl: `need('mknodat', -100, "/tmp/mem-$$", 0020600, 1 << 8 | 1); unlink "/tmp/mem-$$"; reached();`

@@ -2,7 +2,7 @@
  * Attempts to lead the node astray while it works on a vserver from outside: links against upload, keys, programs and
  * accounts, archives against the image store, and programs against the runtime that starts them.
  */
-import { lstat, mkdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, lstat, mkdir, readFile, readdir, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run, runAnyway } from '../../../src/base/host-program.ts'
 import { perlProgram } from './attempt.ts'
@@ -124,6 +124,21 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
     }
   },
   {
+    name: 'have its devices made where its own link leads',
+    reaches: async (caretaker, { scratch, imageRoot }) => {
+      const devices = join(scratch, 'devices')
+      await mkdir(devices)
+      // No permission is in the way.
+      await chmod(devices, 0o777)
+      const root = join(scratch, 'root')
+      await run('cp', ['--archive', imageRoot, root])
+      await run('rm', ['--recursive', join(root, 'dev')])
+      await symlink(devices, join(root, 'dev'))
+      await caretaker.accountsOf(root)
+      return (await readdir(devices)).length > 0
+    }
+  },
+  {
     name: 'import an image with a path that leads up',
     reaches: async (caretaker, { scratch }) => {
       await caretaker.import(await archiveOf(scratch, `${UP}${scratch.slice(1)}/out`))
@@ -202,12 +217,24 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
   {
     // CVE-2024-21626.
     name: 'start a program in a directory that the runtime has open',
-    reaches: async (caretaker, { token }) => {
+    reaches: async (caretaker, { secret, token }) => {
       await caretaker.sh('for n in $(seq 3 40); do ln -sfn /proc/self/fd/$n /fd-$n; done')
+      const read = ['cat', `${UP}${secret.slice(1)}`]
       for (let fd = 3; fd <= 40; fd++) {
         for (const cwd of [`/proc/self/fd/${fd}`, `/fd-${fd}`]) {
-          if ((await caretaker.exec(['cat', 'secret'], cwd)).includes(token)) return true
+          if ((await caretaker.exec(read, cwd)).includes(token)) return true
         }
+      }
+      return false
+    }
+  },
+  {
+    name: 'start a program in such a directory by the runtime alone',
+    reaches: async (caretaker, { secret, token }) => {
+      const read = ['cat', `${UP}${secret.slice(1)}`]
+      // An old runtime has the groups of the host open as one of these.
+      for (let fd = 3; fd <= 12; fd++) {
+        if ((await caretaker.execUnseen(read, `/proc/self/fd/${fd}`)).includes(token)) return true
       }
       return false
     }

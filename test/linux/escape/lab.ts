@@ -17,7 +17,7 @@ import { HIDDEN_FILE, programOf, readOutcome, type Attempt, type Outcome } from 
 import { Controls } from './controls.ts'
 
 /** The second has every right that an ordinary lease can have, the third an image made by an attacker. */
-export const VSERVERS = ['plain', 'with-rights', 'hostile-image'] as const
+const VSERVERS = ['plain', 'with-rights', 'hostile-image'] as const
 export type VserverName = (typeof VSERVERS)[number]
 
 export interface Told {
@@ -145,6 +145,11 @@ export class EscapeLab {
         memoryKey: Number(this.#env.HOST_MEMORY_KEY)
       })
     }
+  }
+
+  /** The vservers that an attempt is made in. */
+  vserversFor(attempt: Attempt): readonly VserverName[] {
+    return VSERVERS.filter((id) => (id === 'hostile-image') === attempt.without.includes('dev'))
   }
 
   async tryInVserver(id: VserverName, attempt: Attempt): Promise<Told> {
