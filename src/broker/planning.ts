@@ -14,7 +14,15 @@ import { byName, isNode, queryPace, type FindOptions } from './finding.ts'
 import type { RttSource } from './pair-times.ts'
 import type { Placement } from './placement.ts'
 import { isAble, type Candidate } from './preference.ts'
-import { explained, imageId, unmet, unmetImage, type Explanation, type Requirements } from './requirements.ts'
+import {
+  explained,
+  fetchesImages,
+  imageId,
+  unmet,
+  unmetImage,
+  type Explanation,
+  type Requirements
+} from './requirements.ts'
 
 export interface Matching {
   /** Every node, by name. */
@@ -42,16 +50,29 @@ export async function matchNodes(
   const matching = explanations.filter(({ matches }) => matches)
   // Where none matches anyway, what all have says what is meant.
   const asked = matching.length > 0 ? matching : explanations
-  const image = imageId(
-    asked.map(({ advert }) => advert.body),
-    wanted
-  )
+  const image = imageMeant(asked, wanted) ?? imageToFetch(asked, explanations, wanted)
   return {
     image,
     explanations: explanations.map((one) =>
       explained(one, [...one.failed, ...unmetImage(wanted, image, one.advert.body)])
     )
   }
+}
+
+function imageMeant(nodes: readonly Explanation[], wanted: string): string | undefined {
+  return imageId(
+    nodes.map(({ advert }) => advert.body),
+    wanted
+  )
+}
+
+/** A node that fetches images takes one that only others have, which may not match. */
+function imageToFetch(
+  asked: readonly Explanation[],
+  all: readonly Explanation[],
+  wanted: string
+): string | undefined {
+  return asked.some(({ advert }) => fetchesImages(advert.body)) ? imageMeant(all, wanted) : undefined
 }
 
 export interface PlanInit {

@@ -77,17 +77,18 @@ export function unmet(
 }
 
 /** `image`: the name or id that was asked for; `id`: the content that it was taken for. */
-export function unmetImage(
-  image: string,
-  id: string | undefined,
-  { images, attributes }: NodeAdvertisement
-): FailedClause[] {
+export function unmetImage(image: string, id: string | undefined, node: NodeAdvertisement): FailedClause[] {
+  const { images } = node
   if (id !== undefined && Object.values(images).includes(id)) return []
   // Some other node has it, so this one can get it.
-  if (id !== undefined && attributes[FETCHES_IMAGES] === 'yes') return []
+  if (id !== undefined && fetchesImages(node)) return []
   const other = Object.hasOwn(images, image) ? images[image] : undefined
   if (id !== undefined && other !== undefined) return [{ clause: `image ${image} as ${id}`, value: other }]
   return [{ clause: `image ${image}`, value: listed(Object.keys(images)) }]
+}
+
+export function fetchesImages({ attributes }: NodeAdvertisement): boolean {
+  return attributes[FETCHES_IMAGES] === 'yes'
 }
 
 /** An image by content id, or the id that most of the nodes give to a name. */

@@ -63,13 +63,28 @@ function readAhead(
   let ended = announced && stream.readableEnded
   let failure: Error | undefined
   let discarding = false
+  let isResuming = false
   let wake = (): void => {}
 
+  const holdBack = (): void => {
+    // A stream that is paused by what it delivers as it resumes would go on taking data and never deliver it.
+    if (isResuming || queuedBytes < LIMITS.streamReadAheadBytesMax) return
+    if (stream.readStatus === 'readable') stream.pause()
+  }
+  const goOn = (): void => {
+    isResuming = true
+    try {
+      resume(stream)
+    } finally {
+      isResuming = false
+    }
+    holdBack()
+  }
   stream.addEventListener('message', ({ data }) => {
     if (discarding) return
     queue.push(data)
     queuedBytes += data.byteLength
-    if (queuedBytes >= LIMITS.streamReadAheadBytesMax && stream.readStatus === 'readable') stream.pause()
+    holdBack()
     wake()
   })
   stream.addEventListener('remoteCloseWrite', () => {
@@ -98,7 +113,7 @@ function readAhead(
           const chunk = queue.shift()
           if (chunk !== undefined) {
             queuedBytes -= chunk.byteLength
-            if (queuedBytes < LIMITS.streamReadAheadBytesMax / 2) resume(stream)
+            if (queuedBytes < LIMITS.streamReadAheadBytesMax / 2) goOn()
             yield chunk
           } else if (failure !== undefined) {
             throw failure

@@ -83,6 +83,24 @@ test('a slow reader holds the writer back, and everything arrives', async (t) =>
   t.is(read, chunks)
 })
 
+test('a reader that is slow with everything holds the writer back for as long as it takes', async (t) => {
+  const { call, witness } = await pair(t)
+  const chunks = 400
+  // A stream breaks that holds 4 MiB.
+  const mayBeUnderWay = 32
+  let read = 0
+  let most = 0
+  const onItem = async (item: Uint8Array): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, 2))
+    t.is(item[0], read % 256)
+    read += 1
+    most = Math.max(most, witness.poured - read)
+  }
+  await call('pour', { chunks }, { onItem })
+  t.is(read, chunks)
+  t.true(most <= mayBeUnderWay, `${most} chunks are under way`)
+})
+
 test('megabytes of input arrive whole', async (t) => {
   const { call } = await pair(t)
   const chunk = new Uint8Array(100 * 1024).fill(7)
