@@ -141,8 +141,11 @@ export class VserverMaker {
     await timed('runtime create', runtime.create(spec.id, { bundle, pidFile }))
     const pid = Number(await readFile(pidFile, 'utf8'))
     const link = { id: spec.id, pid, ports: spec.ports, resources: spec.resources }
-    const { address } = await timed('network', network.attach(link))
-    await timed('runtime start', runtime.start(spec.id))
+    const attached = timed('network', network.attach(link))
+    // Nothing but the init runs yet, which needs no network; who launches programs waits for both.
+    const started = timed('runtime start', runtime.start(spec.id))
+    await Promise.allSettled([attached, started])
+    const [{ address }] = await Promise.all([attached, started])
     logger.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
     return { ...record, phase: 'made', pid, address }
   }

@@ -234,14 +234,12 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
-    const namespace = await namespaceOf(link.pid)
-    const listening = link.ports.length === 0 ? [] : await listeningPorts(uplink.address)
-    const present = await presentLinks()
+    const [namespace, present] = await Promise.all([namespaceOf(link.pid), presentLinks()])
     // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.
     const before = this.#records.get(link.id)
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
-    this.#requireFree(link.id, ports, gained, listening)
+    this.#requireFree(link.id, ports)
     const silentPorts = mergeRanges(link.silentPorts ?? [])
     if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
@@ -254,9 +252,10 @@ class LinuxNodeNetwork implements NodeNetwork {
       await writeRecord(this.#recordsDirectory, record)
       const parts = [
         same ? addressInside(plan, link.pid) : makeLink(plan, link.pid, uplink.mtu),
-        shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
+        requireUnheard(gained, uplink)
       ]
-      // Both have come to an end before one's failure is undone.
+      // All have come to an end before one's failure is undone.
       await Promise.allSettled(parts)
       await Promise.all(parts)
       // The source check stands on the device.
@@ -269,19 +268,13 @@ class LinuxNodeNetwork implements NodeNetwork {
     return { address: plan.address }
   }
 
-  #requireFree(
-    id: string,
-    ports: readonly PortRange[],
-    gained: readonly PortRange[],
-    listening: readonly PortRange[]
-  ): void {
+  #requireFree(id: string, ports: readonly PortRange[]): void {
     const others = [...this.#records.values()].filter((record) => record.id !== id)
     requireUnclaimed(ports, [
       { by: 'the node', ports: this.#init.reservedPorts },
       SHARED_CLAIM,
       ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
     ])
-    requireUnclaimed(gained, [{ by: 'a program of the node', ports: listening }])
   }
 
   /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
@@ -370,6 +363,12 @@ class LinuxNodeNetwork implements NodeNetwork {
   #shaping(uplink: Uplink): { uplink: string; rootBps: number; nodeBps: number } {
     return { uplink: uplink.device, rootBps: this.#init.rootBps, nodeBps: this.#init.nodeBps }
   }
+}
+
+/** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
+async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
+  if (gained.length === 0) return
+  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
 }
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
