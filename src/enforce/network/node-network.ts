@@ -234,7 +234,9 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
-    const [namespace, present] = await Promise.all([namespaceOf(link.pid), presentLinks()])
+    // Only who was attached before can have a link that stays; what others get is begun before their process is there.
+    const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
+    const present = await presentLinks()
     // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.
     const before = this.#records.get(link.id)
     const ports = mergeRanges(link.ports)
@@ -244,14 +246,15 @@ class LinuxNodeNetwork implements NodeNetwork {
     if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
-    const record = { id: link.id, index, namespace, ports, silentPorts, resources: link.resources }
+    const { id, resources } = link
+    const record = { id, index, namespace: namespace ?? '', ports, silentPorts, resources }
     this.#records.set(link.id, record)
     const plan = planLink(index)
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const parts = [
-        same ? addressInside(plan, link.pid) : makeLink(plan, link.pid, uplink.mtu),
+        same ? addressInside(plan, await link.pid) : this.#makeLink(record, link.pid, uplink.mtu),
         shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
         requireUnheard(gained, uplink)
       ]
@@ -266,6 +269,14 @@ class LinuxNodeNetwork implements NodeNetwork {
       throw error
     }
     return { address: plan.address }
+  }
+
+  async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
+    const pid = await process
+    const placed = { ...record, namespace: await namespaceOf(pid) }
+    this.#records.set(record.id, placed)
+    await writeRecord(this.#recordsDirectory, placed)
+    await makeLink(planLink(record.index), pid, mtu)
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {
