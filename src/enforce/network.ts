@@ -5,7 +5,9 @@ import type { Resources } from '../ticket/resources.ts'
 
 export interface VserverNetwork extends Startable {
   /**
-   * Moves one end of a veth pair into the network namespace of process `pid`, addresses and routes it; source check, owned ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`.
+   * Moves one end of a veth pair into the network namespace of process `pid`, addresses and routes it; source check, owned
+   * ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`, and what
+   * `pid` is rejected with.
    */
   attach(link: VserverLink): Promise<{ readonly address: string }>
   /** Removes all of it. Idempotent. */
@@ -17,7 +19,8 @@ export interface VserverNetwork extends Startable {
 
 export interface VserverLink {
   readonly id: string
-  readonly pid: number
+  /** A promise while the process is being made, so that what needs no process is done meanwhile. */
+  readonly pid: number | Promise<number>
   readonly ports: readonly PortRange[]
   readonly resources: Resources
 }

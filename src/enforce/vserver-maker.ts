@@ -164,11 +164,15 @@ export class VserverMaker {
     })
     await writeFile(join(bundle, 'config.json'), JSON.stringify(config), { mode: 0o600 })
     const pidFile = join(bundle, 'init.pid')
-    await timed('runtime create', runtime.create(spec.id, { bundle, pidFile }))
-    const pid = Number(await readFile(pidFile, 'utf8'))
-    const link = { id: spec.id, pid, ports: spec.ports, resources: spec.resources }
-    const { address } = await timed('network', network.attach(link))
-    await timed('runtime start', runtime.start(spec.id))
+    const created = timed('runtime create', runtime.create(spec.id, { bundle, pidFile })).then(async () =>
+      Number(await readFile(pidFile, 'utf8'))
+    )
+    const link = { id: spec.id, pid: created, ports: spec.ports, resources: spec.resources }
+    const attached = timed('network', network.attach(link))
+    // Nothing but the init runs yet, which needs no network; who launches programs waits for both.
+    const started = created.then(() => timed('runtime start', runtime.start(spec.id)))
+    await Promise.allSettled([created, attached, started])
+    const [pid, { address }] = await Promise.all([created, attached, started])
     logger.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
     return { ...record, phase: 'made', pid, address }
   }

@@ -22,8 +22,11 @@ const IMAGE = 'debian'
 const PAIRS = 21
 const WARM_UPS = 3
 const VSERVERS = 300
-/** Memory and disk are looked at every so many, so that what else the machine does in between spoils one look of many. */
-const STRIDE = 50
+/**
+ * Memory and disk are looked at every so many. What one vserver takes is the median slope between looks that are half the
+ * way apart or more, so that what else the machine does meanwhile spoils one look of many.
+ */
+const STRIDE = 30
 const ENDS = 10
 /** What was removed is cleared away by the kernel a little later; the next run is not to pay for it. */
 const PAUSE_MS = 250
@@ -208,7 +211,12 @@ async function crowd(
   for (const { lease } of made) destroyed.push(await machine.destroy(lease))
   progress(`destroyed in ${brief(destroyed)} ms each`)
   const perVserver = (of: keyof Look): number[] =>
-    looks.slice(1).map((one, index) => (one[of] - looks[index]![of]) / STRIDE)
+    looks.flatMap((from, index) =>
+      looks
+        .map((to, later) => ({ to, steps: later - index }))
+        .filter(({ steps }) => steps >= looks.length / 2)
+        .map(({ to, steps }) => (to[of] - from[of]) / (steps * STRIDE))
+    )
   return [
     figure(
       'disk_per_vserver_over_image',

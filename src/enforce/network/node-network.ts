@@ -234,29 +234,31 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
-    const namespace = await namespaceOf(link.pid)
-    const listening = link.ports.length === 0 ? [] : await listeningPorts(uplink.address)
+    // Only who was attached before can have a link that stays; what others get is begun before their process is there.
+    const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
     const present = await presentLinks()
     // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.
     const before = this.#records.get(link.id)
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
-    this.#requireFree(link.id, ports, gained, listening)
+    this.#requireFree(link.id, ports)
     const silentPorts = mergeRanges(link.silentPorts ?? [])
     if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
-    const record = { id: link.id, index, namespace, ports, silentPorts, resources: link.resources }
+    const { id, resources } = link
+    const record = { id, index, namespace: namespace ?? '', ports, silentPorts, resources }
     this.#records.set(link.id, record)
     const plan = planLink(index)
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const parts = [
-        same ? addressInside(plan, link.pid) : makeLink(plan, link.pid, uplink.mtu),
-        shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+        same ? addressInside(plan, await link.pid) : this.#makeLink(record, link.pid, uplink.mtu),
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
+        requireUnheard(gained, uplink)
       ]
-      // Both have come to an end before one's failure is undone.
+      // All have come to an end before one's failure is undone.
       await Promise.allSettled(parts)
       await Promise.all(parts)
       // The source check stands on the device.
@@ -269,19 +271,21 @@ class LinuxNodeNetwork implements NodeNetwork {
     return { address: plan.address }
   }
 
-  #requireFree(
-    id: string,
-    ports: readonly PortRange[],
-    gained: readonly PortRange[],
-    listening: readonly PortRange[]
-  ): void {
+  async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
+    const pid = await process
+    const placed = { ...record, namespace: await namespaceOf(pid) }
+    this.#records.set(record.id, placed)
+    await writeRecord(this.#recordsDirectory, placed)
+    await makeLink(planLink(record.index), pid, mtu)
+  }
+
+  #requireFree(id: string, ports: readonly PortRange[]): void {
     const others = [...this.#records.values()].filter((record) => record.id !== id)
     requireUnclaimed(ports, [
       { by: 'the node', ports: this.#init.reservedPorts },
       SHARED_CLAIM,
       ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
     ])
-    requireUnclaimed(gained, [{ by: 'a program of the node', ports: listening }])
   }
 
   /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
@@ -370,6 +374,12 @@ class LinuxNodeNetwork implements NodeNetwork {
   #shaping(uplink: Uplink): { uplink: string; rootBps: number; nodeBps: number } {
     return { uplink: uplink.device, rootBps: this.#init.rootBps, nodeBps: this.#init.nodeBps }
   }
+}
+
+/** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
+async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
+  if (gained.length === 0) return
+  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
 }
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
