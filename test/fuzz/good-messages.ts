@@ -72,18 +72,23 @@ export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
   },
   launch: { params: { ...lease, program: PROGRAM }, result: {} },
   stop: { params: lease, result: {} },
+  signal: { params: { ...lease, signal: 'SIGHUP' }, result: {} },
+  freeze: { params: lease, result: {} },
+  thaw: { params: lease, result: {} },
   status: {
     params: { ...lease, usage: true },
     result: {
       state: 'exited',
       notAfter: 1,
       exitCode: 0,
+      restarts: 2,
+      frozen: true,
       usage: { cpuMicros: 1, memoryBytes: 2, pids: 3, diskBytes: 4, egressBytes: 5 }
     }
   },
   exec: {
-    params: { ...lease, program: PROGRAM },
-    input: { bytes: OBJECT },
+    params: { ...lease, program: PROGRAM, terminal: { columns: 80, rows: 24 } },
+    input: { bytes: OBJECT, terminal: { columns: 90, rows: 30 } },
     item: { stream: 'stdout', bytes: OBJECT },
     result: { exitCode: 1 }
   },

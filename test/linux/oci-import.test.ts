@@ -443,7 +443,7 @@ test.serial('a layer that unpacks to more than the limit is given up while it is
   }
 })
 
-test('directories that no entry names count as files do', (t) => {
+test.serial('directories that no entry names count as files do', (t) => {
   const entry = {
     type: 'file',
     mode: 0o644,
@@ -464,7 +464,7 @@ test('directories that no entry names count as files do', (t) => {
   t.notThrows(() => add(10))
 })
 
-test('ways through long links are bounded in all', (t) => {
+test.serial('ways through long links are bounded in all', (t) => {
   const entry = {
     type: 'file',
     mode: 0o644,
