@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
+import { cpuQuota } from './oci-config.ts'
 
 const BUSY_ATTEMPTS_MAX = 200
 
@@ -111,6 +112,33 @@ export class Cgroups implements Startable {
     }
   }
 
+  /** What a vserver has used; 0 when it has no group. */
+  cpuMicros(id: string): number {
+    const v1 = this.#controller('cpuacct')
+    if (v1 !== undefined) return Math.floor(Number(readNow(join(v1, this.path(id)), 'cpuacct.usage')) / 1000)
+    return field(readNow(join(this.#hierarchies[0]!.directory, this.path(id)), 'cpu.stat'), 'usage_usec')
+  }
+
+  /** Threads in a vserver's group. */
+  tasks(id: string): number[] {
+    const v1 = this.#controller('cpuacct')
+    const directory = join(v1 ?? this.#hierarchies[0]!.directory, this.path(id))
+    return numbers(readNow(directory, v1 === undefined ? 'cgroup.threads' : 'tasks'))
+  }
+
+  /** Changes how much of the processor a vserver may use, in thousandths of a core. One without a group is passed over. */
+  async capCpu(id: string, capMillis: number): Promise<void> {
+    const { quota, period } = cpuQuota(capMillis)
+    const v1 = this.#controller('cpu')
+    const [directory, file, value] =
+      v1 === undefined
+        ? [this.#hierarchies[0]!.directory, 'cpu.max', `${quota} ${period}`]
+        : [v1, 'cpu.cfs_quota_us', String(quota)]
+    await writeFile(join(directory, this.path(id), file), value).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+    })
+  }
+
   /** Whether a vserver's processes are kept from the processor. */
   async isFrozen(id: string): Promise<boolean> {
     const directory = this.#controller('freezer')
@@ -134,11 +162,7 @@ export class Cgroups implements Startable {
   /** Processes in a vserver's group. */
   async processes(id: string): Promise<number[]> {
     const directory = this.#controller('pids') ?? this.#hierarchies[0]!.directory
-    const text = await read(join(directory, this.path(id)), 'cgroup.procs')
-    return text
-      .split('\n')
-      .filter((line) => line !== '')
-      .map(Number)
+    return numbers(await read(join(directory, this.path(id)), 'cgroup.procs'))
   }
 
   /** Vservers that have a group in any hierarchy. */
@@ -227,6 +251,21 @@ export function findHierarchies(mountinfo: string): Hierarchy[] {
 
 async function read(directory: string, file: string): Promise<string> {
   return readFile(join(directory, file), 'utf8').catch(() => '')
+}
+
+function readNow(directory: string, file: string): string {
+  try {
+    return readFileSync(join(directory, file), 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+function numbers(lines: string): number[] {
+  return lines
+    .split('\n')
+    .filter((line) => line !== '')
+    .map(Number)
 }
 
 /** One number of a `name value` table; 0 when it is not there. */

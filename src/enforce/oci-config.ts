@@ -174,19 +174,24 @@ function ociMounts(): Record<string, unknown>[] {
   ]
 }
 
+/** How much of the processor a vserver may use at most, in thousandths of a core. */
+export function cpuCapMillis({ cpuMillis, cpuMillisMax }: Resources): number {
+  return Math.max(cpuMillis, cpuMillisMax, CPU_MILLIS_MIN)
+}
+
+/** A cap as the kernel takes it: so many microseconds in every period of so many. */
+export function cpuQuota(capMillis: number): { readonly quota: number; readonly period: number } {
+  const millis = Math.max(capMillis, CPU_MILLIS_MIN)
+  return { quota: Math.round((millis * CPU_PERIOD_MICROS) / 1000), period: CPU_PERIOD_MICROS }
+}
+
 /** The limits of a running vserver; the devices that it may use are settled when it is made. */
-export function ociLimits({
-  cpuMillis,
-  cpuMillisMax,
-  memoryBytes,
-  pids
-}: Resources): Record<string, unknown> {
-  const capMillis = Math.max(cpuMillis, cpuMillisMax, CPU_MILLIS_MIN)
+export function ociLimits(resources: Resources): Record<string, unknown> {
+  const { cpuMillis, memoryBytes, pids } = resources
   return {
     cpu: {
       shares: Math.max(2, Math.round((cpuMillis * SHARES_PER_CORE) / 1000)),
-      quota: Math.round((capMillis * CPU_PERIOD_MICROS) / 1000),
-      period: CPU_PERIOD_MICROS
+      ...cpuQuota(cpuCapMillis(resources))
     },
     // Memory and swap together: so no swap beyond the memory.
     memory: { limit: memoryBytes, swap: memoryBytes },

@@ -14,6 +14,7 @@ import type { Resources } from '../ticket/resources.ts'
 import { writeKeys } from './account.ts'
 import { measureCapacity, openFilesPerProcess } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
+import { CpuKeeper } from './cpu-keeper.ts'
 import type {
   Enforcer,
   EnforcerCapacity,
@@ -98,6 +99,7 @@ export class OciEnforcer implements Enforcer {
   readonly #roots: VserverRoots
   readonly #cgroups: Cgroups
   readonly #records: VserverRecords
+  readonly #cpuKeeper: CpuKeeper
   readonly #parts: Lifecycle
   readonly #turns = new Turns({
     atOnceMax: LIMITS.vserversInWorkMax,
@@ -119,13 +121,20 @@ export class OciEnforcer implements Enforcer {
     this.#roots = new VserverRoots({ idRanges: this.#idRanges }, { runDirectory: this.#runDirectory })
     this.#cgroups = new Cgroups(components, { parent: `/slicenet-${init.nodeShort}` })
     this.#records = new VserverRecords({ directory: join(init.stateDirectory, 'vservers') })
+    this.#cpuKeeper = new CpuKeeper({
+      clock: components.clock,
+      logger: components.logger,
+      cgroups: this.#cgroups,
+      records: () => this.#records.all()
+    })
     this.#parts = new Lifecycle([
       components.images,
       this.#records,
       this.#volume,
       this.#roots,
       this.#cgroups,
-      components.network
+      components.network,
+      this.#cpuKeeper
     ])
   }
 

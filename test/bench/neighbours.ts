@@ -25,7 +25,7 @@ const SPINNERS = `i=0; while [ $i -lt 500 ]; do (${SPIN}) & i=$((i+1)); done; wa
 /** Each goes on for ever, and starts over when a limit stopped it. */
 const GREED: Readonly<Record<string, string>> = {
   spinners_500: SPINNERS,
-  fork_bomb: 'bomb() { bomb | bomb & }; while :; do bomb 2>/dev/null; sleep 0.1; done',
+  fork_bomb: `while :; do sh -c 'bomb() { bomb | bomb & }; bomb; sleep 0.1' 2>/dev/null; done`,
   memory_hog: 'while :; do (x=$(dd if=/dev/zero bs=1M count=400 2>/dev/null | tr "\\0" x)); done',
   disk_filler: 'while :; do dd if=/dev/zero of=/fill bs=1M 2>/dev/null; rm /fill; done',
   inode_eater:
@@ -62,10 +62,11 @@ async function costsOf(
       const alone = await cpuOf(node, id, signal)
       await start(node, 'greedy', GREEDY, script)
       if (!weight)
-        for (const file of await node.weightFiles(id))
+        for (const file of await node.groupFiles(id, 'cpu.shares', 'cpu.weight'))
           await writeFile(file, file.endsWith('weight') ? '1' : '2')
       await systemClock.sleep(BEGIN_MS, { signal })
       costs.push(Math.max(0, 1 - (await cpuOf(node, id, signal)) / (alone / 2)))
+      if ((await node.enforcer.usage('greedy')).pids < 2) throw new Error(`this ended by itself: ${script}`)
     } finally {
       for (const { id } of await node.enforcer.list()) await node.enforcer.destroy(id)
     }

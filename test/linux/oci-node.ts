@@ -126,12 +126,12 @@ export class OciNode {
     return limits
   }
 
-  /** Where its share of the processor is written, of cgroups v1 or v2. */
-  async weightFiles(id: string): Promise<string[]> {
+  /** The files of that name of a vserver's groups, of cgroups v1 or v2: those of `names` that there are, in that order. */
+  async groupFiles(id: string, ...names: readonly string[]): Promise<string[]> {
     const hierarchies = findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))
-    return hierarchies
-      .flatMap(({ directory }) =>
-        ['cpu.shares', 'cpu.weight'].map((file) => join(directory, `slicenet-${this.nodeShort}`, id, file))
+    return names
+      .flatMap((name) =>
+        hierarchies.map(({ directory }) => join(directory, `slicenet-${this.nodeShort}`, id, name))
       )
       .filter((file) => existsSync(file))
   }

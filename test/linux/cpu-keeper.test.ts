@@ -1,0 +1,73 @@
+/** Real vservers get what they are guaranteed of the processor, though the kernel's weights would not give it to them. */
+import { readFile, writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import test from 'ava'
+import { systemClock } from '../../src/base/clock.ts'
+import { SMALL, vserverSpec } from '../enforce/enforcer-contract.ts'
+import { OciNode } from './oci-node.ts'
+
+const CORES = availableParallelism()
+const HALF = { ...SMALL, cpuMillis: 500 * CORES, cpuMillisMax: 1000 * CORES }
+const SPIN = `${'(while :; do :; done) & '.repeat(CORES)}wait`
+const MEASURED_MS = 1500
+const LOOKS_MAX = 80
+const LOOK_MS = 250
+
+let node: OciNode
+
+test.before(async () => {
+  node = await OciNode.start()
+})
+
+test.after.always(async () => {
+  await node?.stop()
+})
+
+test('a vserver that the kernel gives nothing gets its guarantee, and caps are as leased without the keeper', async (t) => {
+  for (const id of ['neighbour', 'greedy']) {
+    await node.enforcer.create(vserverSpec(node.image, { id, resources: HALF }))
+    await node.enforcer.launch(id, { argv: ['sh', '-c', SPIN], env: {} })
+  }
+  // Stands for a kernel that weighs it wrongly.
+  const [weight] = await node.groupFiles('neighbour', 'cpu.shares', 'cpu.weight')
+  await writeFile(weight!, weight!.endsWith('weight') ? '1' : '2')
+  const capped = async (): Promise<boolean> => (await capOf('greedy')) < HALF.cpuMillisMax
+  t.true(await eventually(capped), 'the taker is narrowed')
+  const kept = await usedBy('neighbour')
+
+  await node.enforcer.stop()
+  t.is(await capOf('greedy'), HALF.cpuMillisMax)
+  const control = await usedBy('neighbour')
+  t.true(kept > 4 * control, `${kept} thousandths of a core, and ${control} without the keeper`)
+
+  await node.enforcer.start()
+  t.true(await eventually(capped), 'the taker is narrowed again')
+  await node.enforcer.destroy('neighbour')
+  t.true(await eventually(async () => !(await capped())), 'nobody waits any more')
+})
+
+async function eventually(condition: () => Promise<boolean>): Promise<boolean> {
+  for (let look = 0; look < LOOKS_MAX; look++) {
+    if (await condition()) return true
+    await systemClock.sleep(LOOK_MS)
+  }
+  return false
+}
+
+/** Thousandths of a core that a vserver may use. */
+async function capOf(id: string): Promise<number> {
+  const [file] = await node.groupFiles(id, 'cpu.cfs_quota_us', 'cpu.max')
+  return Number.parseInt(await readFile(file!, 'utf8'), 10) / 100
+}
+
+/** Thousandths of a core that it uses. */
+async function usedBy(id: string): Promise<number> {
+  const [file] = await node.groupFiles(id, 'cpuacct.usage', 'cpu.stat')
+  const micros = async (): Promise<number> => {
+    const text = await readFile(file!, 'utf8')
+    return file!.endsWith('stat') ? Number(/usage_usec (\d+)/.exec(text)?.[1]) : Number(text) / 1000
+  }
+  const [before, began] = [await micros(), performance.now()]
+  await systemClock.sleep(MEASURED_MS)
+  return ((await micros()) - before) / (performance.now() - began)
+}
