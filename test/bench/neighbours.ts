@@ -25,7 +25,8 @@ const SPINNERS = `i=0; while [ $i -lt 500 ]; do (${SPIN}) & i=$((i+1)); done; wa
 /** Each goes on for ever, and starts over when a limit stopped it. */
 const GREED: Readonly<Record<string, string>> = {
   spinners_500: SPINNERS,
-  fork_bomb: `while :; do sh -c 'bomb() { bomb | bomb & }; bomb; sleep 0.1' 2>/dev/null; done`,
+  // awk goes on when it cannot fork, which ends a shell.
+  fork_bomb: `awk 'BEGIN { for (;;) system("bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 0.1") }'`,
   memory_hog: 'while :; do (x=$(dd if=/dev/zero bs=1M count=400 2>/dev/null | tr "\\0" x)); done',
   disk_filler: 'while :; do dd if=/dev/zero of=/fill bs=1M 2>/dev/null; rm /fill; done',
   inode_eater:
