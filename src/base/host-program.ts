@@ -4,21 +4,45 @@
  * deadline.
  */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process'
-import { once } from 'node:events'
+import { channel } from 'node:diagnostics_channel'
+import { accessSync, constants } from 'node:fs'
+import type { Socket } from 'node:net'
+import { join } from 'node:path'
 import { SlicenetError } from './errors.ts'
+import { posixSpawn, SpawnError, type Child, type ChildDescriptor } from './posix-spawn.ts'
 
 /** Where host programs are looked for; the caller's PATH is not trusted. */
 export const HOST_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024
 const DEADLINE_MS = 60_000
+const ENOENT = 2
 
-export interface RunOptions {
-  readonly input?: string | Uint8Array
+/** Where each program that this process runs is told of, for whoever watches it: `HostProgramEvent`. */
+export const HOST_PROGRAM_CHANNEL = 'slicenet:host-program'
+
+export interface HostProgramEvent {
+  readonly program: string
+  readonly args: readonly string[]
+  /** `ended` comes before whoever waits for it goes on. */
+  readonly moment: 'begun' | 'ended'
+}
+
+const watchers = channel(HOST_PROGRAM_CHANNEL)
+
+export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly cwd?: string
+  /** How many files it may have open unless it raises that itself (RLIMIT_NOFILE); default what this process may. */
+  readonly openFiles?: number | undefined
+}
+
+export interface RunOptions extends ProgramOptions {
+  readonly input?: string | Uint8Array
   /** Default 60 s, after which the program is killed and `HOST_PROGRAM_FAILED` thrown. */
   readonly deadlineMs?: number
   readonly signal?: AbortSignal
+  /** For one that leaves a child behind, which would keep our ends of its descriptors open: it is given none. */
+  readonly silent?: boolean
 }
 
 export interface RunResult {
@@ -37,33 +61,30 @@ export async function runAnyway(
   options: RunOptions = {}
 ): Promise<RunResult> {
   options.signal?.throwIfAborted()
-  const child = start(program, args, ['pipe', 'pipe', 'pipe'], options)
-  const timer = setTimeout(() => child.kill('SIGKILL'), options.deadlineMs ?? DEADLINE_MS)
-  const onAbort = (): void => void child.kill('SIGKILL')
-  options.signal?.addEventListener('abort', onAbort, { once: true })
+  const descriptor: ChildDescriptor = options.silent === true ? 'ignore' : 'pipe'
+  const child = begin(program, args, [descriptor, descriptor, descriptor], options)
+  const kill = (): void => child.kill('SIGKILL')
+  const timer = setTimeout(kill, options.deadlineMs ?? DEADLINE_MS)
+  options.signal?.addEventListener('abort', kill, { once: true })
   try {
+    const [stdin, ...outputs] = child.streams
     // A program that ends without reading its input is judged by its exit code.
-    child.stdin?.on('error', () => {})
-    child.stdin?.end(options.input)
-    const [stdout, stderr] = await Promise.all([
-      gather(child, 'stdout'),
-      gather(child, 'stderr'),
-      ended(child, program)
+    stdin?.on('error', () => {})
+    stdin?.end(options.input ?? '')
+    const [end, stdout = '', stderr = ''] = await Promise.all([
+      child.ended,
+      ...outputs.map(async (output) => gather(output, program, kill))
     ])
     options.signal?.throwIfAborted()
-    if (child.exitCode === null) {
-      throw new SlicenetError(
-        'HOST_PROGRAM_FAILED',
-        `${program} was killed by ${child.signalCode ?? 'a signal'}`,
-        {
-          details: { program, args, stderr: stderr.slice(0, 2000) }
-        }
-      )
+    if (end.exitCode === undefined) {
+      throw new SlicenetError('HOST_PROGRAM_FAILED', `${program} was killed by ${end.signal ?? 'a signal'}`, {
+        details: { program, args, stderr: stderr.slice(0, 2000) }
+      })
     }
-    return { exitCode: child.exitCode, stdout, stderr }
+    return { exitCode: end.exitCode, stdout, stderr }
   } finally {
     clearTimeout(timer)
-    options.signal?.removeEventListener('abort', onAbort)
+    options.signal?.removeEventListener('abort', kill)
   }
 }
 
@@ -84,55 +105,91 @@ export async function run(
 }
 
 /**
- * Starts a program and leaves its streams to the caller. The caller must wait for its end.
- * A program that does not exist shows as an `error` event on the child.
+ * Starts a program and leaves its descriptors to the caller, who must wait for its end and read what it says.
+ * Throws `HOST_PROGRAM_MISSING`.
+ */
+export function begin(
+  program: string,
+  args: readonly string[],
+  descriptors: readonly ChildDescriptor[],
+  options: ProgramOptions = {}
+): Child {
+  const env = environment(options)
+  const file = findProgram(program, env['PATH'] ?? HOST_PATH)
+  try {
+    if (file === undefined) throw new SpawnError('posix_spawn', ENOENT, program)
+    const child = posixSpawn({ ...limited(file, args, options), env, descriptors, cwd: options.cwd })
+    watchers.publish({ program, args, moment: 'begun' } satisfies HostProgramEvent)
+    const ended = child.ended.then((end) => {
+      watchers.publish({ program, args, moment: 'ended' } satisfies HostProgramEvent)
+      return end
+    })
+    return { ...child, ended }
+  } catch (error) {
+    if (!(error instanceof SpawnError) || error.code !== 'ENOENT') throw error
+    throw new SlicenetError('HOST_PROGRAM_MISSING', `the program ${program} is not installed`, {
+      hint: 'run `slicenet doctor --install`',
+      details: { program },
+      cause: error
+    })
+  }
+}
+
+/**
+ * As `begin`, with Node's own child process: for what is at a terminal or lives long. A program that does not exist shows as an
+ * `error` event on the child.
  */
 export function start(
   program: string,
   args: readonly string[],
   stdio: StdioOptions,
-  options: {
-    readonly env?: Readonly<Record<string, string>>
-    readonly cwd?: string
-    readonly detached?: boolean
-  } = {}
+  options: ProgramOptions & { readonly detached?: boolean } = {}
 ): ChildProcess {
   return spawn(program, args, {
     stdio,
-    env: { PATH: HOST_PATH, LC_ALL: 'C.UTF-8', ...options.env },
+    env: environment(options),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     detached: options.detached ?? false
   })
 }
 
-async function ended(child: ChildProcess, program: string): Promise<void> {
-  try {
-    await once(child, 'close')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
-      throw new SlicenetError('HOST_PROGRAM_MISSING', `the program ${program} is not installed`, {
-        hint: 'run `slicenet doctor --install`',
-        details: { program },
-        cause: error
-      })
-    }
-    throw error
-  }
+function limited(
+  file: string,
+  args: readonly string[],
+  { openFiles }: ProgramOptions
+): { readonly file: string; readonly argv: readonly string[] } {
+  if (openFiles === undefined) return { file, argv: [file, ...args] }
+  return { file: '/usr/bin/prlimit', argv: ['prlimit', `--nofile=${openFiles}:`, file, ...args] }
 }
 
-async function gather(child: ChildProcess, name: 'stdout' | 'stderr'): Promise<string> {
+function environment({ env }: ProgramOptions): Record<string, string> {
+  return { PATH: HOST_PATH, LC_ALL: 'C.UTF-8', ...env }
+}
+
+function findProgram(program: string, path: string): string | undefined {
+  if (program.includes('/')) return program
+  return path
+    .split(':')
+    .map((directory) => join(directory, program))
+    .find((file) => {
+      try {
+        accessSync(file, constants.X_OK)
+        return true
+      } catch {
+        return false
+      }
+    })
+}
+
+async function gather(stream: Socket | undefined, program: string, kill: () => void): Promise<string> {
   const chunks: Buffer[] = []
   let size = 0
-  const stream = child[name]
-  if (stream === null) return ''
+  if (stream === undefined) return ''
   for await (const chunk of stream as AsyncIterable<Buffer>) {
     size += chunk.length
     if (size > OUTPUT_BYTES_MAX) {
-      child.kill('SIGKILL')
-      throw new SlicenetError(
-        'HOST_PROGRAM_FAILED',
-        `${child.spawnfile} printed more than ${OUTPUT_BYTES_MAX} bytes`
-      )
+      kill()
+      throw new SlicenetError('HOST_PROGRAM_FAILED', `${program} printed more than ${OUTPUT_BYTES_MAX} bytes`)
     }
     chunks.push(chunk)
   }

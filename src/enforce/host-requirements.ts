@@ -32,6 +32,7 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
   { program: 'mkfs.btrfs', debianPackage: 'btrfs-progs', why: 'makes the disks of vservers' },
   { program: 'btrfs', debianPackage: 'btrfs-progs', why: 'makes the disks of vservers and limits them' },
   { program: 'mount', debianPackage: 'mount', why: 'mounts the disks of vservers' },
+  { program: '/usr/bin/prlimit', debianPackage: 'util-linux', why: 'limits what the OCI runtime may open' },
   { program: 'unshare', debianPackage: 'util-linux', why: 'makes user namespaces' },
   { program: 'nsenter', debianPackage: 'util-linux', why: 'addresses the link inside a vserver' },
   { program: 'tar', debianPackage: 'tar', why: 'packs and unpacks images' },

@@ -5,6 +5,7 @@
 import { IDS_PER_VSERVER } from './id-ranges.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { ProgramSpec, VserverSpec } from './enforcer.ts'
+import { OPEN_FILES_SOFT } from './oci-runtime.ts'
 import { DEFAULT_PATH } from './root-files.ts'
 import { ociSeccomp, type ContainersSeccomp } from './seccomp.ts'
 
@@ -87,9 +88,6 @@ export interface OciUser {
   readonly additionalGids: readonly number[]
   readonly home: string
 }
-
-/** What many programs assume that they have, and some use as the end of a loop. */
-const OPEN_FILES_SOFT = 1024
 
 export interface OciProcessInit {
   readonly spec: VserverSpec

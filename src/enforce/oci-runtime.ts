@@ -2,15 +2,19 @@
  * One small wrapper round an OCI runtime's command line (runc and crun take the same): it keeps their state in a
  * directory of this node's, and turns their messages into errors.
  */
-import { once } from 'node:events'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
-import { run, runAnyway, start } from '../base/host-program.ts'
+import { run, runAnyway } from '../base/host-program.ts'
 
 export const OCI_RUNTIMES = ['crun', 'runc'] as const
 export type OciRuntimeName = (typeof OCI_RUNTIMES)[number]
 const DEADLINE_MS = 30_000
+/**
+ * A runtime written in Go raises its own limit and sets the old one again as it becomes the program, now before and now after it
+ * sets the one that it was told: so both are the same, which is what many programs expect and some use as the end of a loop.
+ */
+export const OPEN_FILES_SOFT = 1024
 
 export interface OciRuntimeInit {
   readonly name: OciRuntimeName
@@ -38,24 +42,13 @@ export class OciRuntime {
    */
   async create(id: string, init: { readonly bundle: string; readonly pidFile: string }): Promise<void> {
     const log = join(init.bundle, 'runtime.log')
-    // The container's init keeps the descriptors it is started with: so none of ours, or we would wait for its end.
-    const child = start(
+    const { exitCode } = await runAnyway(
       this.name,
       [...this.globalArgs, '--log', log, 'create', '--bundle', init.bundle, '--pid-file', init.pidFile, id],
-      'ignore'
+      // The container's init keeps the descriptors that the runtime has.
+      { silent: true, deadlineMs: DEADLINE_MS, openFiles: OPEN_FILES_SOFT }
     )
-    const timer = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS)
-    try {
-      await once(child, 'exit')
-    } catch (error) {
-      throw new SlicenetError('HOST_PROGRAM_MISSING', `the OCI runtime ${this.name} is not installed`, {
-        hint: 'run `slicenet doctor --install`',
-        cause: error
-      })
-    } finally {
-      clearTimeout(timer)
-    }
-    if (child.exitCode === 0) return
+    if (exitCode === 0) return
     const said = await readFile(log, 'utf8').catch(() => '')
     throw new SlicenetError('VSERVER_FAILED', `${this.name} create failed: ${lastMessage(said)}`)
   }

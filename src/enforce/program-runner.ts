@@ -5,16 +5,17 @@
 import { once } from 'node:events'
 import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { ChildProcess } from 'node:child_process'
-import { PassThrough, type Readable } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
-import { start } from '../base/host-program.ts'
+import { begin } from '../base/host-program.ts'
+import type { Child } from '../base/posix-spawn.ts'
 import { LIMITS } from '../base/limits.ts'
 import { isProcessInCgroup } from './cgroup.ts'
 import type { ExecSession, ProgramExit, TerminalSize } from './enforcer.ts'
 import { findHostProgram } from './host-requirements.ts'
-import type { OciRuntime } from './oci-runtime.ts'
+import { OPEN_FILES_SOFT, type OciRuntime } from './oci-runtime.ts'
 import { mergeOutput } from './output.ts'
 import { signalProcess } from './syscall.ts'
 import { HostTerminal } from './terminal.ts'
@@ -98,32 +99,26 @@ export class ProgramRunner {
     args: readonly string[],
     directory: string
   ): Promise<{ readonly pid: number; readonly message: string }> {
-    const child = start('conmon', args, ['ignore', 'ignore', 'pipe', 'pipe'], {
+    const child = begin('conmon', args, ['ignore', 'ignore', 'pipe', 'pipe'], {
       cwd: directory,
-      env: { _OCI_SYNCPIPE: '3' }
+      env: { _OCI_SYNCPIPE: '3' },
+      openFiles: OPEN_FILES_SOFT
     })
-    const pipe = child.stdio[3] as Readable
+    const [, , complaints, pipe] = child.streams as [undefined, undefined, Readable, Readable]
     const timer = setTimeout(
       () => pipe.destroy(new Error('conmon did not report in time')),
       START_DEADLINE_MS
     )
     let said = ''
-    child.stderr?.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)))
-    const failed = once(child, 'error').then(([error]: unknown[]) => {
-      throw new SlicenetError('HOST_PROGRAM_MISSING', 'the program conmon cannot be started', {
-        hint: 'run `slicenet doctor --install`',
-        cause: error
-      })
-    })
-    failed.catch(() => {})
+    complaints.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)))
     try {
-      const line = await Promise.race([firstLine(pipe), failed])
+      const line = await firstLine(pipe)
       const report = JSON.parse(line === '' ? '{"data":-1}' : line) as { data: number; message?: string }
       return { pid: report.data, message: report.message ?? said }
     } finally {
       clearTimeout(timer)
       pipe.destroy()
-      child.stderr?.destroy()
+      complaints.destroy()
     }
   }
 
@@ -186,9 +181,7 @@ export class ProgramRunner {
     command.push('--pid-file', pidFile, init.id)
     const { child, streams } =
       init.terminal === undefined ? startPiped(command) : startAtTerminal(command, init.terminal)
-    const exited = exitCodeOf(child)
-    // Who never asks for the exit code must not bring the daemon down.
-    exited.catch(() => {})
+    const exited = child.ended.then(({ exitCode }) => exitCode ?? 128 + SIGKILL)
     let pid: number | undefined
     try {
       pid = await this.#waitForPid(child, pidFile)
@@ -201,7 +194,7 @@ export class ProgramRunner {
   }
 
   #session(
-    child: ChildProcess,
+    child: Child,
     { output, write, resizeTerminal }: AttachedStreams,
     exitCode: Promise<number>,
     pid: number,
@@ -213,10 +206,9 @@ export class ProgramRunner {
       write,
       resizeTerminal,
       kill: async () => {
-        const hasEnded = async (): Promise<boolean> => child.exitCode !== null || child.signalCode !== null
-        await this.#end(pid, cgroupPath, hasEnded)
-        if (!(await hasEnded())) child.kill('SIGKILL')
-        await exitCode.catch(() => {})
+        await this.#end(pid, cgroupPath, async () => child.hasEnded())
+        child.kill('SIGKILL')
+        await exitCode
       }
     }
   }
@@ -233,9 +225,9 @@ export class ProgramRunner {
     throw new SlicenetError('VSERVER_FAILED', `process ${pid} could not be ended`)
   }
 
-  async #waitForPid(child: ChildProcess, pidFile: string): Promise<number | undefined> {
+  async #waitForPid(child: Child, pidFile: string): Promise<number | undefined> {
     const deadline = this.#clock.monotonic() + START_DEADLINE_MS
-    while (child.exitCode === null && child.signalCode === null) {
+    while (!child.hasEnded()) {
       const pid = await readNumber(pidFile)
       if (pid !== undefined) return pid
       if (this.#clock.monotonic() > deadline) {
@@ -255,7 +247,7 @@ interface AttachedStreams extends Pick<ExecSession, 'output' | 'write' | 'resize
 }
 
 interface Attached {
-  readonly child: ChildProcess
+  readonly child: Child
   readonly streams: AttachedStreams
 }
 
@@ -266,11 +258,8 @@ function atTerminal(size: TerminalSize | undefined): Record<string, unknown> {
 }
 
 function startPiped([program = '', ...args]: readonly string[]): Attached {
-  const child = start(program, args, ['pipe', 'pipe', 'pipe'])
-  // Taken over at once: Node throws away what nobody reads when a child exits.
-  const stdout = child.stdout!.pipe(new PassThrough())
-  const stderr = child.stderr!.pipe(new PassThrough())
-  const stdin = child.stdin!
+  const child = begin(program, args, ['pipe', 'pipe', 'pipe'], { openFiles: OPEN_FILES_SOFT })
+  const [stdin, stdout, stderr] = child.streams as [Socket, Socket, Socket]
   // A program that ended takes no input; its exit code tells.
   stdin.on('error', () => {})
   const write = async (bytes: Uint8Array | undefined): Promise<void> => {
@@ -287,7 +276,9 @@ function startPiped([program = '', ...args]: readonly string[]): Attached {
 function startAtTerminal(command: readonly string[], size: TerminalSize): Attached {
   const terminal = new HostTerminal(size)
   const { slave, output } = terminal
-  const child = start('setsid', ['--ctty', ...command], [slave, slave, slave])
+  const child = begin('setsid', ['--ctty', ...command], [slave, slave, slave], {
+    openFiles: OPEN_FILES_SOFT
+  })
   terminal.handOver()
   const streams = {
     output: mergeOutput(output),
@@ -328,11 +319,6 @@ async function readExit(path: string): Promise<ProgramExit | undefined> {
   const exitCode = await readNumber(path)
   if (exitCode === undefined) return undefined
   return { exitCode, exitedAt: await timeOf(path) }
-}
-
-async function exitCodeOf(child: ChildProcess): Promise<number> {
-  const [code] = (await once(child, 'exit')) as [number | null]
-  return code ?? 128 + SIGKILL
 }
 
 async function firstLine(stream: Readable): Promise<string> {

@@ -1,13 +1,13 @@
 /**
  * Tells a watcher of each moment in a node's work at which a crash may leave something half done. Moments of the parts come
- * through the daemon's decorators; those of the host programs that the parts run, by standing before `spawn`.
+ * through the daemon's decorators; those of the host programs that the parts run, through their diagnostics channel.
  *
  * A moment reads `commit begun: making`, `journal synced: active`, `runtime create ended`, `destroy done`,
  * `answered: newLease`.
  */
-import childProcess, { type ChildProcess } from 'node:child_process'
-import { syncBuiltinESMExports } from 'node:module'
+import { subscribe } from 'node:diagnostics_channel'
 import { basename } from 'node:path'
+import { HOST_PROGRAM_CHANNEL, type HostProgramEvent } from '../../../src/base/host-program.ts'
 import type { PartDecorators } from '../../../src/daemon/part-decorators.ts'
 import type { Disk, DiskFile } from '../../../src/store/disk.ts'
 import type { Entry } from '../../../src/store/store.ts'
@@ -131,17 +131,10 @@ function watchedDisk(disk: Disk, watch: Watcher, kind: () => string | undefined)
 
 /** From here on, tells of every host program of this process: `<program> begun` once it runs, `<program> ended`. */
 export function watchPrograms(watch: Watcher): void {
-  const { spawn } = childProcess
-  const watched = (program: string, args: readonly string[], options: object): ChildProcess => {
-    const child = spawn(program, args, options)
-    const name = programName(program, args)
-    watch(`${name} begun`)
-    // Before whoever waits for it goes on.
-    child.prependListener('exit', () => watch(`${name} ended`))
-    return child
-  }
-  childProcess.spawn = watched as typeof spawn
-  syncBuiltinESMExports()
+  subscribe(HOST_PROGRAM_CHANNEL, (message) => {
+    const { program, args, moment } = message as HostProgramEvent
+    watch(`${programName(program, args)} ${moment}`)
+  })
 }
 
 function programName(program: string, args: readonly string[]): string {
