@@ -5,8 +5,9 @@
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import { SlicenetError } from '../base/errors.ts'
-import { start } from '../base/host-program.ts'
+import { begin } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
 
 export const IDS_PER_VSERVER = 65_536
@@ -120,16 +121,16 @@ export class IdRanges {
 
 /** A namespace lives while a process or a descriptor is in it: a helper makes it, we map and hold it, the helper ends. */
 async function makeUserNamespace(base: number): Promise<number> {
-  const helper = start('unshare', ['--user', 'cat'], ['pipe', 'pipe', 'ignore'])
-  const ended = once(helper, 'close')
+  const helper = begin('unshare', ['--user', 'cat'], ['pipe', 'pipe', 'ignore'])
+  const [input, output] = helper.streams as [Socket, Socket]
   // A helper that ended before it could read is told by its end.
-  helper.stdin?.on('error', () => {})
+  input.on('error', () => {})
   try {
-    helper.stdin?.write('\n')
+    input.write('\n')
     // What `cat` repeats shows that it runs, and so that the namespace is there.
     await Promise.race([
-      once(helper.stdout!, 'data'),
-      ended.then(() => {
+      once(output, 'data'),
+      helper.ended.then(() => {
         throw new SlicenetError('KERNEL_FEATURE_MISSING', 'no user namespace can be made on this machine')
       })
     ])
@@ -140,7 +141,8 @@ async function makeUserNamespace(base: number): Promise<number> {
     ])
     return openSync(`/proc/${helper.pid}/ns/user`, 'r')
   } finally {
-    helper.stdin?.end()
-    await ended.catch(() => {})
+    input.end()
+    await helper.ended
+    output.destroy()
   }
 }
