@@ -37,7 +37,10 @@ export async function withPodman<T>(
     `--memory=${resources.memoryBytes}`,
     `--memory-swap=${resources.memoryBytes}`,
     `--pids-limit=${resources.pids}`,
-    `--cpus=${resources.cpuMillisMax / 1000}`
+    `--cpus=${resources.cpuMillisMax / 1000}`,
+    // Its own defaults are more than root may raise to everywhere.
+    '--ulimit=nofile=1024:1024',
+    '--ulimit=nproc=1024:1024'
   ]
   // Of the image's directory only a layer above is written to.
   const command = ['run', '--detach', '--network=bridge', ...limits, '--rootfs', `${imageRoot}:O`, ...argv]
