@@ -1,0 +1,51 @@
+/** What nft and the uplink's queue hold of a link, as its record says. */
+import { SlicenetError } from '../../base/errors.ts'
+import type { PortRange } from '../../ticket/ports.ts'
+import { planLink } from './address-plan.ts'
+import type { LinkRecord } from './link-records.ts'
+import { localDevices, usersLines, type NodeUser } from './node-users.ts'
+import { ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
+import type { ShapedLink } from './shaping.ts'
+import { sourceCheckLines } from './source-check.ts'
+import { listeningPorts, type Uplink } from './uplink.ts'
+
+/** Everything that nft holds for one link; adding it again changes nothing. */
+export function linkLines(record: LinkRecord): string[] {
+  const plan = planLink(record.index)
+  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
+}
+
+export function shapedLink(record: LinkRecord): ShapedLink {
+  return { plan: planLink(record.index), resources: record.resources }
+}
+
+/** Of the records, those without a link of their own. */
+export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
+  return [...records].flatMap(({ index, ids }) => (ids === undefined ? [] : [{ plan: planLink(index), ids }]))
+}
+
+/** Lines for those that share the node's network, on every device that there is now. */
+export async function currentUsersLines(records: Iterable<LinkRecord>, uplink: string): Promise<string[]> {
+  const users = usersOf(records)
+  return usersLines(users, { uplink, devices: users.length === 0 ? [] : await localDevices() })
+}
+
+/** Lines that take away the elements of ports that `before` has and `after` has not. */
+export function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
+  const plan = planLink(before.index)
+  const kept = new Set(portLines('add', { plan, ports: after.ports, silentPorts: after.silentPorts }))
+  const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
+  const added = portLines('add', ownership)
+  return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
+}
+
+/** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
+export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
+  if (gained.length === 0) return
+  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
+}
+
+export function notAttached(id: string): SlicenetError {
+  return new SlicenetError('NOT_FOUND', `no vserver ${id} is attached to the node's network`)
+}
