@@ -3,7 +3,6 @@ import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
 import type { LinkRecord } from './link-records.ts'
-import { localDevices, usersLines, type NodeUser } from './node-users.ts'
 import { ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines } from './source-check.ts'
@@ -18,17 +17,6 @@ export function linkLines(record: LinkRecord): string[] {
 
 export function shapedLink(record: LinkRecord): ShapedLink {
   return { plan: planLink(record.index), resources: record.resources }
-}
-
-/** Of the records, those without a link of their own. */
-export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
-  return [...records].flatMap(({ index, ids }) => (ids === undefined ? [] : [{ plan: planLink(index), ids }]))
-}
-
-/** Lines for those that share the node's network, on every device that there is now. */
-export async function currentUsersLines(records: Iterable<LinkRecord>, uplink: string): Promise<string[]> {
-  const users = usersOf(records)
-  return usersLines(users, { uplink, devices: users.length === 0 ? [] : await localDevices() })
 }
 
 /** Lines that take away the elements of ports that `before` has and `after` has not. */

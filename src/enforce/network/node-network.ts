@@ -11,18 +11,17 @@ import type { Logger } from '../../base/log.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
-import {
-  currentUsersLines,
-  linkLines,
-  notAttached,
-  removedPortLines,
-  requireUnheard,
-  shapedLink,
-  usersOf
-} from './link-lines.ts'
+import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, flowCountRemoval, nodeTable, type DropReason } from './node-table.ts'
-import { INJECTED_COUNTER, userDeviceLines, USERS_TABLE } from './node-users.ts'
+import {
+  currentUsersLines,
+  INJECTED_COUNTER,
+  NodeUsers,
+  userDeviceLines,
+  usersOf,
+  USERS_TABLE
+} from './node-users.ts'
 import {
   mergeRanges,
   NODE_TABLE,
@@ -104,8 +103,6 @@ export function createNodeNetwork(components: NodeNetworkComponents, init: NodeN
   return new LinuxNodeNetwork(components, init)
 }
 
-const DEVICE_ATTEMPTS_MAX = 3
-
 class LinuxNodeNetwork implements NodeNetwork {
   readonly #logger: Logger
   readonly #init: NodeNetworkInit
@@ -114,9 +111,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #records = new Map<string, LinkRecord>()
   /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
   readonly #tasks = new Map<string, Promise<unknown>>()
-  /** The last change of who shares the node's network, and whose share is being taken away. */
-  #users: Promise<void> = Promise.resolve()
-  readonly #leaving = new Set<string>()
+  readonly #users = new NodeUsers(() => this.#records.values())
   #uplink: Uplink | undefined
   #lastIndex = 0
   #reading: Promise<Map<number, number>> | undefined
@@ -310,7 +305,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       await writeRecord(this.#recordsDirectory, record)
       await shapeLinks(this.#shaping(uplink), [shapedLink(record)])
-      await this.#applyUsers(uplink)
+      await this.#users.apply(uplink.device)
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -326,32 +321,9 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #releaseIds({ id, index }: LinkRecord): Promise<void> {
     const uplink = this.#running()
-    this.#leaving.add(id)
-    try {
-      await this.#applyUsers(uplink)
-      await unshapeLink(uplink.device, planLink(index))
-      await removeRecord(this.#recordsDirectory, index)
-    } finally {
-      this.#leaving.delete(id)
-    }
-  }
-
-  /** Puts in place who shares the node's network now; one at a time, so that the last word is the last. */
-  async #applyUsers(uplink: Uplink): Promise<void> {
-    const apply = async (): Promise<void> => {
-      for (let attempt = 0; ; attempt++) {
-        const staying = [...this.#records.values()].filter(({ id }) => !this.#leaving.has(id))
-        try {
-          await applyRules(await currentUsersLines(staying, uplink.device))
-          return
-        } catch (error) {
-          // A device of somebody else may have gone meanwhile.
-          if (attempt === DEVICE_ATTEMPTS_MAX) throw error
-        }
-      }
-    }
-    this.#users = this.#users.then(apply, apply)
-    await this.#users
+    await this.#users.leave(id, uplink.device)
+    await unshapeLink(uplink.device, planLink(index))
+    await removeRecord(this.#recordsDirectory, index)
   }
 
   async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
