@@ -4,7 +4,7 @@
 import { LIMITS } from '../base/limits.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import type { Principal } from '../ticket/principal.ts'
-import type { Right } from '../ticket/resource-schema.ts'
+import type { Right } from '../ticket/rights.ts'
 
 /** Amounts that a quota may bound, each for what is held at the same instant. */
 export const QUOTA_RESOURCES = ['cpuMillis', 'memoryBytes', 'diskBytes', 'egressBps'] as const

@@ -13,6 +13,7 @@ import type { Principal, SigningKey } from '../ticket/principal.ts'
 import { callId } from '../ticket/refusal.ts'
 import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Signed } from '../ticket/signed-object.ts'
+import { rightsFault } from '../ticket/rights.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import {
   admissionPolicy,
@@ -208,6 +209,8 @@ export class Granting {
     if (isWholesale && request.canDelegate !== true) {
       return { code: 'DENIED', message: 'a ticket without a slice is for cutting others from' }
     }
+    const together = isWholesale ? undefined : rightsFault(request.rights, request.ports)
+    if (together !== undefined) return { code: 'DENIED', message: together }
     if (isProven(request.node)) return { code: 'DENIED', message: 'this node was shown to cheat' }
     const right = request.rights.find((name) => !terms.rights.includes(name))
     if (right !== undefined) {

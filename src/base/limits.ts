@@ -218,6 +218,8 @@ export const LIMITS = {
   knownPeersMax: 64,
   joinPeersMax: 4,
   agentsPerNodeMax: 32,
+  /** Who may hold administrative slices on one node. */
+  administratorsPerNodeMax: 16,
   delegationsPerAgentMax: 10_000,
   /** A message on the control socket, where both ends are this machine's: a slice with its files, a list of nodes. */
   controlMessageBytesMax: 16 * 1024 * 1024,

@@ -10,6 +10,7 @@ import { portsWithin } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { refusalError, refusalObject } from '../ticket/refusal.ts'
 import { resourcesExceeding } from '../ticket/resources.ts'
+import { isAdministrative } from '../ticket/rights.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import type { Assignment } from './preference.ts'
@@ -55,6 +56,8 @@ function isAsAsked(ticket: Ticket, { slice, request }: Asked): boolean {
     resourcesExceeding(request.resources, ticket.resources).length === 0 &&
     ticket.notAfter - ticket.notBefore >= request.durationMs &&
     request.rights.every((right) => ticket.rights.includes(right)) &&
+    // One that nobody asked for would be another kind of machine.
+    isAdministrative(request.rights) === isAdministrative(ticket.rights) &&
     hasPorts(ticket, request.ports)
   )
 }

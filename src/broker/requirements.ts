@@ -12,6 +12,7 @@ import { isAccepted, servedBy } from '../ticket/accepts.ts'
 import { FETCHES_IMAGES, type NodeAdvertisement } from '../ticket/advertisement.ts'
 import type { Principal } from '../ticket/principal.ts'
 import { SUMMED_RESOURCES } from '../ticket/resources.ts'
+import { isAdministrative, rightsFault } from '../ticket/rights.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { NodeEntry } from './finding.ts'
 
@@ -57,16 +58,23 @@ export function unmet(
 ): FailedClause[] {
   const failed = query?.failures(advert) ?? []
   if (want === undefined) return failed
-  const { resources, rights, distinct = [] } = want
+  const { resources, ports, rights, distinct = [] } = want
   const lackedRights = rights.filter((right) => advert.rights?.includes(right) !== true)
   const exceeded = SUMMED_RESOURCES.filter((name) => resources[name] > advert.capacity[name])
   const lackedAttributes = distinct.filter((name) => !Object.hasOwn(advert.attributes, name))
   const { accepts } = advert
+  const together = rightsFault(rights, ports)
+  const { administrators = [] } = advert
+  const isStranger = isAdministrative(rights) && !administrators.includes(holder.principal)
   const refuses = accepts !== undefined && !isAccepted(accepts, holder.principal, holder.organisations)
   return [
     ...failed,
     ...(isProven(advert.issuer) ? [{ clause: 'no proof of fraud', value: 'proven' }] : []),
     ...(refuses ? [{ clause: `accepts ${holder.principal}`, value: servedBy(accepts) }] : []),
+    ...(together === undefined ? [] : [{ clause: 'rights that go together', value: together }]),
+    ...(isStranger
+      ? [{ clause: `administrative slices for ${holder.principal}`, value: listed(administrators) }]
+      : []),
     ...lackedRights.map((right) => ({ clause: `right ${right}`, value: listed(advert.rights ?? []) })),
     ...exceeded.map((name) => ({
       clause: `capacity of ${name} >= ${resources[name]}`,

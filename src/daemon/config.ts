@@ -15,6 +15,7 @@ import { connectionPolicyEntries } from '../peer/connection-policy.ts'
 import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { rightsSchema } from '../ticket/resource-schema.ts'
+import { CAPABILITY_RIGHTS } from '../ticket/rights.ts'
 import { parse } from '../wire/codec.ts'
 
 function amount(unit: Unit) {
@@ -116,6 +117,16 @@ const nodeSchema = v.strictObject({
       largest: v.optional(v.pipe(amount(byteUnit), v.maxValue(LIMITS.imageArchiveBytesMax)), '2GiB')
     }),
     {}
+  ),
+  /**
+   * Administrative slices: who may hold them, and which capabilities may be leased with them, whatever its agents grant.
+   * Default: none. An agent may grant them only where its `rights` name them as well.
+   */
+  administrative: v.optional(
+    v.strictObject({
+      holders: v.pipe(v.array(principalSchema), v.minLength(1), v.maxLength(LIMITS.administratorsPerNodeMax)),
+      capabilities: v.optional(v.array(v.picklist(CAPABILITY_RIGHTS)), [])
+    })
   ),
   /** Whom the node leases to, whatever its agents grant: these, and whom these organisations vouch for. Default: anyone. */
   accepts: v.optional(

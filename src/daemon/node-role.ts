@@ -12,6 +12,7 @@ import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-net
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
 import { findUplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
+import { leasableRights } from '../node/administration.ts'
 import { imageHandlers } from '../node/image-serving.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
@@ -158,7 +159,13 @@ export class NodeRole implements Startable {
             }
           : {})
       },
-      { capacity, address, epoch, ...(node.accepts === undefined ? {} : { accepts: node.accepts }) }
+      {
+        capacity,
+        address,
+        epoch,
+        ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
+        ...(node.administrative === undefined ? {} : { administrative: node.administrative })
+      }
     )
     const shares = sharesOf(node)
     for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
@@ -201,6 +208,7 @@ export class NodeRole implements Startable {
           ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
         },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
+        administrators: node.administrative?.holders ?? [],
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         intervalMs: config.advertEvery,
         lifetimeMs: config.advertLife
@@ -289,10 +297,11 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
 /** Each agent's share; where the policy does not say, capacity and ports are split evenly. */
 function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })[] {
   const evenly = Math.floor(100 / Math.max(1, node.agents.length))
-  return node.agents.map(({ address, sharePercent, ports, ...rest }, index) => ({
+  return node.agents.map(({ address, sharePercent, ports, rights, ...rest }, index) => ({
     ...rest,
     address,
     agent: address.slice(address.lastIndexOf('/') + 1),
+    rights: leasableRights(node.administrative, rights),
     sharePercent: sharePercent ?? evenly,
     ports:
       ports ??

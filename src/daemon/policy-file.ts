@@ -10,7 +10,7 @@ import { byteUnit, cpuUnit, durationUnit, rateUnit } from '../base/units.ts'
 import { openYaml, type YamlMap, type YamlValue } from '../service/yaml-reader.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import { principalSchema, type Principal } from '../ticket/principal.ts'
-import { RIGHTS, type Right } from '../ticket/resource-schema.ts'
+import { RIGHTS, type Right } from '../ticket/rights.ts'
 
 const TERM_FIELDS = ['access', 'grants', 'longestTerm', 'rights', 'perPrincipal', 'perOrganisation'] as const
 const RULE_FIELDS = ['name', 'match', ...TERM_FIELDS] as const

@@ -12,6 +12,8 @@ import type { Startable } from '../base/lifecycle.ts'
 import { cpuQuota } from './oci-config.ts'
 
 const BUSY_ATTEMPTS_MAX = 200
+const FREEZE_ATTEMPTS_MAX = 100
+const FREEZE_POLL_MS = 5
 
 interface Hierarchy {
   readonly directory: string
@@ -148,15 +150,35 @@ export class Cgroups implements Startable {
     return (await read(join(this.#hierarchies[0]!.directory, this.path(id)), 'cgroup.freeze')).trim() === '1'
   }
 
+  /** So that no process of a vserver can make another; after a while whether or not all stand still. Idempotent. */
+  async freeze(id: string): Promise<void> {
+    await this.#setFrozen(id, true)
+    for (let attempt = 0; attempt < FREEZE_ATTEMPTS_MAX && !(await this.#standsStill(id)); attempt++) {
+      await this.#components.clock.sleep(FREEZE_POLL_MS)
+    }
+  }
+
   /** So that a vserver's processes can end. Idempotent. */
   async thaw(id: string): Promise<void> {
-    if (!(await this.isFrozen(id))) return
+    await this.#setFrozen(id, false)
+  }
+
+  async #setFrozen(id: string, isFrozen: boolean): Promise<void> {
     const v1 = this.#controller('freezer')
     const [directory, file, value] =
       v1 === undefined
-        ? [this.#hierarchies[0]!.directory, 'cgroup.freeze', '0']
-        : [v1, 'freezer.state', 'THAWED']
-    await writeFile(join(directory, this.path(id), file), value)
+        ? [this.#hierarchies[0]!.directory, 'cgroup.freeze', isFrozen ? '1' : '0']
+        : [v1, 'freezer.state', isFrozen ? 'FROZEN' : 'THAWED']
+    // There may be no such group any more, and in a v2 tree beside others no such file.
+    await writeFile(join(directory, this.path(id), file), value).catch((error: NodeJS.ErrnoException) => {
+      if (!['ENOENT', 'EACCES', 'EPERM'].includes(error.code ?? '')) throw error
+    })
+  }
+
+  async #standsStill(id: string): Promise<boolean> {
+    if (this.#controller('freezer') !== undefined || !this.unified) return this.isFrozen(id)
+    const events = await read(join(this.#hierarchies[0]!.directory, this.path(id)), 'cgroup.events')
+    return events === '' || field(events, 'frozen') === 1
   }
 
   /** Processes in a vserver's group. */

@@ -2,6 +2,7 @@
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { RESOURCE_NAMES, type Resources } from '../ticket/resources.ts'
+import { rightsFault } from '../ticket/rights.ts'
 import type { ProgramSpec, UploadedFile, VserverSpec, VserverUsage } from './enforcer.ts'
 
 const ID_PATTERN = /^[a-z0-9-]{1,40}$/
@@ -14,6 +15,8 @@ const PATH_BYTES_MAX = 4095
 export function checkVserverSpec(spec: VserverSpec): void {
   if (!ID_PATTERN.test(spec.id)) throw usage(`${JSON.stringify(spec.id)} cannot name a virtual machine`)
   if (!SLICE_PATTERN.test(spec.slice)) throw usage(`${JSON.stringify(spec.slice)} cannot name a slice`)
+  const fault = rightsFault(spec.rights, spec.ports)
+  if (fault !== undefined) throw usage(fault)
   checkResources(spec.resources)
   checkKeys(spec.keys)
 }

@@ -10,6 +10,11 @@ export interface VserverNetwork extends Startable {
    * `pid` is rejected with.
    */
   attach(link: VserverLink): Promise<{ readonly address: string }>
+  /**
+   * For a vserver that shares the node's network: what programs with its ids send counts as its own and is held to its
+   * share, and nothing goes out that they made below IP. Idempotent. Returns the node's address.
+   */
+  attachIds(user: NetworkUser): Promise<{ readonly address: string }>
   /** Removes all of it. Idempotent. */
   detach(id: string): Promise<void>
   /** Ids attached now, also those left by an earlier daemon. */
@@ -22,5 +27,14 @@ export interface VserverLink {
   /** A promise while the process is being made, so that what needs no process is done meanwhile. */
   readonly pid: number | Promise<number>
   readonly ports: readonly PortRange[]
+  readonly resources: Resources
+}
+
+/** A vserver without a network of its own. */
+export interface NetworkUser {
+  readonly id: string
+  /** Of the users that its programs run as, on the host; both included. */
+  readonly firstId: number
+  readonly lastId: number
   readonly resources: Resources
 }

@@ -96,14 +96,23 @@ const AF_PACKET = 17
 /** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. */
 const SOCKET_FAMILIES = [1, 2, 10, 16]
 
+const INTERNET_FAMILIES = [2, 10]
+/** The low bits of a socket's type; flags are above. */
+const KIND_MASK = 0xf
+const SOCK_RAW = 3
+/** SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET. */
+const PLAIN_KINDS = [1, 2, 5]
+
 export interface SeccompInit {
   readonly profile: ContainersSeccomp
   /** Such as `CAP_CHOWN`. */
   readonly capabilities: readonly string[]
   /** As `process.arch` names it. */
   readonly arch: string
-  /** Whether link-layer sockets (AF_PACKET) may be made: the right `raw-socket`. */
+  /** Whether link-layer sockets (AF_PACKET) may be made. */
   readonly packetSockets: boolean
+  /** Whether raw IP sockets may be made, as far as the capabilities let them. */
+  readonly rawSockets: boolean
 }
 
 export function ociSeccomp(init: SeccompInit): OciSeccomp {
@@ -131,7 +140,7 @@ export function ociSeccomp(init: SeccompInit): OciSeccomp {
   })
   // Its flags lie in memory, where a filter cannot look; the C library falls back to clone.
   rules.push({ names: ['clone3'], action: ERRNO, errnoRet: ENOSYS })
-  rules.push(...socketRules(init.packetSockets))
+  rules.push(...socketRules(init))
   return {
     defaultAction: ERRNO,
     defaultErrnoRet: ENOSYS,
@@ -144,12 +153,27 @@ export function ociSeccomp(init: SeccompInit): OciSeccomp {
  * One rule for each family, since rules that overlap with different actions have no defined meaning. Asking for a pair
  * makes sockets of any family too, even where the family then knows no pairs.
  */
-function socketRules(packetSockets: boolean): OciSeccompRule[] {
+function socketRules({ packetSockets, rawSockets }: SeccompInit): OciSeccompRule[] {
   const allowed = new Set(packetSockets ? [...SOCKET_FAMILIES, AF_PACKET] : SOCKET_FAMILIES)
   const names = ['socket', 'socketpair']
   const rules: OciSeccompRule[] = []
   for (let family = 0; family <= AF_PACKET; family++) {
     const args = [{ index: 0, value: family, op: 'SCMP_CMP_EQ' }]
+    if (!rawSockets && INTERNET_FAMILIES.includes(family)) {
+      const kind = (value: number) => ({
+        index: 1,
+        value: KIND_MASK,
+        valueTwo: value,
+        op: 'SCMP_CMP_MASKED_EQ'
+      })
+      rules.push(...PLAIN_KINDS.map((value) => ({ names, action: ALLOW, args: [...args, kind(value)] })), {
+        names,
+        action: ERRNO,
+        errnoRet: EPERM,
+        args: [...args, kind(SOCK_RAW)]
+      })
+      continue
+    }
     rules.push(
       allowed.has(family)
         ? { names, action: ALLOW, args }

@@ -8,9 +8,10 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
 import type { Resources } from '../ticket/resources.ts'
+import { isAdministrative } from '../ticket/rights.ts'
 import { isInCgroup, isProcessInCgroup, type Cgroups } from './cgroup.ts'
 import type { VserverSpec } from './enforcer.ts'
-import type { IdRanges } from './id-ranges.ts'
+import { IDS_PER_VSERVER, type IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
 import { ociConfig, ociLimits } from './oci-config.ts'
@@ -25,6 +26,8 @@ import type { Volume } from './volume.ts'
 const SIGKILL = 9
 const END_DEADLINE_MS = 10_000
 const END_POLL_MS = 2
+/** Runtimes start processes under smaller numbers only, where no user namespace maps them. */
+const UNMAPPED_IDS_MAX = 2 ** 31
 
 export interface VserverMakerComponents {
   readonly clock: Clock
@@ -135,7 +138,7 @@ export class VserverMaker {
 
   async #steps(record: VserverRecord, imageRoot: string, signal?: AbortSignal): Promise<VserverRecord> {
     const { spec, uidBase } = record
-    const { clock, cgroups, logger, network, roots, runtime, volume } = this.#c
+    const { clock, cgroups, logger, roots, runtime, volume } = this.#c
     const times: StepTimes = {}
     const timed = async <T>(step: string, work: Promise<T>): Promise<T> => {
       const began = clock.monotonic()
@@ -143,6 +146,10 @@ export class VserverMaker {
       times[step] = Math.round((clock.monotonic() - began) * 10) / 10
       signal?.throwIfAborted()
       return result
+    }
+    if (isAdministrative(spec.rights) && uidBase + IDS_PER_VSERVER > UNMAPPED_IDS_MAX) {
+      const message = 'a node with so high an index on its machine can have no administrative slices'
+      throw new SlicenetError('VSERVER_FAILED', message, { hint: 'give it an `index` of 62 at most' })
     }
     const bundle = roots.bundle(spec.id)
     const disk = timed('disk', volume.create(spec.id, spec.resources.diskBytes))
@@ -167,8 +174,7 @@ export class VserverMaker {
     const created = timed('runtime create', runtime.create(spec.id, { bundle, pidFile })).then(async () =>
       Number(await readFile(pidFile, 'utf8'))
     )
-    const link = { id: spec.id, pid: created, ports: spec.ports, resources: spec.resources }
-    const attached = timed('network', network.attach(link))
+    const attached = timed('network', this.#attach(record, created))
     // Nothing but the init runs yet, which needs no network; who launches programs waits for both.
     const started = created.then(() => timed('runtime start', runtime.start(spec.id)))
     await Promise.allSettled([created, attached, started])
@@ -177,12 +183,23 @@ export class VserverMaker {
     return { ...record, phase: 'made', pid, address }
   }
 
-  async #limit({ spec, pid }: VserverRecord): Promise<void> {
-    const { network, runtime, volume } = this.#c
-    const { id, ports, resources } = spec
+  async #limit(record: VserverRecord): Promise<void> {
+    const { runtime, volume } = this.#c
+    const { id, resources } = record.spec
     volume.limit(id, resources.diskBytes)
     await runtime.update(id, ociLimits(resources))
-    if (pid !== undefined) await network.attach({ id, pid, ports, resources })
+    if (record.pid !== undefined) await this.#attach(record, record.pid)
+  }
+
+  /** A link of its own, or a share of the node's for the programs with its ids. */
+  async #attach(
+    { spec, uidBase }: VserverRecord,
+    pid: number | Promise<number>
+  ): Promise<{ readonly address: string }> {
+    const { network } = this.#c
+    const { id, ports, resources, rights } = spec
+    if (!isAdministrative(rights)) return network.attach({ id, pid, ports, resources })
+    return network.attachIds({ id, firstId: uidBase, lastId: uidBase + IDS_PER_VSERVER - 1, resources })
   }
 
   async #takeDown(
@@ -201,7 +218,10 @@ export class VserverMaker {
     await Promise.all([volume.destroy(id), rm(this.programDir(id), { recursive: true, force: true })])
   }
 
-  /** Ends the init, and with it, as the kernel does for a process namespace, everything in the vserver. */
+  /**
+   * Ends everything in the vserver: by its init where that has a process namespace, which the kernel then empties; else
+   * all of it while it stands still, so that nothing forks faster than it is ended.
+   */
   async #endProcesses(id: string, record: VserverRecord | undefined): Promise<void> {
     const { cgroups, clock } = this.#c
     const path = cgroups.path(id)
@@ -212,9 +232,14 @@ export class VserverMaker {
       if (clock.monotonic() > deadline) {
         throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
       }
-      // The init first: one signal instead of one a process.
-      const first = record?.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
-      for (const pid of first) signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
+      const kill = (pid: number): boolean => signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
+      const init = record === undefined || isAdministrative(record.spec.rights) ? undefined : record.pid
+      if (init !== undefined && left.includes(init)) kill(init)
+      else {
+        await cgroups.freeze(id)
+        for (const pid of await cgroups.processes(id)) kill(pid)
+        await cgroups.thaw(id)
+      }
       await clock.sleep(END_POLL_MS)
     }
   }

@@ -188,11 +188,11 @@ export class VserverPrograms implements Startable {
     return record
   }
 
-  #process({ spec }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
+  #process({ spec, uidBase }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
     const openFilesMax = this.#openFilesMax
     const rootPath = this.#c.roots.rootPath(spec.id)
     return inVserverRoot(spec.id, rootPath, (rootFd) =>
-      lookUpProgram(rootFd, { spec, program, openFilesMax })
+      lookUpProgram(rootFd, { spec, uidBase, program, openFilesMax })
     )
   }
 

@@ -19,6 +19,7 @@ import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { lineOf, ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { administrationFault, type AdministrativePolicy } from './administration.ts'
 import { admissionFault, overdrawnFault } from './admission.ts'
 import { openChain, openLinks, type ChainBytes } from './demand.ts'
 import { signLease } from './lease-signing.ts'
@@ -71,6 +72,8 @@ export interface RedemptionInit {
   readonly epoch: number
   /** Whom the node leases to, whatever its agents grant; everybody when absent. */
   readonly accepts?: Accepts
+  /** Who may hold administrative slices, whatever its agents grant; nobody when absent. */
+  readonly administrative?: AdministrativePolicy
 }
 
 /** Envelopes as they came in. */
@@ -187,6 +190,8 @@ export class Redemption {
     const chain = opened
     const leaf = chain.tickets.at(-1)
     if (leaf === undefined) throw new TypeError('a checked chain has a ticket')
+    const unfit = administrationFault(this.#init.administrative, leaf.body.rights, redeem.body.issuer)
+    if (unfit !== undefined) return { ...unfit, evidence: [leaf.id] }
     const spent = this.#spentFault(redeem, chain, leaf)
     if (spent !== undefined) return spent
     const renewed = redeem.body.renews === undefined ? undefined : table.current(redeem.body.renews)

@@ -43,8 +43,8 @@ export function renewalFault(
   const isOther =
     redeem.body.image !== lease.image ||
     leaf.body.ports.some((range) => !portsWithin([range], lease.ports)) ||
-    leaf.body.rights.length !== lease.rights.length ||
-    lease.rights.some((right) => !leaf.body.rights.includes(right))
+    lease.rights.some((right) => !leaf.body.rights.includes(right)) ||
+    leaf.body.rights.some((right) => !lease.rights.includes(right))
   if (isOther) {
     return { code: 'CHAIN_INVALID', message: 'a renewal keeps image, ports and rights as they are', evidence }
   }

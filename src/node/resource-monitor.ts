@@ -11,7 +11,7 @@ import type { Accepts } from '../ticket/accepts.ts'
 import { advertisementObject, type Advertisement } from '../ticket/advertisement.ts'
 import type { Coordinate } from '../ticket/coordinate.ts'
 import type { Principal, SigningKey } from '../ticket/principal.ts'
-import type { Right } from '../ticket/resource-schema.ts'
+import type { Right } from '../ticket/rights.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { NodeManager } from './node-manager.ts'
@@ -52,6 +52,8 @@ export interface ResourceMonitorInit {
   readonly accepts?: Accepts
   /** What it delegates to any of its agents. */
   readonly rights?: readonly Right[]
+  /** Who may hold administrative slices; nobody when absent. */
+  readonly administrators?: readonly Principal[]
   readonly intervalMs: number
   /** How long an advert is good for; several intervals, so that one lost is no death. */
   readonly lifetimeMs: number
@@ -137,7 +139,7 @@ export class ResourceMonitor implements Startable {
   async #sign(lifetimeMs: number, more: Leaving): Promise<Signed<Advertisement>> {
     const { key, manager, clock, images, agents, multiaddrs } = this.#components
     const memberships = this.#components.memberships?.() ?? []
-    const { name, epoch, capacity, attributes, accepts, rights = [] } = this.#init
+    const { name, epoch, capacity, attributes, accepts, rights = [], administrators = [] } = this.#init
     const measured = this.#components.measured?.() ?? {}
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
@@ -159,6 +161,7 @@ export class ResourceMonitor implements Startable {
         agents: [...agents()],
         ...(measured.coordinate === undefined ? {} : { coordinate: measured.coordinate }),
         ...(rights.length === 0 ? {} : { rights: [...rights] }),
+        ...(administrators.length === 0 ? {} : { administrators: [...administrators] }),
         ...(accepts === undefined ? {} : { accepts }),
         ...(memberships.length === 0 ? {} : { memberships: [...memberships] }),
         ...more

@@ -5,6 +5,7 @@
 import type { ASTNode } from '@marcbachmann/cel-js'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
+import { RIGHTS } from '../ticket/rights.ts'
 
 /** What a value can be at most: its characters or elements, what each element can be, and how much all is together. */
 interface Value {
@@ -26,10 +27,9 @@ const TEXT_MAX = 128
 const ID_MAX = 64
 /** Lists of an advertisement, as `src/ticket/advertisement.ts` bounds them. */
 const LISTS: ReadonlyMap<string, Value> = new Map(
-  Object.entries({ agents: LIMITS.agentsPerNodeMax, images: 16, rights: 4 }).map(([name, length]) => [
-    name,
-    { length, weight: length * ID_MAX, item: text(ID_MAX) }
-  ])
+  Object.entries({ agents: LIMITS.agentsPerNodeMax, images: 16, rights: RIGHTS.length }).map(
+    ([name, length]) => [name, { length, weight: length * ID_MAX, item: text(ID_MAX) }]
+  )
 )
 /** So many characters or elements are gone over in the time of one step. */
 const PER_STEP = 16

@@ -7,7 +7,8 @@ import { durationUnit } from '../base/units.ts'
 import { LIMITS } from '../base/limits.ts'
 import { portWishSchema, type PortWish } from '../protocol/agent-protocol.ts'
 import { programSchema, uploadedFileSchema } from '../protocol/node-protocol.ts'
-import { RIGHTS, sliceNameSchema, type Right } from '../ticket/resource-schema.ts'
+import { sliceNameSchema } from '../ticket/resource-schema.ts'
+import { RIGHTS, rightsFault, type Right } from '../ticket/rights.ts'
 import { sliceDescriptionSchema, type SliceDescription } from './slice.ts'
 import { PLACEMENT_FIELDS, readPlacement } from './slice-file-placement.ts'
 import { readResources } from './slice-file-resources.ts'
@@ -65,14 +66,16 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
   const placement = readPlacement(top)
   const program = readProgram(top.get('program'))
   const renew = top.get('renew')?.boolean()
+  const ports = readPorts(top.get('ports'))
+  const rights = readRights(top.get('rights'), ports)
   const description = {
     name: top.need('name', 'a name for the slice')?.text(sliceNameSchema) ?? '',
     count,
     minimum,
     ...placement,
     resources: readResources(top.get('resources')),
-    ports: readPorts(top.get('ports')),
-    rights: readRights(top.get('rights')),
+    ports,
+    rights,
     leaseMs: readLease(top.get('lease')),
     ...(renew === undefined ? {} : { renew }),
     image: top.need('image', 'the image to boot, such as debian')?.text(imageSchema) ?? '',
@@ -117,7 +120,7 @@ function readPorts(value: YamlValue | undefined): PortWish[] {
   return wishes
 }
 
-function readRights(value: YamlValue | undefined): Right[] {
+function readRights(value: YamlValue | undefined, ports: readonly PortWish[]): Right[] {
   const rights: Right[] = []
   for (const item of value?.list(16) ?? []) {
     const right = item.oneOf(RIGHTS)
@@ -125,6 +128,8 @@ function readRights(value: YamlValue | undefined): Right[] {
     if (rights.includes(right)) item.problem(`${right} is listed twice`)
     else rights.push(right)
   }
+  const fault = rightsFault(rights, ports)
+  if (fault !== undefined) value?.problem(fault)
   return rights
 }
 

@@ -76,6 +76,10 @@ const nodeSchema = v.strictObject({
   agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
   /** Rights that it leases; none when absent. */
   rights: v.exactOptional(rightsSchema),
+  /** Who may hold administrative slices on it, whatever its agents grant; nobody when absent. */
+  administrators: v.exactOptional(
+    v.pipe(v.array(principalSchema), v.maxLength(LIMITS.administratorsPerNodeMax))
+  ),
   /** Where it is in the network, by its own measurements. */
   coordinate: v.exactOptional(coordinateSchema)
 })

@@ -10,6 +10,7 @@ import { formatPortRange, portsWithin } from './ports.ts'
 import type { Principal } from './principal.ts'
 import type { Reason } from './refusal.ts'
 import { resourcesExceeding } from './resources.ts'
+import { rightsFault } from './rights.ts'
 import type { Identified, Signed } from './signed-object.ts'
 import type { Ticket } from './ticket.ts'
 
@@ -41,6 +42,7 @@ export function chainFault(chain: ChainLinks, presentation: Presentation): Reaso
   return (
     linksFault(chain, presentation.node) ??
     holderFault(leaf, presentation) ??
+    togetherFault(leaf) ??
     timeFault(delegation, leaf, presentation.now)
   )
 }
@@ -148,6 +150,12 @@ function holderFault(leaf: Identified<Ticket>, { holder }: Presentation): Reason
   }
   if (leaf.body.holder === holder) return undefined
   return fault('TICKET_WRONG_HOLDER', `this ticket is for ${leaf.body.holder}, not for ${holder}`, leaf)
+}
+
+/** A ticket that others are cut from may hold rights for several of them; what becomes a lease may not. */
+function togetherFault(leaf: Identified<Ticket>): Reason | undefined {
+  const found = rightsFault(leaf.body.rights, leaf.body.ports)
+  return found === undefined ? undefined : fault('CHAIN_INVALID', found, leaf)
 }
 
 function timeFault(

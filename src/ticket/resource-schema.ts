@@ -4,6 +4,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { Schema } from '../wire/codec.ts'
 import { PORT_PROTOCOLS, type PortRange } from './ports.ts'
 import { RESOURCE_NAMES, type ResourceName, type Resources } from './resources.ts'
+import { RIGHTS, type Right } from './rights.ts'
 import { amountSchema } from './signed-object.ts'
 
 const amounts = Object.fromEntries(RESOURCE_NAMES.map((name) => [name, amountSchema]))
@@ -21,12 +22,10 @@ export const portsSchema: Schema<readonly PortRange[]> = v.pipe(
   v.maxLength(LIMITS.portRangesPerTicketMax)
 )
 
-/** What a vserver may do beyond the ordinary. */
-export const RIGHTS = ['raw-socket'] as const
-export type Right = (typeof RIGHTS)[number]
 export const rightsSchema: Schema<readonly Right[]> = v.pipe(
   v.array(v.picklist(RIGHTS)),
-  v.maxLength(RIGHTS.length)
+  v.maxLength(RIGHTS.length),
+  v.check((rights) => new Set(rights).size === rights.length, 'expected every right once')
 )
 
 /** A slice's name: a host name's label. */

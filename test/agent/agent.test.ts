@@ -101,6 +101,27 @@ test('the policy says who may hold tickets, for how long and with which rights',
   t.is(await of(holder, { durationMs: HOUR + 1 }), 'QUOTA_EXCEEDED')
 })
 
+test('an administrative slice is granted where policy and delegation name its rights, and refused to others', async (t) => {
+  const rights = ['administrative' as const, 'cap-net-raw' as const]
+  const terms = { grants: 'slices' as const, durationMsMax: HOUR, perPrincipal: {}, perOrganisation: {} }
+  const match = { principals: [holder.principal], organisations: [] }
+  const rules = [
+    { name: 'administrators', match, terms: { ...terms, rights } },
+    { name: 'others', terms: { ...terms, rights: [] } }
+  ]
+  const lab = await agentLab({ policy: { rules } })
+  await handOver(lab, node, { rights })
+  const of = async (key: typeof holder, changes = {}): Promise<string> => {
+    const [opened] = await ask(lab, key, request(node, { rights, ...changes }))
+    return opened !== undefined && 'refusal' in opened ? opened.refusal.body.message : outcome(opened)
+  }
+  t.is(await of(holder), 'granted')
+  t.regex(await of(stranger), /does not grant the right administrative/)
+  t.regex(await of(holder, { rights: ['administrative', 'cap-kill'] }), /does not grant the right cap-kill/)
+  t.regex(await of(holder, { rights: ['cap-net-raw'] }), /needs the right administrative/)
+  t.regex(await of(holder, { ports: [{ protocol: 'tcp' }] }), /own no ports/)
+})
+
 test('requests at the same time never get the same share or port', async (t) => {
   const lab = await ready()
   const asked = Array.from({ length: 15 }, () =>

@@ -1,6 +1,8 @@
 import test from 'ava'
-import { imageId, unmetImage } from '../../src/broker/requirements.ts'
-import { IMAGE } from '../ticket/fixtures.ts'
+import { imageId, unmet, unmetImage } from '../../src/broker/requirements.ts'
+import type { Want } from '../../src/protocol/broker-protocol.ts'
+import type { NodeAdvertisement } from '../../src/ticket/advertisement.ts'
+import { amounts, HOUR, IMAGE } from '../ticket/fixtures.ts'
 import { advertBody } from './adverts.ts'
 
 const having = advertBody()
@@ -19,4 +21,34 @@ test('a node that fetches images counts as one that has whatever image some node
   }
   const nowhere = imageId([having, fetching], 'plan9')
   t.is(unmetImage('plan9', nowhere, fetching).length, 1, 'what no node has cannot be fetched')
+})
+
+test('a node is none for an administrative slice unless it leases the rights, and to this holder', (t) => {
+  const rights = ['administrative', 'cap-net-raw'] as const
+  const want = {
+    count: 1,
+    minimum: 1,
+    resources: amounts(1),
+    ports: [],
+    rights: [...rights],
+    durationMs: HOUR
+  }
+  const clauses = (advert: NodeAdvertisement, changes: Partial<Want> = {}): string[] => {
+    const holder = { principal: 'me', organisations: [] }
+    return unmet({ want: { ...want, ...changes }, holder, isProven: () => false }, advert).map(
+      ({ clause }) => clause
+    )
+  }
+  const offering = advertBody({ rights: [...rights], administrators: ['other', 'me'] })
+  t.deepEqual(clauses(offering), [])
+  t.deepEqual(clauses({ ...offering, administrators: ['other'] }), ['administrative slices for me'])
+  t.deepEqual(clauses({ ...offering, rights: ['administrative'] }), ['right cap-net-raw'])
+  t.deepEqual(clauses(advertBody()), [
+    'administrative slices for me',
+    'right administrative',
+    'right cap-net-raw'
+  ])
+  // A node's administrators make no difference to an ordinary slice.
+  t.deepEqual(clauses({ ...offering, administrators: ['other'] }, { rights: [] }), [])
+  t.deepEqual(clauses(offering, { ports: [{ protocol: 'tcp' }] }), ['rights that go together'])
 })

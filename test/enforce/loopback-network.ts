@@ -1,10 +1,11 @@
 /** A network without links, for tests of what the vserver backend does by itself: it notes who is attached. */
 import { SlicenetError } from '../../src/base/errors.ts'
-import type { VserverLink, VserverNetwork } from '../../src/enforce/network.ts'
+import type { NetworkUser, VserverLink, VserverNetwork } from '../../src/enforce/network.ts'
 import { portsOverlap } from '../../src/ticket/ports.ts'
 
 export class LoopbackNetwork implements VserverNetwork {
   readonly links = new Map<string, VserverLink>()
+  readonly users = new Map<string, NetworkUser>()
   /** How many of the next calls fail. */
   attachesToFail = 0
 
@@ -22,12 +23,19 @@ export class LoopbackNetwork implements VserverNetwork {
     return { address: '127.0.0.1' }
   }
 
+  async attachIds(user: NetworkUser): Promise<{ readonly address: string }> {
+    if (this.attachesToFail-- > 0) throw new SlicenetError('HOST_PROGRAM_FAILED', 'attach was to fail')
+    this.users.set(user.id, user)
+    return { address: '127.0.0.1' }
+  }
+
   async detach(id: string): Promise<void> {
     this.links.delete(id)
+    this.users.delete(id)
   }
 
   async list(): Promise<string[]> {
-    return [...this.links.keys()]
+    return [...this.links.keys(), ...this.users.keys()]
   }
 
   async egressBytes(): Promise<number> {

@@ -6,6 +6,9 @@ import { vserverSpec } from './enforcer-contract.ts'
 
 interface Config {
   readonly linux: {
+    readonly sysctl?: unknown
+    readonly maskedPaths: string[]
+    readonly readonlyPaths: string[]
     readonly namespaces: { readonly type: string; readonly path?: string }[]
     readonly uidMappings: unknown
     readonly gidMappings: unknown
@@ -13,7 +16,11 @@ interface Config {
     readonly seccomp: OciSeccomp
   }
   readonly mounts: { readonly type: string; readonly options: string[] }[]
-  readonly process: { readonly capabilities: Record<string, string[]> }
+  readonly process: {
+    readonly user: { readonly uid: number; readonly gid: number; readonly additionalGids: number[] }
+    readonly capabilities: Record<string, string[]>
+    readonly noNewPrivileges: boolean
+  }
   readonly hostname: string
 }
 
@@ -89,7 +96,13 @@ test('amounts become shares, quota and limits', (t) => {
 test('an account that is not root holds no capability, but may gain root inside', (t) => {
   const user = { uid: 1000, gid: 1000, additionalGids: [], home: '/home/x' }
   const program = { argv: ['x'], env: { HOME: '/mine', A: 'b' } }
-  const process = ociProcess({ spec: vserverSpec(image), program, user, openFilesMax: 4096 }) as {
+  const process = ociProcess({
+    spec: vserverSpec(image),
+    uidBase: 131_072,
+    program,
+    user,
+    openFilesMax: 4096
+  }) as {
     capabilities: Record<string, string[]>
     env: string[]
     noNewPrivileges: boolean
@@ -105,4 +118,51 @@ test('the id windows of nodes on one machine never meet', (t) => {
   t.true(nodeUidBase(0) >= 512 * IDS_PER_VSERVER)
   t.throws(() => nodeUidBase(1000), { instanceOf: TypeError })
   t.throws(() => nodeUidBase(-1), { instanceOf: TypeError })
+})
+
+const ADMINISTRATIVE = ['administrative', 'cap-net-raw', 'cap-kill']
+
+test('an administrative slice shares processes, network and users with the host, and nothing else', (t) => {
+  const { linux, process, mounts } = configOf({ rights: ADMINISTRATIVE })
+  t.deepEqual(
+    linux.namespaces.map(({ type }) => type),
+    ['mount', 'uts', 'ipc', 'cgroup']
+  )
+  t.deepEqual([linux.uidMappings, linux.gidMappings, linux.sysctl], [undefined, undefined, undefined])
+  const plain = configOf()
+  t.deepEqual(linux.maskedPaths, plain.linux.maskedPaths)
+  t.deepEqual(linux.readonlyPaths, plain.linux.readonlyPaths)
+  t.deepEqual(linux.resources, plain.linux.resources)
+  // Its init holds nothing, as a user of the vserver's range that is nobody else's.
+  t.deepEqual(process.user, { uid: 131_072 + 65_535, gid: 131_072 + 65_535, additionalGids: [] })
+  for (const set of Object.values(process.capabilities)) t.deepEqual(set, [])
+  t.true(process.noNewPrivileges)
+  t.true(mounts.some(({ options }) => options.includes(`gid=${131_072 + 5}`)))
+})
+
+test('its root is no root of the host, and holds what was leased in every set; its other accounts hold nothing', (t) => {
+  const processOf = (uid: number, rights: readonly string[]): Config['process'] =>
+    ociProcess({
+      spec: vserverSpec(image, { rights }),
+      uidBase: 131_072,
+      program: { argv: ['x'], env: {} },
+      user: { uid, gid: uid, additionalGids: [7], home: '/' },
+      openFilesMax: 4096
+    }) as unknown as Config['process']
+  const root = processOf(0, ADMINISTRATIVE)
+  t.deepEqual(root.user, { uid: 131_072, gid: 131_072, additionalGids: [131_079] })
+  const held = ['CAP_NET_RAW', 'CAP_KILL']
+  t.deepEqual(root.capabilities, {
+    bounding: held,
+    effective: held,
+    permitted: held,
+    inheritable: held,
+    ambient: held
+  })
+  for (const set of Object.values(processOf(1000, ADMINISTRATIVE).capabilities)) t.deepEqual(set, [])
+  t.true(processOf(1000, ADMINISTRATIVE).noNewPrivileges)
+  // Names of capabilities change nothing of an ordinary vserver, should they ever come so far.
+  const { linux, process } = configOf({ rights: ['cap-net-raw', 'cap-kill', 'cap-sys-time'] })
+  t.deepEqual(linux, configOf().linux)
+  t.deepEqual(process, configOf().process)
 })

@@ -17,12 +17,16 @@ const profile: ContainersSeccomp = {
   ]
 }
 
-function rulesFor(name: string, over: { arch?: string; packetSockets?: boolean } = {}): OciSeccompRule[] {
+function rulesFor(
+  name: string,
+  over: { arch?: string; packetSockets?: boolean; rawSockets?: boolean } = {}
+): OciSeccompRule[] {
   const seccomp = ociSeccomp({
     profile,
     capabilities: ['CAP_SYS_CHROOT'],
     arch: over.arch ?? 'x64',
-    packetSockets: over.packetSockets ?? false
+    packetSockets: over.packetSockets ?? false,
+    rawSockets: over.rawSockets ?? true
   })
   return seccomp.syscalls.filter(({ names }) => names.includes(name))
 }
@@ -84,3 +88,25 @@ for (const name of ['socket', 'socketpair']) {
     }
   })
 }
+
+test('internet sockets that set their own headers can be refused apart, without a second rule for any', (t) => {
+  const verdicts = (family: number, kind: number): string[] =>
+    rulesFor('socket', { rawSockets: false, packetSockets: true }).flatMap(({ action, args = [] }) => {
+      const [first, second] = args
+      const fits = first!.op === 'SCMP_CMP_EQ' ? family === first!.value : family > first!.value
+      const fitsKind = second === undefined || (kind & second.value) === second.valueTwo
+      return fits && fitsKind ? [action] : []
+    })
+  const NONBLOCK = 0o4000
+  for (const family of [2, 10]) {
+    for (const kind of [1, 2, 5]) {
+      t.deepEqual(verdicts(family, kind), ['SCMP_ACT_ALLOW'])
+      t.deepEqual(verdicts(family, kind | NONBLOCK), ['SCMP_ACT_ALLOW'])
+    }
+    t.deepEqual(verdicts(family, 3 | NONBLOCK), ['SCMP_ACT_ERRNO'])
+    // What is left, SOCK_PACKET among it, meets the default, which refuses.
+    t.deepEqual(verdicts(family, 10), [])
+  }
+  t.deepEqual(verdicts(17, 3), ['SCMP_ACT_ALLOW'])
+  t.deepEqual(verdicts(16, 3), ['SCMP_ACT_ALLOW'])
+})

@@ -14,8 +14,8 @@ import { ImageStore } from '../../src/enforce/image-store.ts'
 import { OciEnforcer } from '../../src/enforce/oci-enforcer.ts'
 import { LoopbackNetwork } from '../enforce/loopback-network.ts'
 
-/** Devnets take ranges from the lower end. */
-const UID_INDEX = 100 + (process.pid % 20)
+/** Devnets take ranges from the lower end; administrative slices must lie in the lower half. */
+const UID_INDEX = 42 + (process.pid % 20)
 const VOLUME_BYTES = 2 * 1024 ** 3
 /** Of cgroups v1, then of v2. */
 const LIMIT_FILES = [

@@ -1,5 +1,6 @@
 /** A node manager with a fake monitor, a store and a clock that the test owns, called as peers call it. */
 import { silentLogger } from '../../src/base/log.ts'
+import type { AdministrativePolicy } from '../../src/node/administration.ts'
 import { NodeManager } from '../../src/node/node-manager.ts'
 import type { DelegationRules } from '../../src/node/redemption.ts'
 import { nodeHandlers } from '../../src/node/node-service.ts'
@@ -43,6 +44,7 @@ export interface NodeLab {
 type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
   readonly delegations?: DelegationRules
   readonly accepts?: Accepts
+  readonly administrative?: AdministrativePolicy
   readonly obtainImage?: (image: string) => Promise<void>
 }
 
@@ -72,7 +74,8 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
       capacity: CAPACITY,
       address: '198.18.0.1',
       epoch: 1,
-      ...(from.accepts === undefined ? {} : { accepts: from.accepts })
+      ...(from.accepts === undefined ? {} : { accepts: from.accepts }),
+      ...(from.administrative === undefined ? {} : { administrative: from.administrative })
     }
   )
   await manager.start()

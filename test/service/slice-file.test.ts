@@ -218,6 +218,23 @@ test('an unknown protocol', has, `${MINIMAL}ports: [sctp/any]\n`, 3, 'ports[0]',
 test('a port beyond the last', has, `${MINIMAL}ports: [tcp/70000]\n`, 3, 'ports[0]', /expected tcp\/any/)
 test('a port twice', has, `${MINIMAL}ports: [tcp/9, tcp/9]\n`, 3, 'ports[1]', /twice/)
 test('an unknown right', has, `${MINIMAL}rights: [raw-sockets]\n`, 3, 'rights[0]', /did you mean raw-socket/)
+test(
+  'a capability without the right to an administrative slice',
+  has,
+  `${MINIMAL}rights: [cap-net-raw]\n`,
+  3,
+  'rights',
+  /cap-net-raw needs the right administrative/
+)
+test(
+  'an administrative slice with a port',
+  has,
+  `${MINIMAL}ports: [tcp/any]\nrights: [administrative]\n`,
+  4,
+  'rights',
+  /own no ports/
+)
+test('a capability that nobody leases', has, `${MINIMAL}rights: [cap-sys-admin]\n`, 3, 'rights[0]', /unknown/)
 test('a relative path inside', has, `${MINIMAL}files: { srv/x: ./x }\n`, 3, 'files.srv/x', /absolute/)
 test(
   'a path that climbs',

@@ -251,6 +251,37 @@ function tooMuch(): Case[] {
   ]
 }
 
+function rightsTogether(): Case[] {
+  const rights = ['raw-socket', 'administrative', 'cap-net-raw'] as const
+  const chainOf = (leaf: Partial<Ticket>): Chain =>
+    chainWith(leaf, { rights: [...rights] }, { rights: [...rights] })
+  const broken = (name: string, why: string, says: RegExp, leaf: Partial<Ticket>): Case => ({
+    name,
+    why,
+    code: 'CHAIN_INVALID',
+    says,
+    chain: chainOf(leaf)
+  })
+  return [
+    {
+      name: 'an administrative slice with a capability',
+      why: 'no ports, and no raw-socket; the link before has them all, for others to be cut from',
+      chain: chainOf({ rights: ['administrative', 'cap-net-raw'], ports: [] })
+    },
+    broken('a capability alone', 'cap-net-raw without administrative', /needs the right administrative/, {
+      rights: ['cap-net-raw'],
+      ports: []
+    }),
+    broken('an administrative slice with raw-socket', 'it has no network of its own', /no network/, {
+      rights: ['administrative', 'raw-socket'],
+      ports: []
+    }),
+    broken('an administrative slice with a port', 'it has no network of its own', /own no ports/, {
+      rights: ['administrative']
+    })
+  ]
+}
+
 function wrongTimes(): Case[] {
   const late = NOW + 2 * HOUR
   const long = { notAfter: late, redeemBefore: late }
@@ -292,7 +323,7 @@ function wrongTimes(): Case[] {
 
 /** As JSON: envelopes in hex, who presents them to whom and when, and the code of the fault. */
 export function chainCases(): object[] {
-  return [...good(), ...wrongLinks(), ...tooMuch(), ...wrongTimes()].map(
+  return [...good(), ...wrongLinks(), ...tooMuch(), ...rightsTogether(), ...wrongTimes()].map(
     ({ name, why, code, says, chain, asked }) => {
       const presentation = { node: node.principal, holder: holder.principal, now: NOW, ...asked }
       const found = chainFault(chain, presentation)

@@ -17,6 +17,8 @@ export interface LinkRecord {
   readonly ports: readonly PortRange[]
   readonly silentPorts: readonly PortRange[]
   readonly resources: Resources
+  /** Of a vserver that shares the node's network instead of having a link: its host ids, both included. */
+  readonly ids?: { readonly first: number; readonly last: number }
 }
 
 const amount = v.pipe(v.number(), v.integer(), v.minValue(0))
@@ -28,7 +30,8 @@ const recordSchema = v.object({
   namespace: v.string(),
   ports: ranges,
   silentPorts: ranges,
-  resources: v.object(v.entriesFromList(RESOURCE_NAMES, amount))
+  resources: v.object(v.entriesFromList(RESOURCE_NAMES, amount)),
+  ids: v.exactOptional(v.object({ first: amount, last: amount }))
 })
 
 /** Reads every record; a file that is damaged is removed, for its link can be made anew. */

@@ -9,38 +9,38 @@ import { SlicenetError } from '../../base/errors.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
-import type { VserverLink, VserverNetwork } from '../network.ts'
+import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, flowCountRemoval, nodeTable, type DropReason } from './node-table.ts'
+import {
+  currentUsersLines,
+  INJECTED_COUNTER,
+  NodeUsers,
+  userDeviceLines,
+  usersOf,
+  USERS_TABLE
+} from './node-users.ts'
 import {
   mergeRanges,
   NODE_TABLE,
   ownershipLines,
-  portLines,
   requireUnclaimed,
   reservedLines,
   SHARED_CLAIM
 } from './owned-ports.ts'
 import { applyRules, readChains, readCounters } from './ruleset.ts'
-import {
-  installShaping,
-  removeShaping,
-  sentBytes,
-  shapeLinks,
-  unshapeLink,
-  type ShapedLink
-} from './shaping.ts'
+import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
 import {
   REFUSALS,
   refusalCounter,
   SOURCE_CHECK_TABLE,
-  sourceCheckLines,
   sourceCheckRemoval,
   type Refusal
 } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
-import { findUplink, listeningPorts, type Uplink } from './uplink.ts'
+import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
@@ -79,6 +79,8 @@ export interface NetworkCounters {
   readonly drops: Readonly<Record<DropReason, number>>
   /** Frames that the source check refused, by the vserver's id. */
   readonly refused: ReadonlyMap<string, Readonly<Record<Refusal, number>>>
+  /** Frames that vservers sharing the node's network made below IP; they went nowhere. Counted while there is one. */
+  readonly injected: number
 }
 
 export interface NodeNetwork extends VserverNetwork {
@@ -109,6 +111,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #records = new Map<string, LinkRecord>()
   /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
   readonly #tasks = new Map<string, Promise<unknown>>()
+  readonly #users = new NodeUsers(() => this.#records.values())
   #uplink: Uplink | undefined
   #lastIndex = 0
   #reading: Promise<Map<number, number>> | undefined
@@ -128,8 +131,9 @@ class LinuxNodeNetwork implements NodeNetwork {
       presentLinks(),
       readChains(SOURCE_CHECK_TABLE)
     ])
-    const kept = records.filter((record) => present.has(record.index))
-    const known = new Set(kept.map((record) => planLink(record.index).device))
+    const kept = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
+    const links = kept.filter(({ ids }) => ids === undefined)
+    const known = new Set(links.map((record) => planLink(record.index).device))
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
     await applyRules([
@@ -142,12 +146,14 @@ class LinuxNodeNetwork implements NodeNetwork {
       `add table ${SOURCE_CHECK_TABLE}`,
       ...reservedLines(this.#init.reservedPorts),
       ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
-      ...kept.flatMap((record) => linkLines(record))
+      ...links.flatMap((record) => linkLines(record)),
+      ...(await currentUsersLines(kept, uplink.device))
     ])
     await installShaping(this.#shaping(uplink))
     const left = await sentBytes(uplink.device)
+    const indexes = new Set(kept.map(({ index }) => index))
     for (const index of left.keys()) {
-      if (!known.has(planLink(index).device)) await unshapeLink(uplink.device, planLink(index))
+      if (!indexes.has(index)) await unshapeLink(uplink.device, planLink(index))
     }
     await shapeLinks(this.#shaping(uplink), kept.map(shapedLink))
     for (const record of kept) this.#records.set(record.id, record)
@@ -177,11 +183,15 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#inOrder(link.id, () => this.#attach(link))
   }
 
+  async attachIds(user: NetworkUser): Promise<{ readonly address: string }> {
+    return this.#inOrder(user.id, () => this.#attachIds(user))
+  }
+
   async detach(id: string): Promise<void> {
     await this.#inOrder(id, async () => {
       const record = this.#records.get(id)
       if (record === undefined) return
-      await this.#release(record)
+      await (record.ids === undefined ? this.#release(record) : this.#releaseIds(record))
       this.#records.delete(id)
     })
   }
@@ -204,7 +214,11 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async counters(): Promise<NetworkCounters> {
     this.#running()
-    const [dropped, refused] = await Promise.all([readCounters(NODE_TABLE), readCounters(SOURCE_CHECK_TABLE)])
+    const [dropped, refused, users] = await Promise.all([
+      readCounters(NODE_TABLE),
+      readCounters(SOURCE_CHECK_TABLE),
+      readCounters(USERS_TABLE)
+    ])
     const drops = Object.fromEntries(
       DROP_REASONS.map((reason) => [reason, dropped.get(dropCounter(reason)) ?? 0])
     )
@@ -213,7 +227,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       const counts = REFUSALS.map((refusal) => [refusal, refused.get(refusalCounter(plan, refusal)) ?? 0])
       return [record.id, Object.fromEntries(counts) as Record<Refusal, number>] as const
     })
-    return { drops: drops as Record<DropReason, number>, refused: new Map(byId) }
+    const injected = users.get(INJECTED_COUNTER) ?? 0
+    return { drops: drops as Record<DropReason, number>, refused: new Map(byId), injected }
   }
 
   async remove(): Promise<void> {
@@ -225,7 +240,10 @@ class LinuxNodeNetwork implements NodeNetwork {
       })
     }
     await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE].flatMap((name) => [`add table ${name}`, `delete table ${name}`])
+      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE].flatMap((name) => [
+        `add table ${name}`,
+        `delete table ${name}`
+      ])
     )
     await removeShaping(uplink.device)
     await rm(this.#recordsDirectory, { recursive: true, force: true })
@@ -262,13 +280,50 @@ class LinuxNodeNetwork implements NodeNetwork {
       await Promise.allSettled(parts)
       await Promise.all(parts)
       // The source check stands on the device.
-      await applyRules([...(same ? removedPortLines(before, record) : []), ...linkLines(record)])
+      await applyRules([
+        ...(same ? removedPortLines(before, record) : []),
+        ...linkLines(record),
+        ...(usersOf(this.#records.values()).length > 0 ? userDeviceLines(plan.device, uplink.device) : [])
+      ])
       await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
     } catch (error) {
       await this.#undo(record, same ? before : undefined)
       throw error
     }
     return { address: plan.address }
+  }
+
+  /** Its index stands for its traffic classes alone: there is no device of that number. */
+  async #attachIds({ id, firstId, lastId, resources }: NetworkUser): Promise<{ readonly address: string }> {
+    const uplink = this.#running()
+    const present = await presentLinks()
+    const before = this.#records.get(id)
+    const index = before?.index ?? this.#freeIndex(present)
+    const ids = { first: firstId, last: lastId }
+    const record = { id, index, namespace: '', ports: [], silentPorts: [], resources, ids }
+    this.#records.set(id, record)
+    try {
+      await writeRecord(this.#recordsDirectory, record)
+      await shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+      await this.#users.apply(uplink.device)
+    } catch (error) {
+      if (before === undefined) {
+        await this.#releaseIds(record)
+        this.#records.delete(id)
+      } else {
+        this.#records.set(id, before)
+        await writeRecord(this.#recordsDirectory, before)
+      }
+      throw error
+    }
+    return { address: uplink.address }
+  }
+
+  async #releaseIds({ id, index }: LinkRecord): Promise<void> {
+    const uplink = this.#running()
+    await this.#users.leave(id, uplink.device)
+    await unshapeLink(uplink.device, planLink(index))
+    await removeRecord(this.#recordsDirectory, index)
   }
 
   async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
@@ -374,34 +429,4 @@ class LinuxNodeNetwork implements NodeNetwork {
   #shaping(uplink: Uplink): { uplink: string; rootBps: number; nodeBps: number } {
     return { uplink: uplink.device, rootBps: this.#init.rootBps, nodeBps: this.#init.nodeBps }
   }
-}
-
-/** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
-async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
-  if (gained.length === 0) return
-  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
-}
-
-/** Everything that nft holds for one link; adding it again changes nothing. */
-function linkLines(record: LinkRecord): string[] {
-  const plan = planLink(record.index)
-  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
-  return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
-}
-
-function shapedLink(record: LinkRecord): ShapedLink {
-  return { plan: planLink(record.index), resources: record.resources }
-}
-
-/** Lines that take away the elements of ports that `before` has and `after` has not. */
-function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
-  const plan = planLink(before.index)
-  const kept = new Set(portLines('add', { plan, ports: after.ports, silentPorts: after.silentPorts }))
-  const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
-  const added = portLines('add', ownership)
-  return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
-}
-
-function notAttached(id: string): SlicenetError {
-  return new SlicenetError('NOT_FOUND', `no vserver ${id} is attached to the node's network`)
 }

@@ -60,12 +60,14 @@ table ${NODE_TABLE} {
 ${OWNER_SETS}
   set denied { type ipv4_addr; flags interval; elements = { ${DENIED.join(', ')} } }
   set allowed { type ipv4_addr; flags interval; auto-merge; ${allowed} }
+  set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv4_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
 ${guards(init)}
 ${untracked(init)}
 ${translation(init)}
 ${forwarding(init)}
+${users(init)}
 }
 `
 }
@@ -191,5 +193,22 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ip hdrlength > 5 meta priority set ip saddr map @caution return
     ip protocol icmp meta priority set ip saddr map @caution return
     meta priority set ip saddr map @class
+  }`
+}
+
+/** Vservers that share the node's network reach what all others reach, and send from nobody's port. */
+function users({ uplink }: NodeTableInit): string {
+  return `
+  chain from_node {
+    type filter hook output priority 0; policy accept;
+    meta skuid @users goto from_users
+  }
+  chain from_users {
+    meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
+    icmp type echo-request icmp id @icmp_taken ${drop('port')}
+    ct direction reply accept
+    oifname != "${uplink}" accept
+    ip daddr @allowed accept
+    ip daddr @denied ${drop('denied')}
   }`
 }

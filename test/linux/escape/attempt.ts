@@ -47,6 +47,8 @@ export interface Attempt {
   readonly isLaunched?: boolean
   /** Why success harms nobody, where that is not plain. */
   readonly harmless?: string
+  /** Whether it leads to what an administrative slice shares with the host, and so succeeds there. */
+  readonly isLent?: boolean
   /** What some machines lack, so that the control may say `absent`. */
   readonly mayLack?: string
 }

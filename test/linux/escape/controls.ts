@@ -205,6 +205,7 @@ export class Controls {
   #process(without: readonly Weakness[], program: ProgramSpec): Record<string, unknown> {
     const made = ociProcess({
       spec: vserverSpec(this.#init.node.image),
+      uidBase: this.#uidBase,
       program,
       user: ROOT_USER,
       openFilesMax: OPEN_FILES_MAX

@@ -46,6 +46,7 @@ for (const attempt of ATTEMPTS) {
     for (const [index, { outcome, reason }] of told.entries()) {
       t.not(outcome, 'reached', `${vservers[index]}: ${reason}`)
     }
+    if (attempt.isLent === true) t.is((await lab.tryInVserver('administrative', attempt)).outcome, 'reached')
     const { outcome, reason } = await lab.tryInControl(attempt)
     const control = `the control without ${attempt.without.join(', ')}: ${reason}`
     if (outcome === 'absent' && attempt.mayLack !== undefined) {

@@ -16,9 +16,18 @@ import { OciNode } from '../oci-node.ts'
 import { HIDDEN_FILE, programOf, readOutcome, type Attempt, type Outcome } from './attempt.ts'
 import { Controls } from './controls.ts'
 
-/** The second has every right that an ordinary lease can have, the third an image made by an attacker. */
-const VSERVERS = ['plain', 'with-rights', 'hostile-image'] as const
-export type VserverName = (typeof VSERVERS)[number]
+/**
+ * The second has every right that an ordinary lease can have, the third an image made by an attacker; the fourth is an
+ * administrative slice.
+ */
+const RIGHTS = {
+  plain: [],
+  'with-rights': ['raw-socket'],
+  'hostile-image': ['raw-socket'],
+  administrative: ['administrative', 'cap-net-raw']
+} as const
+export type VserverName = keyof typeof RIGHTS
+const VSERVERS = Object.keys(RIGHTS) as readonly VserverName[]
 
 export interface Told {
   readonly outcome: Outcome
@@ -86,8 +95,8 @@ export class EscapeLab {
       })
       await controls.start()
       for (const id of VSERVERS) {
-        const rights = id === 'plain' ? [] : ['raw-socket']
-        await node.enforcer.create(vserverSpec(id === 'hostile-image' ? hostileImage : image, { id, rights }))
+        const from = id === 'hostile-image' ? hostileImage : image
+        await node.enforcer.create(vserverSpec(from, { id, rights: RIGHTS[id] }))
       }
       const seconds = String(randomInt(100_000_000, 999_999_999))
       const stdin = openSync(secret, 'r')
@@ -149,7 +158,11 @@ export class EscapeLab {
 
   /** The vservers that an attempt is made in. */
   vserversFor(attempt: Attempt): readonly VserverName[] {
-    return VSERVERS.filter((id) => (id === 'hostile-image') === attempt.without.includes('dev'))
+    return VSERVERS.filter(
+      (id) =>
+        (id === 'hostile-image') === attempt.without.includes('dev') &&
+        !(id === 'administrative' && attempt.isLent === true)
+    )
   }
 
   async tryInVserver(id: VserverName, attempt: Attempt): Promise<Told> {
@@ -197,7 +210,7 @@ async function takeAway(things: {
 }
 
 /** Busybox and the host's perl and id with the libraries that they want, and without any module. */
-async function imageWithPerl(node: OciNode): Promise<string> {
+export async function imageWithPerl(node: OciNode): Promise<string> {
   const root = join(node.directory, 'perl-root')
   await run('cp', ['--archive', await node.images.open(node.image), root])
   const programs = ['/usr/bin/perl', '/usr/bin/id']

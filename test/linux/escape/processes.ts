@@ -136,6 +136,7 @@ export const PROCESS_ATTEMPTS: readonly Attempt[] = [
   {
     name: 'connect to an abstract socket of the host',
     without: ['users', 'network'],
+    isLent: true,
     perl: String.raw`
       socket(my $socket, 1, 1, 0) or refused($!);
       connect($socket, pack('S', 1) . "\0$ENV{HOST_SOCKET}") or refused($!);

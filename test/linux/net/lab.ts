@@ -164,7 +164,9 @@ export class Lab {
   }
 
   async counters(): Promise<
-    Pick<NetworkCounters, 'drops'> & { readonly refused: Record<string, Record<Refusal, number>> }
+    Pick<NetworkCounters, 'drops' | 'injected'> & {
+      readonly refused: Record<string, Record<Refusal, number>>
+    }
   > {
     return this.ask({ op: 'counters' })
   }

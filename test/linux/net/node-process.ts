@@ -4,6 +4,7 @@
  */
 import { createInterface } from 'node:readline'
 import { silentLogger } from '../../../src/base/log.ts'
+import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
 
 interface Request {
@@ -12,6 +13,7 @@ interface Request {
     | 'stop'
     | 'attach'
     | 'attachAll'
+    | 'attachIds'
     | 'detach'
     | 'list'
     | 'egressBytes'
@@ -20,6 +22,7 @@ interface Request {
   readonly id?: string
   readonly link?: NodeLink
   readonly links?: readonly NodeLink[]
+  readonly user?: NetworkUser
 }
 
 const network = createNodeNetwork({ logger: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
@@ -29,12 +32,13 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   stop: async () => network.stop(),
   attach: async ({ link }) => (link === undefined ? undefined : network.attach(link)),
   attachAll: async ({ links = [] }) => Promise.all(links.map((link) => network.attach(link))),
+  attachIds: async ({ user }) => (user === undefined ? undefined : network.attachIds(user)),
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   counters: async () => {
-    const { drops, refused } = await network.counters()
-    return { drops, refused: Object.fromEntries(refused) }
+    const { drops, refused, injected } = await network.counters()
+    return { drops, injected, refused: Object.fromEntries(refused) }
   },
   remove: async () => network.remove()
 }

@@ -1,0 +1,39 @@
+/** What nft and the uplink's queue hold of a link, as its record says. */
+import { SlicenetError } from '../../base/errors.ts'
+import type { PortRange } from '../../ticket/ports.ts'
+import { planLink } from './address-plan.ts'
+import type { LinkRecord } from './link-records.ts'
+import { ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
+import type { ShapedLink } from './shaping.ts'
+import { sourceCheckLines } from './source-check.ts'
+import { listeningPorts, type Uplink } from './uplink.ts'
+
+/** Everything that nft holds for one link; adding it again changes nothing. */
+export function linkLines(record: LinkRecord): string[] {
+  const plan = planLink(record.index)
+  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
+}
+
+export function shapedLink(record: LinkRecord): ShapedLink {
+  return { plan: planLink(record.index), resources: record.resources }
+}
+
+/** Lines that take away the elements of ports that `before` has and `after` has not. */
+export function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
+  const plan = planLink(before.index)
+  const kept = new Set(portLines('add', { plan, ports: after.ports, silentPorts: after.silentPorts }))
+  const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
+  const added = portLines('add', ownership)
+  return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
+}
+
+/** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
+export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
+  if (gained.length === 0) return
+  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
+}
+
+export function notAttached(id: string): SlicenetError {
+  return new SlicenetError('NOT_FOUND', `no vserver ${id} is attached to the node's network`)
+}

@@ -1,0 +1,131 @@
+/**
+ * Vservers that share the node's network (administrative slices, paper §4.3), told by the host ids that their programs
+ * run as. What their sockets send leaves in a class of its own; frames that a program made below IP leave on no device:
+ * they watch, and inject nothing. The check is an egress hook, which packet sockets cannot go past.
+ */
+import { run } from '../../base/host-program.ts'
+import { planLink, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
+import type { LinkRecord } from './link-records.ts'
+import { NODE_TABLE } from './owned-ports.ts'
+import { applyRules } from './ruleset.ts'
+
+export const USERS_TABLE = 'netdev slicenet_users'
+/** Counts the frames that were not let out. */
+export const INJECTED_COUNTER = 'injected'
+
+const DECLARATIONS = [
+  `add table ${USERS_TABLE}`,
+  `add set ${USERS_TABLE} users { typeof meta skuid; flags interval; }`,
+  `add map ${USERS_TABLE} class { typeof meta skuid : meta priority; flags interval; }`,
+  `add counter ${USERS_TABLE} ${INJECTED_COUNTER}`
+]
+
+interface NodeUser {
+  readonly plan: LinkPlan
+  /** On the host, both included. */
+  readonly ids: { readonly first: number; readonly last: number }
+}
+
+interface UsersInit {
+  readonly uplink: string
+  /** Every device of the node, the uplink among them. */
+  readonly devices: readonly string[]
+}
+
+/** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
+function usersLines(users: readonly NodeUser[], { uplink, devices }: UsersInit): string[] {
+  const known = users.map(({ ids }) => `add element ${NODE_TABLE} users { ${ids.first}-${ids.last} }`)
+  const node = [`flush set ${NODE_TABLE} users`, ...known]
+  if (users.length === 0) return [...node, `add table ${USERS_TABLE}`, `delete table ${USERS_TABLE}`]
+  return [
+    ...node,
+    ...DECLARATIONS,
+    `flush set ${USERS_TABLE} users`,
+    `flush map ${USERS_TABLE} class`,
+    ...users.flatMap(({ plan, ids }) => [
+      `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
+      `add element ${USERS_TABLE} class { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${plan.dataClass} }`
+    ]),
+    ...devices.flatMap((device) => deviceLines(device, uplink))
+  ]
+}
+
+/** Lines for nft that hold users to the rules on one more device, which must exist. */
+export function userDeviceLines(device: string, uplink: string): string[] {
+  return [...DECLARATIONS, ...deviceLines(device, uplink)]
+}
+
+function deviceLines(device: string, uplink: string): string[] {
+  const chain = `${USERS_TABLE} ${chainOf(device)}`
+  const mark = device === uplink ? 'meta priority set meta skuid map @class ' : ''
+  return [
+    `add chain ${chain} { type filter hook egress device "${device}" priority 0; policy accept; }`,
+    `flush chain ${chain}`,
+    // Only what the IP stack made has a route; any number may be set on a packet socket, but not that.
+    `add rule ${chain} meta skuid @users meta rtclassid 0 ${mark}accept`,
+    `add rule ${chain} meta skuid @users counter name ${INJECTED_COUNTER} drop`
+  ]
+}
+
+/** Names of the node's devices. */
+async function localDevices(): Promise<string[]> {
+  const links = JSON.parse(await run('ip', ['-j', 'link', 'show'])) as readonly { readonly ifname: string }[]
+  return links.map(({ ifname }) => ifname)
+}
+
+/** Devices may have names that chains may not. */
+function chainOf(device: string): string {
+  return `on_${Buffer.from(device).toString('hex')}`
+}
+
+/** Of the records, those without a link of their own. */
+export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
+  return [...records].flatMap(({ index, ids }) => (ids === undefined ? [] : [{ plan: planLink(index), ids }]))
+}
+
+/** Lines for those that share the node's network, on every device that there is now. */
+export async function currentUsersLines(records: Iterable<LinkRecord>, uplink: string): Promise<string[]> {
+  const users = usersOf(records)
+  return usersLines(users, { uplink, devices: users.length === 0 ? [] : await localDevices() })
+}
+
+const ATTEMPTS_MAX = 3
+
+/** Changes who shares the node's network, one change at a time, so that the last word is the last. */
+export class NodeUsers {
+  readonly #records: () => Iterable<LinkRecord>
+  readonly #leaving = new Set<string>()
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(records: () => Iterable<LinkRecord>) {
+    this.#records = records
+  }
+
+  /** Puts the records in place as they are when it is this change's turn. */
+  async apply(uplink: string): Promise<void> {
+    const apply = async (): Promise<void> => {
+      for (let attempt = 1; ; attempt++) {
+        const staying = [...this.#records()].filter(({ id }) => !this.#leaving.has(id))
+        try {
+          await applyRules(await currentUsersLines(staying, uplink))
+          return
+        } catch (error) {
+          // A device of somebody else may have gone meanwhile.
+          if (attempt === ATTEMPTS_MAX) throw error
+        }
+      }
+    }
+    this.#last = this.#last.then(apply, apply)
+    await this.#last
+  }
+
+  /** Takes out one whose record is still there. */
+  async leave(id: string, uplink: string): Promise<void> {
+    this.#leaving.add(id)
+    try {
+      await this.apply(uplink)
+    } finally {
+      this.#leaving.delete(id)
+    }
+  }
+}

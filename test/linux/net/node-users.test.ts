@@ -1,0 +1,188 @@
+/** Vservers that share the node's network: what they send, what they may not, and what they see. */
+import test from 'ava'
+import { Lab, udp, type Seen } from './lab.ts'
+
+const lab = new Lab({ letter: 'u' })
+/** Ids of the user that is attached, and of one that nobody knows. */
+const FIRST = 700_000
+const OTHER = 900_000
+const RESOURCES = { egressBps: 1_000_000, egressBpsMax: 2_000_000 }
+let pristine = ''
+/** The hardware address by which the world is reached. */
+let router = ''
+
+test.before(async () => {
+  await lab.up()
+  pristine = await kernelState()
+  await lab.onNode(['ping', '-c', '1', lab.worldAddress])
+  const known = await lab.onNode(['ip', 'neigh', 'show', 'dev', 'up0'])
+  router = /lladdr (\S+)/.exec(known)?.[1]?.replaceAll(':', '') ?? ''
+})
+test.after.always(() => lab.down())
+
+async function kernelState(): Promise<string> {
+  const parts = await Promise.all([
+    lab.onNode(['nft', '-s', 'list', 'table', 'ip', 'slicenet']),
+    lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet']),
+    lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet_users']).catch(() => 'none'),
+    lab.onNode(['tc', 'class', 'show', 'dev', 'up0'])
+  ])
+  return parts.join('\n')
+}
+
+const attach = async (id = 'watch', first = FIRST): Promise<unknown> => {
+  const user = lab.link(id, 0, [], RESOURCES)
+  return lab.ask({ op: 'attachIds', user: { ...user, firstId: first, lastId: first + 65_535 } })
+}
+
+/** Runs python on the node as a user with CAP_NET_RAW; sockets are made as that user. */
+async function as(uid: number, script: string): Promise<string> {
+  const held = ['--inh-caps=+net_raw', '--ambient-caps=+net_raw']
+  const python = ['/usr/bin/python3', '-c', `import socket, struct, sys, time\n${script}`]
+  return (await lab.onNode(['setpriv', `--reuid=${uid}`, '--clear-groups', ...held, ...python])).trim()
+}
+
+const sendUdp = (address: string, port: number, sport = 0, count = 1): string => `
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", ${sport}))
+for _ in range(${count}):
+  try: s.sendto(b"x" * 1000, ("${address}", ${port}))
+  except OSError as e: print(e.errno)
+`
+
+/** A datagram to `port` of the world, made from the frame up, in several ways. */
+const sendFrame = (device: string, port: number, options: string): string => `
+udp = struct.pack("!HHHH", 1234, ${port}, 8 + 4, 0) + b"fake"
+head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 9, 17, 0, socket.inet_aton("${lab.nodeAddress}"), socket.inet_aton("${lab.worldAddress}"))
+total = sum(struct.unpack("!10H", head))
+total = (total & 0xffff) + (total >> 16)
+head = head[:10] + struct.pack("!H", ~total & 0xffff) + head[12:]
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+${options}
+s.bind(("${device}", 0x0800))
+mac = s.getsockname()[4]
+try: s.send(bytes.fromhex("${device === 'up0' ? router : 'ff'.repeat(6)}") + mac + b"\\x08\\x00" + head + udp)
+except OSError as e: print(e.errno)
+`
+
+const arrived = async (match: object, wait = 0.4): Promise<number> =>
+  (await lab.world.ask<Seen[]>({ op: 'take', match, least: 1, wait })).length
+
+test.serial(
+  'what it sends counts as its own and leaves in a class of its own; what others send does not',
+  async (t) => {
+    t.deepEqual(await attach(), { address: lab.nodeAddress })
+    t.deepEqual(await lab.ask({ op: 'list' }), ['watch'])
+    await as(FIRST + 1000, sendUdp(lab.worldAddress, 9, 0, 20))
+    // What waits in the queue is not yet counted.
+    while ((await egress()) < 20 * 1000) await new Promise((resolve) => setTimeout(resolve, 20))
+    const own = await egress()
+    t.true(own < 21 * 1100, `${own} bytes`)
+    await as(OTHER, sendUdp(lab.worldAddress, 9, 0, 20))
+    t.is(await egress(), own)
+    t.regex(await lab.onNode(['tc', 'class', 'show', 'dev', 'up0']), /rate 1Mbit ceil 2Mbit/)
+    // Attached again with more, it stays one and keeps its count.
+    await attach()
+    t.is(await egress(), own)
+  }
+)
+
+const egress = (): Promise<number> => lab.ask<number>({ op: 'egressBytes', id: 'watch' })
+
+const ways: Readonly<Record<string, string>> = {
+  plainly: '',
+  'past the queue': 's.setsockopt(263, 20, 1)',
+  'with the priority of its class': 's.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0x51ce0015)',
+  'with a mark': 's.setsockopt(socket.SOL_SOCKET, 36, 7)'
+}
+for (const [name, options] of Object.entries(ways)) {
+  test.serial(`a frame that it makes below IP goes nowhere, sent ${name}`, async (t) => {
+    await lab.world.ask({ op: 'take', wait: 0 })
+    const before = (await lab.counters()).injected
+    await as(FIRST, sendFrame('up0', 7001, options))
+    t.is(await arrived({ dport: 7001 }), 0)
+    t.is((await lab.counters()).injected, before + 1)
+    await as(OTHER, sendFrame('up0', 7002, options))
+    t.is(await arrived({ dport: 7002 }), 1, 'of somebody else it arrives')
+  })
+}
+
+test.serial('nor does it on the loopback device or to a vserver, whose link may be younger', async (t) => {
+  const vserver = await lab.vserver('young', [udp(9000)])
+  const device = /^\d+: (sl\d+)@/m.exec(await lab.onNode(['ip', '-o', 'link']))?.[1] ?? ''
+  const seen = async (port: number): Promise<number> =>
+    (await vserver.probe.ask<Seen[]>({ op: 'take', match: { dport: port }, least: 1, wait: 0.4 })).length
+  await as(FIRST, sendFrame(device, 7003, ''))
+  t.is(await seen(7003), 0)
+  await as(OTHER, sendFrame(device, 7004, ''))
+  t.is(await seen(7004), 1)
+  const before = (await lab.counters()).injected
+  await as(FIRST, sendFrame('lo', 7005, ''))
+  t.is((await lab.counters()).injected, before + 1)
+})
+
+test.serial(
+  'it sends from no port that another owns, and to no range that vservers may not reach',
+  async (t) => {
+    const sends = async (uid: number, sport: number): Promise<number> => {
+      await as(uid, sendUdp(lab.worldAddress, 7006, sport))
+      return arrived({ dport: 7006, sport })
+    }
+    t.is(await sends(FIRST, 9000), 0, 'the port of the vserver')
+    t.is(await sends(FIRST, 9001), 1)
+    const denied = async (uid: number): Promise<string> => as(uid, sendUdp('169.254.169.254', 80))
+    const before = (await lab.counters()).drops.denied
+    t.is(await denied(FIRST), '1')
+    t.is((await lab.counters()).drops.denied, before + 1)
+    await denied(OTHER)
+    t.is((await lab.counters()).drops.denied, before + 1, 'of somebody else it is no matter of ours')
+    await lab.ask({ op: 'detach', id: 'young' })
+  }
+)
+
+test.serial('it sees the frames of another host on the uplink', async (t) => {
+  const seen = as(
+    FIRST,
+    `
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0x0300)
+s.bind(("up0", 3))
+s.settimeout(20)
+while True:
+  frame = s.recv(2000)
+  if frame[9] == 17 and frame[22:24] == struct.pack("!H", 7007): print(socket.inet_ntoa(frame[12:16])); break
+`
+  )
+  // It may begin to look after the first were sent.
+  const speak = async (): Promise<string> => {
+    await lab.world.ask({ op: 'ask', host: lab.nodeAddress, port: 7007, timeout: 0.2 })
+    return Promise.race([seen, speak()])
+  }
+  t.is(await Promise.race([seen, speak()]), lab.worldAddress)
+})
+
+test.serial('it is found again after the daemon was killed, and others come and go beside it', async (t) => {
+  const before = await kernelState()
+  const own = await egress()
+  await lab.killNode()
+  await as(FIRST, sendFrame('up0', 7008, ''))
+  t.is(await arrived({ dport: 7008 }), 0, 'nor meanwhile')
+  await lab.startNode()
+  t.deepEqual(await lab.ask({ op: 'list' }), ['watch'])
+  t.is(await kernelState(), before)
+  t.true((await egress()) >= own)
+  await Promise.all([attach('second', FIRST + 65_536), attach('third', FIRST + 2 * 65_536)])
+  await lab.ask({ op: 'detach', id: 'second' })
+  const sent = (await lab.counters()).injected
+  for (const first of [FIRST, FIRST + 65_536, FIRST + 2 * 65_536]) await as(first, sendFrame('up0', 7009, ''))
+  t.is((await lab.counters()).injected, sent + 2, 'of the one that was taken away it is not')
+  await lab.ask({ op: 'detach', id: 'third' })
+})
+
+test.serial('a detached one leaves nothing', async (t) => {
+  await lab.ask({ op: 'detach', id: 'watch' })
+  await lab.ask({ op: 'detach', id: 'watch' })
+  t.deepEqual(await lab.ask({ op: 'list' }), [])
+  t.is(await kernelState(), pristine)
+  await lab.ask({ op: 'remove' })
+  t.is((await lab.onNode(['nft', 'list', 'ruleset'])).trim(), '')
+})
