@@ -212,7 +212,7 @@ async function checkRuntime(
     const detail = `${chosen.name} ${chosen.version ?? 'of an unknown version'} is chosen: ${chosen.why}`
     const warning = vulnerabilityWarning(chosen)
     if (warning === undefined) return { name, status: 'ok', detail }
-    const hint = 'install a runtime with the fixes: runc 1.2.8, 1.3.3 or later, or crun where it works'
+    const hint = 'install a runtime with the fixes: runc 1.3.6, 1.4.3 or later, or crun where it works'
     return { name, status: 'warning', detail: `${detail}; ${warning}`, hint }
   } catch (error) {
     init.signal?.throwIfAborted()

@@ -21,7 +21,7 @@ const REQUIREMENTS = [
   { program: 'tc', debianPackage: 'iproute2', why: 'shapes' },
   { program: 'ip', debianPackage: 'iproute2', why: 'makes links' }
 ]
-const RUNTIME = { name: 'runc', version: '1.3.3', vulnerabilities: [], why: 'crun is not installed' } as const
+const RUNTIME = { name: 'runc', version: '1.3.6', vulnerabilities: [], why: 'crun is not installed' } as const
 const INIT = { purpose: 'node', ports: [], socketPath: '/nowhere/control.sock' } as const
 
 function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
@@ -98,13 +98,13 @@ test('the chosen runtime is told with the reason, and what is known against it i
     return diagnosis.checks.find(({ name }) => name === NAME)
   }
   const NAME = 'OCI runtime'
-  const detail = 'runc 1.3.3 is chosen: crun is not installed'
+  const detail = 'runc 1.3.6 is chosen: crun is not installed'
   t.deepEqual(await checkOf({}), { name: NAME, status: 'ok', detail })
   const vulnerabilities = ['CVE-2025-31133', 'CVE-2025-52881']
   const vulnerable = await checkOf({ findRuntime: async () => ({ ...RUNTIME, vulnerabilities }) })
   t.is(vulnerable?.status, 'warning')
-  t.is(vulnerable?.detail, `${detail}; runc 1.3.3 has known vulnerabilities: CVE-2025-31133, CVE-2025-52881`)
-  t.regex(vulnerable?.hint ?? '', /runc 1\.2\.8/)
+  t.is(vulnerable?.detail, `${detail}; runc 1.3.6 has known vulnerabilities: CVE-2025-31133, CVE-2025-52881`)
+  t.regex(vulnerable?.hint ?? '', /runc 1\.3\.6/)
   const none = await checkOf({
     findRuntime: async () => {
       throw new SlicenetError('HOST_PROGRAM_MISSING', 'no OCI runtime works on this machine')
