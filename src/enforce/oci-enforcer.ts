@@ -14,6 +14,7 @@ import type { Resources } from '../ticket/resources.ts'
 import { writeKeys } from './account.ts'
 import { measureCapacity, openFilesPerProcess } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
+import { coreHandlerWarning, readCoreHandler } from './core-handler.ts'
 import type {
   Enforcer,
   EnforcerCapacity,
@@ -314,10 +315,11 @@ export class OciEnforcer implements Enforcer {
     const chosen = await this.#chooseRuntime()
     const vulnerable = vulnerabilityWarning(chosen)
     if (vulnerable !== undefined) this.#components.logger.warn('the OCI runtime is vulnerable', { ...chosen })
-    const warnings = [
-      ...(vulnerable === undefined ? [] : [vulnerable]),
-      ...(this.#volume.quotas ? [] : [NO_DISK_LIMITS])
-    ]
+    const handler = await readCoreHandler()
+    if (handler !== undefined)
+      this.#components.logger.warn('crashes in vservers reach a program of the host', { handler })
+    const disks = this.#volume.quotas ? undefined : NO_DISK_LIMITS
+    const warnings = [vulnerable, disks, coreHandlerWarning(handler)].filter((each) => each !== undefined)
     const runtime = new OciRuntime({ name: chosen.name, stateDirectory })
     const openFilesMax = await openFilesPerProcess()
     const runner = new ProgramRunner({ clock: this.#components.clock, runtime })

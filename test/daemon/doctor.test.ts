@@ -14,6 +14,7 @@ import {
   type Diagnosis,
   type DoctorComponents
 } from '../../src/daemon/doctor.ts'
+import { coreHandlerOf } from '../../src/enforce/core-handler.ts'
 import { serveControl } from './control-fixture.ts'
 
 const REQUIREMENTS = [
@@ -32,6 +33,7 @@ function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
     missingPrograms: async () => [],
     kernelProbes: [],
     findRuntime: async () => RUNTIME,
+    readCoreHandler: async () => undefined,
     run: async () => {
       throw new Error('nothing was to be run')
     },
@@ -113,6 +115,20 @@ test('the chosen runtime is told with the reason, and what is known against it i
   t.is(none?.code, 'HOST_PROGRAM_MISSING')
   const runc = { program: 'runc', debianPackage: 'runc', why: 'runs vservers' }
   t.is((await checkOf({ requirements: [runc], missingPrograms: async (all) => [...all] }))?.status, 'skipped')
+})
+
+test('a program that the kernel hands crashes to is a warning', async (t) => {
+  const of = async (pattern: string): Promise<Check | undefined> => {
+    const readCoreHandler = async (): Promise<string | undefined> => coreHandlerOf(pattern)
+    const diagnosis = await diagnose(doctor({ readCoreHandler }), INIT)
+    t.true(diagnosis.ok)
+    return diagnosis.checks.find(({ name }) => name === 'kernel: core dumps')
+  }
+  for (const pattern of ['core\n', '/var/crash/core.%p\n', ''])
+    t.is((await of(pattern))?.status, 'ok', pattern)
+  const piped = await of('|/usr/share/apport/apport -p%p -s%s\n')
+  t.is(piped?.status, 'warning')
+  t.regex(piped?.detail ?? '', /apport -p%p -s%s$/)
 })
 
 test('a port in use fails for a node, unless the daemon that runs holds it; a devnet does not mind', async (t) => {
