@@ -98,7 +98,7 @@ export interface TerminalSize {
 /** A running `exec`: its streams are bounded by back-pressure. At a terminal everything comes as `stdout`. */
 export interface ExecSession {
   readonly output: AsyncIterable<{ readonly stream: 'stdout' | 'stderr'; readonly bytes: Uint8Array }>
-  /** Feeds standard input; resolves when it was taken. `undefined` closes it. */
+  /** Feeds standard input; resolves when it was taken. `undefined` closes it, except at a terminal, which has no end. */
   write(bytes: Uint8Array | undefined): Promise<void>
   /** Another size of the program's terminal, if it has one. */
   resizeTerminal(size: TerminalSize): void
