@@ -123,7 +123,8 @@ export interface Enforcer extends Startable {
   capacity(): Promise<EnforcerCapacity>
   /**
    * Makes the virtual machine and brings it to run with nothing but its init in it: containment, root file system,
-   * limits, network with the source check, shaping, owned ports.
+   * limits, network with the source check, shaping, owned ports. One that lost its processes, as at a reboot, comes back with
+   * its files, and what was launched in it and ended with it is launched again.
    * Throws `IMAGE_MISSING`, `PORT_IN_USE`, `VSERVER_FAILED`.
    */
   create(spec: VserverSpec, options?: { readonly signal?: AbortSignal }): Promise<VserverStatus>

@@ -185,7 +185,7 @@ export class OciEnforcer implements Enforcer {
   }
 
   async create(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverStatus> {
-    const { maker } = this.#running()
+    const { maker, programs } = this.#running()
     checkVserverSpec(spec)
     return this.#turns.takeCostly(spec.id, async () => {
       options.signal?.throwIfAborted()
@@ -194,7 +194,9 @@ export class OciEnforcer implements Enforcer {
         throw new SlicenetError('VSERVER_FAILED', `vserver ${spec.id} exists with another specification`)
       }
       if (before !== undefined && (await maker.isRunning(before))) return this.#describe(before)
-      return this.#describe(await maker.make(spec, options))
+      const made = await maker.make(spec, options)
+      await programs.resume(made)
+      return this.#describe(this.#records.require(spec.id))
     })
   }
 
