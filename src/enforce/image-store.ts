@@ -93,7 +93,7 @@ export class ImageStore implements Startable {
    * Takes in a root directory or an archive of one (tar, also compressed), or an OCI image layout, as a directory or an
    * archive, of which the image for this machine is taken. Importing the same content again gives the same image. With
    * `name` the name points to it from then on.
-   * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist.
+   * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist, `STORE_FAILED` when the disk is full.
    */
   async import(path: string, options: ImportOptions = {}): Promise<Image> {
     if (options.name !== undefined) checkName(options.name)
@@ -323,7 +323,12 @@ async function hashDirectory(directory: string): Promise<string> {
 }
 
 function named(error: unknown): unknown {
-  return (error as NodeJS.ErrnoException).code === 'ENOSPC'
+  const { code, message } = error as NodeJS.ErrnoException
+  // A host program says so in words.
+  const isFull =
+    code === 'HOST_PROGRAM_FAILED' &&
+    /No space left on device|Disk quota exceeded|Wrote only \d+ of/.test(message)
+  return isFull || code === 'ENOSPC'
     ? new SlicenetError('STORE_FAILED', 'there is no room on the disk for the image', { cause: error })
     : error
 }

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -141,6 +141,29 @@ test.serial(
     await t.throwsAsync<SlicenetError>(images.import(archive), { code: 'TOO_LARGE' })
   }
 )
+
+test.serial('an image that the disk has no room for is refused, and leaves nothing', async (t) => {
+  const root = await makeRoot('root')
+  await writeFile(join(root, 'large'), randomBytes(3 * 1024 * 1024))
+  const archive = await pack(root, '.')
+  const full = { code: 'STORE_FAILED', message: /no room on the disk/ }
+  const directory = join(scratch, 'small')
+  await mkdir(directory)
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', directory])
+  try {
+    const small = new ImageStore({ clock }, { directory })
+    await small.start()
+    // From a directory it is packed first, and from an archive only unpacked.
+    await t.throwsAsync<SlicenetError>(small.import(root), full)
+    await writeFile(join(directory, 'other'), new Uint8Array(2 * 1024 * 1024))
+    await t.throwsAsync<SlicenetError>(small.import(archive), full)
+    t.deepEqual((await readdir(directory)).sort(), ['names', 'other'])
+    await rm(join(directory, 'other'))
+    await t.notThrowsAsync(small.import(archive))
+  } finally {
+    await run('umount', [directory])
+  }
+})
 
 test.serial('two imports of the same content at the same time make one image', async (t) => {
   const root = await makeRoot('root')
