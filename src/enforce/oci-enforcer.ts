@@ -140,6 +140,7 @@ export class OciEnforcer implements Enforcer {
     }
     await this.#parts.start()
     try {
+      await this.#components.images.users.register(join(this.#init.stateDirectory, 'vservers'))
       for (const record of this.#records.all()) this.#idRanges.claim(record.uidBase)
       this.#idRanges.start()
       this.#started = await this.#assemble()
