@@ -12,7 +12,9 @@ import { formatTable, formatTime, shortId, tame } from './table.ts'
 const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
 
 export function addImageCommand(root: Command, run: RunCommand): void {
-  const image = root.command('image').description('build, import, fetch and list the images of this machine')
+  const image = root
+    .command('image')
+    .description('build, import, fetch, list and remove the images of this machine')
   image
     .command('build')
     .description('build one of the images that slicenet knows how to make (root)')
@@ -57,6 +59,12 @@ What came is kept when it is interrupted or cut off, and gone on with next time.
       run((context) => fetch(context, id, options))
     )
   image
+    .command('remove')
+    .description('remove an image that no vserver of this machine has, with all its names (root)')
+    .argument('<image>', 'its name, or its id or how that begins')
+    .addHelpText('after', examples('slicenet image remove alpine', 'slicenet image remove sha256:9f86d081'))
+    .action((given: string) => run((context) => remove(context, given)))
+  image
     .command('list')
     .description('list the images of this machine')
     .addHelpText('after', examples('slicenet image list'))
@@ -88,6 +96,13 @@ async function fetch(
     progress(`${byteUnit.format(bytes)} so far, from ${shortId(from)}`)
   const params = { image: id, ...options }
   return outcomeOf(await withSession(context, (call) => call('imageFetch', params, { signal, onItem })))
+}
+
+async function remove(context: CommandContext, given: string): Promise<Outcome> {
+  const { removeImage } = await context.services.images(context.environment)
+  const image = await removeImage(given)
+  const names = image.names.length === 0 ? '' : ` (${image.names.join(', ')})`
+  return { document: { image }, text: () => `removed ${image.id}${names}\n` }
 }
 
 async function list(context: CommandContext): Promise<Outcome> {

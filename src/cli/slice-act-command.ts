@@ -7,6 +7,7 @@ import { examples, QUESTION, type CommandContext, type RunCommand } from './comm
 import type { Outcome } from './output.ts'
 import { withSession } from './session.ts'
 import { findMember, findSlice } from './slice-find.ts'
+import { memberError } from './slice-view.ts'
 
 interface ActOptions {
   readonly member?: string
@@ -86,5 +87,5 @@ async function perform(
   const reason = failed[0]?.reason
   if (reason === undefined) return outcome
   const nodes = failed.map(({ nodeName }) => nodeName).join(', ')
-  return { ...outcome, error: new SlicenetError(reason.code, `not on ${nodes}: ${reason.message}`) }
+  return { ...outcome, error: memberError(reason, `not on ${nodes}`) }
 }

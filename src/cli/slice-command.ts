@@ -13,7 +13,7 @@ import { addSliceExecCommand } from './slice-exec-command.ts'
 import { addSlicePlanCommand } from './slice-plan-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
 import { findSlice } from './slice-find.ts'
-import { progressLine, renewalText, sliceTable, sliceText } from './slice-view.ts'
+import { memberError, progressLine, renewalText, sliceTable, sliceText } from './slice-view.ts'
 import { shortId } from './table.ts'
 
 /** Leases that are being made or ended are seen through. */
@@ -103,8 +103,8 @@ async function renew(context: CommandContext, given: string, term: string | unde
   const failed = members.filter(({ renewed }) => !renewed)
   const reason = failed[0]?.reason
   if (reason === undefined) return outcome
-  const message = `${failed.length} of ${members.length} leases of ${slice} were not renewed: ${reason.message}`
-  return { ...outcome, error: new SlicenetError(reason.code, message) }
+  const what = `${failed.length} of ${members.length} leases of ${slice} were not renewed`
+  return { ...outcome, error: memberError(reason, what) }
 }
 
 function parseTerm(text: string): number {

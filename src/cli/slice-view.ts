@@ -1,4 +1,5 @@
 /** Slices and their members as text for people. */
+import { SlicenetError } from '../base/errors.ts'
 import { durationUnit } from '../base/units.ts'
 import type { ControlResult } from '../daemon/control-client.ts'
 import type { LeaseView } from '../daemon/control-protocol.ts'
@@ -8,6 +9,7 @@ import { formatFields, formatTable, formatTime, shortId } from './table.ts'
 export type SliceView = ControlResult<'sliceShow'>
 export type RenewalView = ControlResult<'sliceRenew'>
 export type MemberView = SliceView['members'][number]
+type MemberReason = NonNullable<RenewalView['members'][number]['reason']>
 
 export function formatPorts(ports: LeaseView['ports']): string {
   const shown = ports.map(({ protocol, first, last }) =>
@@ -84,4 +86,9 @@ function stateText({ state, exitCode, restarts, frozen }: MemberView): string {
 export function progressLine(progress: { step: string; message: string; ms?: number | undefined }): string {
   const took = progress.ms === undefined ? '' : ` (${durationUnit.format(progress.ms)})`
   return `${progress.step}: ${progress.message}${took}`
+}
+
+/** The error that a command ends with after `what`, which a member gave the reason for. */
+export function memberError({ code, message, hint }: MemberReason, what: string): SlicenetError {
+  return new SlicenetError(code, `${what}: ${message}`, hint === undefined ? {} : { hint })
 }

@@ -242,7 +242,8 @@ async function wire(components: ComposeComponents, init: WireInit): Promise<Peer
     {
       imagesDirectory,
       agents: (config.node?.agents ?? []).map(({ address }) => address.slice(address.lastIndexOf('/') + 1)),
-      bytesMax: config.node?.images.largest ?? LIMITS.imageArchiveBytesMax
+      bytesMax: config.node?.images.largest ?? LIMITS.imageArchiveBytesMax,
+      ...(config.node === undefined ? {} : { fetchedBytesMax: config.node.images.kept })
     }
   )
   const role: RoleComponents = { ...components, host, directory, frauds, memberships, measuring, imageSupply }

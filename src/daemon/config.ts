@@ -114,7 +114,9 @@ const nodeSchema = v.strictObject({
       serve: v.optional(v.boolean()),
       /** Whether a ticket that is redeemed has the node fetch the image that it lacks, and how large one at most. */
       fetch: v.optional(v.boolean(), false),
-      largest: v.optional(v.pipe(amount(byteUnit), v.maxValue(LIMITS.imageArchiveBytesMax)), '2GiB')
+      largest: v.optional(v.pipe(amount(byteUnit), v.maxValue(LIMITS.imageArchiveBytesMax)), '2GiB'),
+      /** Of fetched images without a name, in all. */
+      kept: v.optional(amount(byteUnit), '16GiB')
     }),
     {}
   ),

@@ -1,8 +1,9 @@
 /** What the daemon answers on its control socket, over the parts of the peer. */
-import { asSlicenetError, SlicenetError } from '../base/errors.ts'
+import { SlicenetError } from '../base/errors.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import type { Handlers } from '../protocol/method.ts'
 import type { MemberRecord } from '../service/slice-book.ts'
+import { reasonOf } from '../service/slice.ts'
 import type { Lease } from '../ticket/lease.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { PeerParts } from './compose.ts'
@@ -141,8 +142,7 @@ function memberHandlers(
           return about
         } catch (error) {
           signal.throwIfAborted()
-          const { code, message } = asSlicenetError(error)
-          return { ...about, reason: { code, message } }
+          return { ...about, reason: reasonOf(error) }
         }
       })
       return { members: await Promise.all(outcomes) }

@@ -5,6 +5,7 @@
 import { createServer } from 'node:net'
 import { asSlicenetError, SlicenetError, type ErrorCode } from '../base/errors.ts'
 import { run } from '../base/host-program.ts'
+import { coreHandlerWarning, readCoreHandler } from '../enforce/core-handler.ts'
 import { HOST_REQUIREMENTS, missingHostPrograms, type HostRequirement } from '../enforce/host-requirements.ts'
 import { vulnerabilityWarning, type RuntimeChoice } from '../enforce/runtime-choice.ts'
 import { connectControl } from './control-client.ts'
@@ -39,6 +40,8 @@ export interface DoctorComponents {
   readonly kernelProbes: readonly KernelProbe[]
   /** The OCI runtime that a node would use; throws when none works. */
   readonly findRuntime: () => Promise<RuntimeChoice>
+  /** The program that the kernel hands crashed processes to. */
+  readonly readCoreHandler: () => Promise<string | undefined>
   /** Runs a host program to its end; throws when it fails. */
   readonly run: (
     program: string,
@@ -58,6 +61,7 @@ export const systemDoctor: DoctorComponents = {
   missingPrograms: missingHostPrograms,
   kernelProbes: KERNEL_PROBES,
   findRuntime,
+  readCoreHandler,
   run
 }
 
@@ -87,6 +91,7 @@ export async function diagnose(components: DoctorComponents, init: DoctorInit): 
     ...requirements.map((requirement) => checkProgram(requirement, missing)),
     ...(await checkKernel(components, missing, init)),
     await checkRuntime(components, missing, init),
+    await checkCrashes(components),
     // The hosts of a devnet listen inside namespaces of their own.
     ...(init.purpose === 'node' ? await Promise.all(init.ports.map((port) => checkPort(port, init))) : [])
   ]
@@ -212,12 +217,20 @@ async function checkRuntime(
     const detail = `${chosen.name} ${chosen.version ?? 'of an unknown version'} is chosen: ${chosen.why}`
     const warning = vulnerabilityWarning(chosen)
     if (warning === undefined) return { name, status: 'ok', detail }
-    const hint = 'install a runtime with the fixes: runc 1.2.8, 1.3.3 or later, or crun where it works'
+    const hint = 'install a runtime with the fixes: runc 1.3.6, 1.4.3 or later, or crun where it works'
     return { name, status: 'warning', detail: `${detail}; ${warning}`, hint }
   } catch (error) {
     init.signal?.throwIfAborted()
     return failedCheck(name, error)
   }
+}
+
+async function checkCrashes(components: DoctorComponents): Promise<Check> {
+  const name = 'kernel: core dumps'
+  const warning = coreHandlerWarning(await components.readCoreHandler())
+  if (warning === undefined) return { name, status: 'ok', detail: 'go to no program of the host' }
+  const hint = 'sysctl kernel.core_pattern=core, or see to it that the program takes none of vservers'
+  return { name, status: 'warning', detail: warning, hint }
 }
 
 async function checkPort(port: number, init: DoctorInit): Promise<Check> {

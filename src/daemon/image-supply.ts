@@ -26,6 +26,8 @@ export interface ImageSupplyInit {
   readonly agents: readonly Principal[]
   /** Of the archive of one image. */
   readonly bytesMax: number
+  /** Of fetched images without a name, in all; default no bound. */
+  readonly fetchedBytesMax?: number
 }
 
 interface Open {
@@ -79,7 +81,7 @@ export class ImageSupply implements Startable {
       import('../node/image-fetching.ts'),
       import('../node/image-sources.ts')
     ])
-    const { imagesDirectory, agents, bytesMax } = this.#init
+    const { imagesDirectory, agents, bytesMax, fetchedBytesMax } = this.#init
     const images = new ImageStore({ clock }, { directory: imagesDirectory })
     await images.start()
     const fetching = new ImageFetching(
@@ -90,7 +92,7 @@ export class ImageSupply implements Startable {
         callImages: (peer) => host.caller(imageProtocol, peer),
         sources: async (image, signal) => imageSources({ host, directory, clock, agents }, image, signal)
       },
-      { bytesMax }
+      { bytesMax, ...(fetchedBytesMax === undefined ? {} : { fetchedBytesMax }) }
     )
     return { images, fetching }
   }

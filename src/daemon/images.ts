@@ -26,6 +26,11 @@ export interface Images {
   readonly buildImage: (name: string, options: ImageOptions) => Promise<ImageView>
   readonly importImage: (path: string, name: string) => Promise<ImageView>
   readonly listImages: () => Promise<readonly ImageView[]>
+  /**
+   * Removes an image with all its names; gives what it was. Throws `IMAGE_MISSING`, `AMBIGUOUS_ID`, and `IN_USE` while a
+   * vserver of this machine has it.
+   */
+  readonly removeImage: (nameOrIdPrefix: string) => Promise<ImageView>
 }
 
 /** The machine's image store and builder. All of it throws `NOT_ROOT` for others than root. */
@@ -52,6 +57,11 @@ export async function createImages(environment: Environment, uid = process.getui
       return buildImage(kind, { images }, { onProgress, signal })
     },
     importImage: (path, name) => images.import(path, { name }),
-    listImages: () => images.list()
+    listImages: () => images.list(),
+    async removeImage(nameOrIdPrefix) {
+      const image = await images.find(nameOrIdPrefix)
+      await images.remove(image.id)
+      return image
+    }
   }
 }

@@ -42,7 +42,7 @@ export function requireRoom(id: string, used: VserverUsage, resources: Resources
 
 /** What nobody can ask of a virtual machine whose time stands still. */
 export function frozen(id: string): SlicenetError {
-  return new SlicenetError('BUSY', `vserver ${id} is frozen; thaw it first`, { hint: 'thaw it first' })
+  return new SlicenetError('BUSY', `vserver ${id} is frozen`, { hint: 'thaw it first' })
 }
 
 /** Throws `USAGE`, `TOO_LARGE`. */

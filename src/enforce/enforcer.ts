@@ -98,7 +98,7 @@ export interface TerminalSize {
 /** A running `exec`: its streams are bounded by back-pressure. At a terminal everything comes as `stdout`. */
 export interface ExecSession {
   readonly output: AsyncIterable<{ readonly stream: 'stdout' | 'stderr'; readonly bytes: Uint8Array }>
-  /** Feeds standard input; resolves when it was taken. `undefined` closes it. */
+  /** Feeds standard input; resolves when it was taken. `undefined` closes it, except at a terminal, which has no end. */
   write(bytes: Uint8Array | undefined): Promise<void>
   /** Another size of the program's terminal, if it has one. */
   resizeTerminal(size: TerminalSize): void
@@ -123,7 +123,8 @@ export interface Enforcer extends Startable {
   capacity(): Promise<EnforcerCapacity>
   /**
    * Makes the virtual machine and brings it to run with nothing but its init in it: containment, root file system,
-   * limits, network with the source check, shaping, owned ports.
+   * limits, network with the source check, shaping, owned ports. One that lost its processes, as at a reboot, comes back with
+   * its files, and what was launched in it and ended with it is launched again.
    * Throws `IMAGE_MISSING`, `PORT_IN_USE`, `VSERVER_FAILED`.
    */
   create(spec: VserverSpec, options?: { readonly signal?: AbortSignal }): Promise<VserverStatus>

@@ -270,7 +270,10 @@ export class FakeEnforcer implements Enforcer {
     return {
       output,
       exitCode,
-      write: async (bytes) => (bytes === undefined ? input.end() : input.push(bytes)),
+      write: async (bytes) => {
+        if (bytes !== undefined) input.push(bytes)
+        else if (terminal === undefined) input.end()
+      },
       resizeTerminal: (size) => {
         if (terminal !== undefined) terminal = size
       },

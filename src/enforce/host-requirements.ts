@@ -48,7 +48,13 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
     why: 'sends and sniffs packets in the tests',
     onlyFor: 'tests'
   },
-  { program: 'ping', debianPackage: 'iputils-ping', why: 'reaches hosts in the tests', onlyFor: 'tests' }
+  { program: 'ping', debianPackage: 'iputils-ping', why: 'reaches hosts in the tests', onlyFor: 'tests' },
+  {
+    program: 'ssh',
+    debianPackage: 'openssh-client',
+    why: 'logs in to vservers in the tests',
+    onlyFor: 'tests'
+  }
 ]
 
 /** Those of `requirements` that this machine lacks. */

@@ -13,6 +13,7 @@ import {
   rename,
   rm,
   stat,
+  utimes,
   writeFile
 } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -20,15 +21,10 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import {
-  inspectArchive,
-  packDirectory,
-  readArchive,
-  unpackArchive,
-  type ArchiveSummary
-} from './image-archive.ts'
+import { readArchive, unpackArchive, type ArchiveSummary } from './image-archive.ts'
+import { archiveOf } from './image-source.ts'
 import { shareFiles } from './file-sharing.ts'
-import { flattenLayout, isOciLayout } from './oci-layout.ts'
+import { ImageUsers } from './image-users.ts'
 import { PartialImage, sweepPartialImages } from './partial-image.ts'
 
 const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
@@ -61,6 +57,8 @@ interface ImageRecord {
   readonly bytes: number
   readonly entries: number
   readonly importedAt: number
+  /** Whether it came of another node. */
+  readonly isFetched?: true
 }
 
 export interface ImportOptions {
@@ -69,15 +67,27 @@ export interface ImportOptions {
   readonly architecture?: string
   /** The id that the content must have. */
   readonly id?: string
+  /** Whether it came of another node, so that `evict` may take it away again. */
+  readonly isFetched?: boolean
+}
+
+export interface EvictOptions {
+  /** What images that were fetched and have no name may have in all. */
+  readonly bytesMax: number
+  /** One that stays in any case. */
+  readonly keep?: string
 }
 
 export class ImageStore implements Startable {
+  /** Who has vservers of its images. */
+  readonly users: ImageUsers
   readonly #clock: Clock
   readonly #directory: string
 
   constructor(components: ImageStoreComponents, init: ImageStoreInit) {
     this.#clock = components.clock
     this.#directory = init.directory
+    this.users = new ImageUsers(join(init.directory, 'users'))
   }
 
   async start(): Promise<void> {
@@ -93,7 +103,7 @@ export class ImageStore implements Startable {
    * Takes in a root directory or an archive of one (tar, also compressed), or an OCI image layout, as a directory or an
    * archive, of which the image for this machine is taken. Importing the same content again gives the same image. With
    * `name` the name points to it from then on.
-   * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist.
+   * Throws `IMAGE_INVALID`, `TOO_LARGE`, `NOT_FOUND` when the path does not exist, `STORE_FAILED` when the disk is full.
    */
   async import(path: string, options: ImportOptions = {}): Promise<Image> {
     if (options.name !== undefined) checkName(options.name)
@@ -110,7 +120,7 @@ export class ImageStore implements Startable {
     const work = await mkdtemp(join(this.#directory, 'import-'))
     try {
       const { archive, summary } = await archiveOf(path, source.isDirectory(), work, options)
-      const id = await this.#unpack(archive, work, summary, options.id)
+      const id = await this.#unpack(archive, work, summary, options)
       if (options.name !== undefined) await this.#point(options.name, id)
       return await this.#describe(id)
     } catch (error) {
@@ -164,12 +174,14 @@ export class ImageStore implements Startable {
     throw missing(nameOrIdPrefix)
   }
 
-  /** The root directory of an image, to be read and never changed. Throws `IMAGE_MISSING`. */
+  /** The root directory of an image, to be read and never changed; that counts as a use. Throws `IMAGE_MISSING`. */
   async open(id: string): Promise<string> {
     if (!ID_PATTERN.test(id)) throw missing(id)
     const root = join(this.#path(id), 'root')
     const there = await lstat(root).catch(() => undefined)
     if (there?.isDirectory() !== true) throw missing(id)
+    const now = this.#clock.now() / 1000
+    await utimes(this.#recordPath(id), now, now).catch(() => {})
     return root
   }
 
@@ -183,25 +195,80 @@ export class ImageStore implements Startable {
     return (await hashDirectory(await this.open(id))) === id
   }
 
-  /** Removes an image and its names. The caller sees to it that no vserver uses it. Idempotent. */
+  /** Removes an image and its names. Idempotent. Throws `IN_USE` while a vserver of any node of the machine has it. */
   async remove(id: string): Promise<void> {
     if (!ID_PATTERN.test(id)) throw missing(id)
-    for (const [name, target] of await this.#names()) {
-      if (target === id) await rm(join(this.#directory, 'names', name), { force: true })
-    }
+    await this.#requireUnused(id)
     // Renamed first, so that nobody opens it half removed.
     const doomed = join(this.#directory, `import-removed-${randomBytes(6).toString('hex')}`)
     await rename(this.#path(id), doomed).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT') throw error
     })
+    try {
+      // Somebody may have begun with a vserver before it could not be opened any more.
+      await this.#requireUnused(id)
+    } catch (error) {
+      await rename(doomed, this.#path(id))
+      throw error
+    }
+    for (const [name, target] of await this.#names()) {
+      if (target === id) await rm(join(this.#directory, 'names', name), { force: true })
+    }
     await rm(doomed, { recursive: true, force: true })
+  }
+
+  /**
+   * Removes images that were fetched and have no name until the others of them have at most so many bytes: those first that
+   * were not used for longest, and none that a vserver has. Gives the ids of what it removed.
+   */
+  async evict({ bytesMax, keep }: EvictOptions): Promise<string[]> {
+    const fetched = (await Promise.all((await this.#ids()).map((id) => this.#fetched(id)))).flat()
+    let bytes = fetched.reduce((sum, image) => sum + image.bytes, 0)
+    const removed: string[] = []
+    for (const image of fetched.sort((a, b) => a.usedAt - b.usedAt)) {
+      if (bytes <= bytesMax) break
+      if (image.id === keep || !(await this.#removeUnused(image.id))) continue
+      bytes -= image.bytes
+      removed.push(image.id)
+    }
+    return removed
+  }
+
+  async #requireUnused(id: string): Promise<void> {
+    const [user, ...others] = (await this.users.find()).get(id) ?? []
+    if (user === undefined) return
+    const more = others.length === 0 ? '' : ` and ${others.length} more`
+    throw new SlicenetError('IN_USE', `the image ${id} is that of vserver ${user}${more}`, {
+      hint: 'try again when their leases are over; `slicenet lease list` shows them'
+    })
+  }
+
+  async #removeUnused(id: string): Promise<boolean> {
+    try {
+      await this.remove(id)
+      return true
+    } catch (error) {
+      if (error instanceof SlicenetError && error.code === 'IN_USE') return false
+      throw error
+    }
+  }
+
+  /** Nothing for an image that its operator took in or gave a name. */
+  async #fetched(id: string): Promise<{ id: string; bytes: number; usedAt: number }[]> {
+    const [record, used] = await Promise.all([
+      this.#record(id),
+      stat(this.#recordPath(id)).catch(() => undefined)
+    ])
+    if (record?.isFetched !== true || used === undefined) return []
+    const names = (await this.#names()).filter(([, target]) => target === id)
+    return names.length > 0 ? [] : [{ id, bytes: record.bytes, usedAt: used.mtimeMs }]
   }
 
   async #unpack(
     archive: string,
     work: string,
     { bytes, entries }: ArchiveSummary,
-    wanted?: string
+    { id: wanted, isFetched }: ImportOptions
   ): Promise<string> {
     const image = join(work, 'image')
     const root = join(image, 'root')
@@ -215,7 +282,8 @@ export class ImageStore implements Startable {
     if (wanted !== undefined && id !== wanted) {
       throw new SlicenetError('IMAGE_INVALID', `the archive of ${wanted} is not as a node makes it`)
     }
-    const record: ImageRecord = { bytes, entries, importedAt: this.#clock.now() }
+    const fetched = isFetched === true ? { isFetched } : {}
+    const record: ImageRecord = { bytes, entries, importedAt: this.#clock.now(), ...fetched }
     await writeFile(join(image, 'image.json'), JSON.stringify(record))
     try {
       await rename(image, this.#path(id))
@@ -252,16 +320,26 @@ export class ImageStore implements Startable {
   }
 
   async #describe(id: string): Promise<Image> {
-    const text = await readFile(join(this.#path(id), 'image.json'), 'utf8').catch(() => undefined)
-    if (text === undefined) throw missing(id)
-    const record = JSON.parse(text) as ImageRecord
+    const record = await this.#record(id)
+    if (record === undefined) throw missing(id)
+    const { bytes, entries, importedAt } = record
     const names = (await this.#names()).filter(([, target]) => target === id).map(([name]) => name)
-    return { id, names: names.sort(), ...record }
+    return { id, names: names.sort(), bytes, entries, importedAt }
+  }
+
+  async #record(id: string): Promise<ImageRecord | undefined> {
+    const text = await readFile(this.#recordPath(id), 'utf8').catch(() => undefined)
+    return text === undefined ? undefined : (JSON.parse(text) as ImageRecord)
   }
 
   async #ids(): Promise<string[]> {
     const entries = await readdir(this.#directory)
     return entries.map((entry) => entry.replace('sha256-', 'sha256:')).filter((id) => ID_PATTERN.test(id))
+  }
+
+  /** Its time is that of the last use. */
+  #recordPath(id: string): string {
+    return join(this.#path(id), 'image.json')
   }
 
   #path(id: string): string {
@@ -280,42 +358,6 @@ export class ImageStore implements Startable {
   }
 }
 
-/** An archive of the root that a path is or describes, inspected. */
-async function archiveOf(
-  path: string,
-  isDirectory: boolean,
-  work: string,
-  { architecture }: ImportOptions
-): Promise<{ readonly archive: string; readonly summary: ArchiveSummary }> {
-  const flattened = join(work, 'flattened.tar')
-  const options = { workDirectory: work, ...(architecture === undefined ? {} : { architecture }) }
-  if (isDirectory) {
-    const packed = join(work, 'packed.tar')
-    const isLayout = await isOciLayout(path)
-    if (isLayout) await flattenLayout(path, flattened, options)
-    else await packDirectory(path, packed)
-    const archive = isLayout ? flattened : packed
-    return { archive, summary: await inspectArchive(archive) }
-  }
-  const summary = await inspectArchive(path)
-  if (summary.form === 'oci-layout') {
-    const layout = join(work, 'layout')
-    await mkdir(layout)
-    await unpackArchive(path, layout)
-    await flattenLayout(layout, flattened, options)
-    await rm(layout, { recursive: true })
-    return { archive: flattened, summary: await inspectArchive(flattened) }
-  }
-  if (summary.form === 'root') return { archive: path, summary }
-  throw new SlicenetError(
-    'IMAGE_INVALID',
-    `${path} holds the layers of an image in a form older than OCI's`,
-    {
-      hint: `save it with Docker 25 or later, or run \`skopeo copy docker-archive:${path} oci-archive:NEW.tar\``
-    }
-  )
-}
-
 async function hashDirectory(directory: string): Promise<string> {
   const hash = createHash('sha256')
   for await (const chunk of readArchive(directory)) hash.update(chunk)
@@ -323,7 +365,12 @@ async function hashDirectory(directory: string): Promise<string> {
 }
 
 function named(error: unknown): unknown {
-  return (error as NodeJS.ErrnoException).code === 'ENOSPC'
+  const { code, message } = error as NodeJS.ErrnoException
+  // A host program says so in words.
+  const isFull =
+    code === 'HOST_PROGRAM_FAILED' &&
+    /No space left on device|Disk quota exceeded|Wrote only \d+ of/.test(message)
+  return isFull || code === 'ENOSPC'
     ? new SlicenetError('STORE_FAILED', 'there is no room on the disk for the image', { cause: error })
     : error
 }

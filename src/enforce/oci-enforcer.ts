@@ -14,6 +14,7 @@ import type { Resources } from '../ticket/resources.ts'
 import { writeKeys } from './account.ts'
 import { measureCapacity, openFilesPerProcess } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
+import { coreHandlerWarning, readCoreHandler } from './core-handler.ts'
 import { CpuKeeper } from './cpu-keeper.ts'
 import type {
   Enforcer,
@@ -148,6 +149,7 @@ export class OciEnforcer implements Enforcer {
     }
     await this.#parts.start()
     try {
+      await this.#components.images.users.register(join(this.#init.stateDirectory, 'vservers'))
       for (const record of this.#records.all()) this.#idRanges.claim(record.uidBase)
       this.#idRanges.start()
       this.#started = await this.#assemble()
@@ -193,7 +195,7 @@ export class OciEnforcer implements Enforcer {
   }
 
   async create(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverStatus> {
-    const { maker } = this.#running()
+    const { maker, programs } = this.#running()
     checkVserverSpec(spec)
     return this.#turns.takeCostly(spec.id, async () => {
       options.signal?.throwIfAborted()
@@ -202,7 +204,9 @@ export class OciEnforcer implements Enforcer {
         throw new SlicenetError('VSERVER_FAILED', `vserver ${spec.id} exists with another specification`)
       }
       if (before !== undefined && (await maker.isRunning(before))) return this.#describe(before)
-      return this.#describe(await maker.make(spec, options))
+      const made = await maker.make(spec, options)
+      await programs.resume(made)
+      return this.#describe(this.#records.require(spec.id))
     })
   }
 
@@ -323,10 +327,11 @@ export class OciEnforcer implements Enforcer {
     const chosen = await this.#chooseRuntime()
     const vulnerable = vulnerabilityWarning(chosen)
     if (vulnerable !== undefined) this.#components.logger.warn('the OCI runtime is vulnerable', { ...chosen })
-    const warnings = [
-      ...(vulnerable === undefined ? [] : [vulnerable]),
-      ...(this.#volume.quotas ? [] : [NO_DISK_LIMITS])
-    ]
+    const handler = await readCoreHandler()
+    if (handler !== undefined)
+      this.#components.logger.warn('crashes in vservers reach a program of the host', { handler })
+    const disks = this.#volume.quotas ? undefined : NO_DISK_LIMITS
+    const warnings = [vulnerable, disks, coreHandlerWarning(handler)].filter((each) => each !== undefined)
     const runtime = new OciRuntime({ name: chosen.name, stateDirectory })
     const openFilesMax = await openFilesPerProcess()
     const runner = new ProgramRunner({ clock: this.#components.clock, runtime })

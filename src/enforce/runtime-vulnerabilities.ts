@@ -31,14 +31,15 @@ interface Vulnerability {
   readonly fixedPackages?: readonly string[]
 }
 
-/** What fixes all three; Debian 12 and 13 had no package with them when this was written, their versions count as vulnerable. */
+/** What fixes the three of 2025; Debian 12 and 13 had no package with them when this was written, their versions count as vulnerable. */
 const PROC_WRITES_FIXED = ['1.2.8', '1.3.3', '1.4.0-rc.3']
 
 /**
  * Sources: GHSA-xr7r-f8xq-vfvv, DSA-5615-1 and USN-6619-1 for the first; GHSA-9493-h29p-rfm2, GHSA-qw9x-cqr3-wc7r and
- * GHSA-cgrx-mc8f-2prm for the others (https://seclists.org/oss-sec/2025/q4/138). No crun is among them: it was never
- * affected by the first (https://github.com/containers/crun/pull/1412), and its maintainers tried the reproducers of
- * the others in vain (https://github.com/containers/crun/issues/1906).
+ * GHSA-cgrx-mc8f-2prm for those of 2025 (https://seclists.org/oss-sec/2025/q4/138); GHSA-xjvp-4fhw-gc47 and runc's own
+ * changelog of 1.3.6, 1.4.3 and 1.5.0-rc.3 for the last, of which no other package is known to have the fix. No crun is
+ * among them: it was never affected by the first (https://github.com/containers/crun/pull/1412), its maintainers tried the
+ * reproducers of those of 2025 in vain (https://github.com/containers/crun/issues/1906), and the last is told of runc alone.
  */
 const VULNERABILITIES: readonly Vulnerability[] = [
   {
@@ -56,7 +57,8 @@ const VULNERABILITIES: readonly Vulnerability[] = [
   },
   { id: 'CVE-2025-31133', runtime: 'runc', fixedIn: PROC_WRITES_FIXED },
   { id: 'CVE-2025-52565', runtime: 'runc', since: '1.0.0-rc3', fixedIn: PROC_WRITES_FIXED },
-  { id: 'CVE-2025-52881', runtime: 'runc', fixedIn: PROC_WRITES_FIXED }
+  { id: 'CVE-2025-52881', runtime: 'runc', fixedIn: PROC_WRITES_FIXED },
+  { id: 'CVE-2026-41579', runtime: 'runc', fixedIn: ['1.3.6', '1.4.3', '1.5.0-rc.3'] }
 ]
 
 /**

@@ -6,9 +6,6 @@ import { ReadStream } from 'node:tty'
 import type { TerminalSize } from './enforcer.ts'
 import { openPseudoTerminal, setWindowSize } from './syscall.ts'
 
-/** What a line discipline takes for the end of input: Ctrl-D. */
-const END_OF_INPUT = Uint8Array.of(4)
-
 export class HostTerminal {
   /** What the program prints; ends when nobody has the terminal open any more. */
   readonly output: Readable
@@ -40,8 +37,12 @@ export class HostTerminal {
     if (!this.#stream.destroyed) setWindowSize(this.#master, size)
   }
 
+  /**
+   * A terminal has no end of input, so that nothing comes of `undefined`: Ctrl-D would be a key to a program that reads keys,
+   * and whoever means it can send it.
+   */
   async write(bytes: Uint8Array | undefined): Promise<void> {
-    if (this.#stream.destroyed || this.#stream.write(bytes ?? END_OF_INPUT)) return
+    if (bytes === undefined || this.#stream.destroyed || this.#stream.write(bytes)) return
     await Promise.race([once(this.#stream, 'drain'), once(this.#stream, 'close')]).catch(() => {})
   }
 }

@@ -4,7 +4,7 @@
  */
 import { chmod, mkdir, readdir, rename, rm, stat, statfs, truncate, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { asSlicenetError } from '../base/errors.ts'
+import { asSlicenetError, SlicenetError } from '../base/errors.ts'
 import { run, runAnyway } from '../base/host-program.ts'
 import type { Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
@@ -84,7 +84,10 @@ export class Volume implements Startable {
     this.#quotas = false
   }
 
-  /** Makes an empty directory for vserver `id` that can hold `limitBytes`. An existing one gets the limit. */
+  /**
+   * Makes an empty directory for vserver `id` that can hold `limitBytes`. An existing one gets the limit. Throws
+   * `VSERVER_FAILED` when the volume is gone.
+   */
   async create(id: string, limitBytes: number): Promise<string> {
     const path = this.path(id)
     if (!this.#quotas) {
@@ -95,9 +98,21 @@ export class Volume implements Startable {
       () => true,
       () => false
     )
-    if (!exists) makeSubvolume(path)
-    limitSubvolume(path, limitBytes)
+    try {
+      if (!exists) makeSubvolume(path)
+      limitSubvolume(path, limitBytes)
+    } catch (error) {
+      throw (await isMountPoint(this.#directory)) ? error : this.#gone(error)
+    }
     return path
+  }
+
+  /** Whoever took the loop device away left the directory that the volume was mounted on. */
+  #gone(cause: unknown): SlicenetError {
+    return new SlicenetError('VSERVER_FAILED', `the volume ${this.#directory} is not mounted any more`, {
+      hint: 'start the daemon of the node again, which mounts it',
+      cause
+    })
   }
 
   /** Gives a vserver that has a directory another limit. */

@@ -219,12 +219,13 @@ export class VserverMaker {
   }
 
   /**
-   * Ends everything in the vserver: by its init where that has a process namespace, which the kernel then empties; else
-   * all of it while it stands still, so that nothing forks faster than it is ended.
+   * Ends everything in the vserver: by its init where that has a process namespace, which the kernel then empties; else, and
+   * where nothing is known of it, all of it while it stands still, so that nothing forks faster than it is ended.
    */
   async #endProcesses(id: string, record: VserverRecord | undefined): Promise<void> {
     const { cgroups, clock } = this.#c
     const path = cgroups.path(id)
+    const hasOwnProcesses = record?.pid !== undefined && !isAdministrative(record.spec.rights)
     const deadline = clock.monotonic() + END_DEADLINE_MS
     for (;;) {
       const left = await cgroups.processes(id)
@@ -233,9 +234,11 @@ export class VserverMaker {
         throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
       }
       const kill = (pid: number): boolean => signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
-      const init = record === undefined || isAdministrative(record.spec.rights) ? undefined : record.pid
-      if (init !== undefined && left.includes(init)) kill(init)
-      else {
+      if (hasOwnProcesses) {
+        // The init first: one signal instead of one a process.
+        const first = record.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
+        for (const pid of first) kill(pid)
+      } else {
         await cgroups.freeze(id)
         for (const pid of await cgroups.processes(id)) kill(pid)
         await cgroups.thaw(id)

@@ -23,6 +23,9 @@ import type { VserverMaker } from './vserver-maker.ts'
 import type { Launched, VserverRecord, VserverRecords } from './vserver-records.ts'
 import type { VserverRoots } from './vserver-root.ts'
 
+/** How every program ends that is in a vserver whose init is gone. */
+const KILLED = 128 + constants.signals.SIGKILL
+
 export interface VserverProgramsComponents {
   readonly clock: Clock
   readonly logger: Logger
@@ -80,6 +83,22 @@ export class VserverPrograms implements Startable {
       }
       await this.#start(record, { program, restarts: 0, streak: 0 })
     })
+  }
+
+  /**
+   * Launches once more, as it was, what ended with a vserver that has been made again. Whoever calls has the vserver's turn. A
+   * program that cannot be launched leaves the vserver as it is.
+   */
+  async resume(record: VserverRecord): Promise<void> {
+    const { launched, spec } = record
+    if (launched === undefined) return
+    const now = await this.state(spec.id)
+    if (now.state === 'running' || (now.state === 'exited' && now.exit.exitCode !== KILLED)) return
+    try {
+      await this.#start(record, { ...launched, restarts: launched.restarts + 1 })
+    } catch (error) {
+      this.#c.logger.warn('a program was not launched again with its vserver', { id: spec.id, error })
+    }
   }
 
   async stopLaunched(id: string): Promise<void> {

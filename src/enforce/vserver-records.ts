@@ -83,6 +83,16 @@ export class VserverRecords implements Startable {
   }
 }
 
+/** Those in a directory that somebody else writes; `undefined` when there is no such directory. */
+export async function readRecords(directory: string): Promise<VserverRecord[] | undefined> {
+  const names = await readdir(directory).catch(() => undefined)
+  if (names === undefined) return undefined
+  const texts = names
+    .filter((name) => name.endsWith('.json'))
+    .map(async (name) => readFile(join(directory, name), 'utf8').catch(() => ''))
+  return (await Promise.all(texts)).flatMap((text) => parse(text) ?? [])
+}
+
 /** A file that the power went out on is no record; what it spoke of did not outlive that either. */
 function parse(text: string): VserverRecord | undefined {
   try {

@@ -15,7 +15,7 @@ import type { Caller } from '../protocol/method.ts'
 import type { Principal } from '../ticket/principal.ts'
 
 export interface ImageFetchingComponents {
-  readonly images: Pick<ImageStore, 'has' | 'find' | 'import' | 'partial'>
+  readonly images: Pick<ImageStore, 'has' | 'find' | 'import' | 'partial' | 'evict'>
   readonly clock: Clock
   readonly logger: Logger
   readonly callImages: (peer: Principal) => Caller<typeof imageProtocol.methods>
@@ -26,6 +26,8 @@ export interface ImageFetchingComponents {
 export interface ImageFetchingInit {
   /** Default `LIMITS.imageArchiveBytesMax`. */
   readonly bytesMax?: number
+  /** What fetched images without a name may have in all, beside the last one; default no bound. */
+  readonly fetchedBytesMax?: number
   /** How long a peer may bring next to nothing; default `LIMITS.imageStallMsMax`. */
   readonly stallMs?: number
   /** How long is waited before those that were busy or cut off are asked again; default 2 s. */
@@ -143,9 +145,10 @@ export class ImageFetching {
           new Gathering(this.#components, this.#init, { partial, signal, tell })
         )
       }
-      const made = await images.import(partial.path, { id: image })
+      const made = await images.import(partial.path, { id: image, isFetched: true })
       logger.info('image fetched', { image, bytes: partial.bytes })
       await partial.remove()
+      await this.#evict(image)
       return made
     } catch (error) {
       // An archive that is what its id says and cannot be an image never will be one.
@@ -153,6 +156,19 @@ export class ImageFetching {
       if (isFutile || partial.bytes === 0) await partial.remove()
       else await partial.keep()
       throw error
+    }
+  }
+
+  /** That there is too much of others is no fault of the one that came. */
+  async #evict(keep: string): Promise<void> {
+    const { images, logger } = this.#components
+    const { fetchedBytesMax: bytesMax } = this.#init
+    if (bytesMax === undefined) return
+    try {
+      const removed = await images.evict({ bytesMax, keep })
+      if (removed.length > 0) logger.info('fetched images were removed to make room', { images: removed })
+    } catch (error) {
+      logger.error('fetched images could not be removed to make room', { error })
     }
   }
 

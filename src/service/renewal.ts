@@ -3,7 +3,7 @@
  * with it the demand that its lease go on. What is about to be asked is in the book before it is asked, so that a lost
  * reply is asked for again, also after a crash; until a node says otherwise its member stays as it was.
  */
-import { SlicenetError, asSlicenetError } from '../base/errors.ts'
+import { SlicenetError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
@@ -11,7 +11,7 @@ import { together } from '../base/together.ts'
 import type { Broker } from '../broker/broker.ts'
 import type { Demands } from './demands.ts'
 import type { MemberCalls } from './member-calls.ts'
-import type { RenewedMember } from './slice.ts'
+import { reasonOf, type RenewedMember } from './slice.ts'
 import { Receipts } from './receipts.ts'
 import type { Claim, MemberRecord, SliceBook, SliceRecord } from './slice-book.ts'
 
@@ -70,9 +70,8 @@ export class Renewal {
           return outcomeOf(await this.#finish(name, begun, receipts, signal))
         } catch (error) {
           signal?.throwIfAborted()
-          const { code, message } = asSlicenetError(error)
           this.#components.logger.info('a lease was not renewed', { slice: name, node: member.node, error })
-          return { ...outcomeOf(member), renewed: false, reason: { code, message } }
+          return { ...outcomeOf(member), renewed: false, reason: reasonOf(error) }
         }
       })
     )

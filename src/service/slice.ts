@@ -3,7 +3,7 @@
  * control socket, the SDK and `--json` share.
  */
 import * as v from 'valibot'
-import { isErrorCode, type ErrorCode } from '../base/errors.ts'
+import { asSlicenetError, isErrorCode, type ErrorCode } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { portWishSchema, querySchema } from '../protocol/agent-protocol.ts'
 import { placementEntries } from '../protocol/broker-protocol.ts'
@@ -75,7 +75,19 @@ export const sliceSchema = v.strictObject({
 })
 export type SliceView = v.InferOutput<typeof sliceSchema>
 
-export const reasonSchema = v.strictObject({ code: v.custom<ErrorCode>(isErrorCode), message: v.string() })
+/** Why something was not done to a member, and what its holder can do about it. */
+export const reasonSchema = v.strictObject({
+  code: v.custom<ErrorCode>(isErrorCode),
+  message: v.string(),
+  hint: v.exactOptional(v.string())
+})
+export type MemberReason = v.InferOutput<typeof reasonSchema>
+
+/** What a member says of anything thrown. */
+export function reasonOf(thrown: unknown): MemberReason {
+  const { code, message, hint } = asSlicenetError(thrown)
+  return { code, message, hint }
+}
 
 const renewedMemberSchema = v.strictObject({
   node: principalSchema,

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Devnet, DevnetView } from '../../src/daemon/devnet.ts'
 import { systemDoctor, type DoctorComponents } from '../../src/daemon/doctor.ts'
+import { SlicenetError } from '../../src/base/errors.ts'
 import type { Images } from '../../src/daemon/images.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
 import { delegation, holderKey, NOW, ticketOf } from '../daemon/signed-objects.ts'
@@ -199,7 +200,7 @@ test('devnet commands pass on what they are given, and exec ends as its program'
   ])
 })
 
-test('images are built, imported and listed', async (t) => {
+test('images are built, imported, listed and removed', async (t) => {
   const image = {
     id: `sha256:${'c'.repeat(64)}`,
     names: ['busybox'],
@@ -213,7 +214,11 @@ test('images are built, imported and listed', async (t) => {
       return image
     },
     importImage: async () => image,
-    listImages: async () => [image]
+    listImages: async () => [image],
+    async removeImage(given) {
+      if (given !== 'busybox') throw new SlicenetError('IN_USE', 'a vserver has it')
+      return image
+    }
   }
   const services = { images: async () => images }
   const built = await cli(['image', 'build', 'busybox'], { services })
@@ -224,6 +229,11 @@ test('images are built, imported and listed', async (t) => {
   )
   t.is((await cli(['image', 'import', './x', '--name', 'busybox'], { services })).exitCode, 0)
   t.like((await cli(['image', 'list', '--json'], { services })).json(), { images: [{ id: image.id }] })
+  const removed = await cli(['image', 'remove', 'busybox'], { services })
+  t.is(removed.stdout, `removed ${image.id} (busybox)\n`)
+  const used = await cli(['image', 'remove', 'debian'], { services })
+  t.is(used.exitCode, 1)
+  t.regex(used.stderr, /a vserver has it\n {2}code: IN_USE/)
 })
 
 test('an image is fetched through the daemon, which is told of whom and what to call it', async (t) => {

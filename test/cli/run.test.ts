@@ -28,6 +28,7 @@ const COMMANDS = [
   'image build',
   'image import',
   'image fetch',
+  'image remove',
   'image list',
   'keys new',
   'keys show',

@@ -212,13 +212,15 @@ test('where something could not be done to a member is told, and ends with its r
     ...slices,
     async sliceAct() {
       const [one, other] = mesh.members.map(({ node, nodeName, lease }) => ({ node, nodeName, lease }))
-      return { members: [one!, { ...other!, reason: { code: 'BUSY', message: 'it is frozen' } }] }
+      return {
+        members: [one!, { ...other!, reason: { code: 'BUSY', message: 'it is frozen', hint: 'thaw it' } }]
+      }
     }
   })
   const { exitCode, stdout, stderr } = await cli(['slice', 'stop', 'mesh'], { home: control.directory })
   t.is(exitCode, 1)
   t.is(stdout, 'mesh: 1 member stopped\n')
-  t.regex(stderr, /not on node2: it is frozen\n {2}code: BUSY/)
+  t.regex(stderr, /not on node2: it is frozen\n {2}code: BUSY\n {2}hint: thaw it\n/)
 })
 
 test('exec ends with the program although standard input stays open', async (t) => {
@@ -302,7 +304,7 @@ test('renewing tells the actual end of each lease, and why one was not renewed',
     nodeName: 'node2',
     notAfter: NOW + 1_800_000,
     renewed: false,
-    reason: { code: 'QUOTA_EXCEEDED' as const, message: 'too long a term' }
+    reason: { code: 'QUOTA_EXCEEDED' as const, message: 'too long a term', hint: 'ask for less' }
   }
   let members = [renewed]
   await using control = await serveControl({
@@ -324,7 +326,11 @@ test('renewing tells the actual end of each lease, and why one was not renewed',
     slice: 'mesh',
     notAfter: '2027-01-15T08:30:00.000Z',
     members: [{ renewed: true }, { renewed: false, reason: { code: 'QUOTA_EXCEEDED' } }],
-    error: { code: 'QUOTA_EXCEEDED', message: '1 of 2 leases of mesh were not renewed: too long a term' }
+    error: {
+      code: 'QUOTA_EXCEEDED',
+      message: '1 of 2 leases of mesh were not renewed: too long a term',
+      hint: 'ask for less'
+    }
   })
   t.deepEqual(asked, [{ slice: 'mesh' }, { slice: 'mesh', durationMs: 7_200_000 }])
   t.is((await cli(['slice', 'renew', 'mesh', '--for', '100d'], { home })).exitCode, 2)

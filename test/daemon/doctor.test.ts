@@ -14,6 +14,7 @@ import {
   type Diagnosis,
   type DoctorComponents
 } from '../../src/daemon/doctor.ts'
+import { coreHandlerOf } from '../../src/enforce/core-handler.ts'
 import { serveControl } from './control-fixture.ts'
 
 const REQUIREMENTS = [
@@ -21,7 +22,7 @@ const REQUIREMENTS = [
   { program: 'tc', debianPackage: 'iproute2', why: 'shapes' },
   { program: 'ip', debianPackage: 'iproute2', why: 'makes links' }
 ]
-const RUNTIME = { name: 'runc', version: '1.3.3', vulnerabilities: [], why: 'crun is not installed' } as const
+const RUNTIME = { name: 'runc', version: '1.3.6', vulnerabilities: [], why: 'crun is not installed' } as const
 const INIT = { purpose: 'node', ports: [], socketPath: '/nowhere/control.sock' } as const
 
 function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
@@ -32,6 +33,7 @@ function doctor(changes: Partial<DoctorComponents> = {}): DoctorComponents {
     missingPrograms: async () => [],
     kernelProbes: [],
     findRuntime: async () => RUNTIME,
+    readCoreHandler: async () => undefined,
     run: async () => {
       throw new Error('nothing was to be run')
     },
@@ -98,13 +100,13 @@ test('the chosen runtime is told with the reason, and what is known against it i
     return diagnosis.checks.find(({ name }) => name === NAME)
   }
   const NAME = 'OCI runtime'
-  const detail = 'runc 1.3.3 is chosen: crun is not installed'
+  const detail = 'runc 1.3.6 is chosen: crun is not installed'
   t.deepEqual(await checkOf({}), { name: NAME, status: 'ok', detail })
   const vulnerabilities = ['CVE-2025-31133', 'CVE-2025-52881']
   const vulnerable = await checkOf({ findRuntime: async () => ({ ...RUNTIME, vulnerabilities }) })
   t.is(vulnerable?.status, 'warning')
-  t.is(vulnerable?.detail, `${detail}; runc 1.3.3 has known vulnerabilities: CVE-2025-31133, CVE-2025-52881`)
-  t.regex(vulnerable?.hint ?? '', /runc 1\.2\.8/)
+  t.is(vulnerable?.detail, `${detail}; runc 1.3.6 has known vulnerabilities: CVE-2025-31133, CVE-2025-52881`)
+  t.regex(vulnerable?.hint ?? '', /runc 1\.3\.6/)
   const none = await checkOf({
     findRuntime: async () => {
       throw new SlicenetError('HOST_PROGRAM_MISSING', 'no OCI runtime works on this machine')
@@ -113,6 +115,20 @@ test('the chosen runtime is told with the reason, and what is known against it i
   t.is(none?.code, 'HOST_PROGRAM_MISSING')
   const runc = { program: 'runc', debianPackage: 'runc', why: 'runs vservers' }
   t.is((await checkOf({ requirements: [runc], missingPrograms: async (all) => [...all] }))?.status, 'skipped')
+})
+
+test('a program that the kernel hands crashes to is a warning', async (t) => {
+  const of = async (pattern: string): Promise<Check | undefined> => {
+    const readCoreHandler = async (): Promise<string | undefined> => coreHandlerOf(pattern)
+    const diagnosis = await diagnose(doctor({ readCoreHandler }), INIT)
+    t.true(diagnosis.ok)
+    return diagnosis.checks.find(({ name }) => name === 'kernel: core dumps')
+  }
+  for (const pattern of ['core\n', '/var/crash/core.%p\n', ''])
+    t.is((await of(pattern))?.status, 'ok', pattern)
+  const piped = await of('|/usr/share/apport/apport -p%p -s%s\n')
+  t.is(piped?.status, 'warning')
+  t.regex(piped?.detail ?? '', /apport -p%p -s%s$/)
 })
 
 test('a port in use fails for a node, unless the daemon that runs holds it; a devnet does not mind', async (t) => {

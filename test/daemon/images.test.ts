@@ -18,6 +18,7 @@ test('a new store of images is empty, builds nothing that it has no recipe for a
   t.deepEqual(await images.listImages(), [])
   await t.throwsAsync(images.buildImage('windows', options), { code: 'USAGE', message: /windows/ })
   await t.throwsAsync(images.importImage(join(home, 'none'), 'x'), { code: 'NOT_FOUND' })
+  await t.throwsAsync(images.removeImage('none'), { code: 'IMAGE_MISSING' })
   await rm(home, { recursive: true })
 })
 
@@ -25,16 +26,19 @@ test('a node serves its images unless it leases to some only, and fetches none f
   const node = (lines: string) => {
     const config = parseConfig(`name: one\nnode:\n  agents: []\n${lines}`, 'x').node
     if (config === undefined) throw new TypeError('no node')
-    return { serves: servesImages(config), fetches: config.images.fetch, largest: config.images.largest }
+    const { fetch, largest, kept } = config.images
+    return { serves: servesImages(config), fetches: fetch, largest, kept }
   }
   const largest = 2 * 1024 ** 3
-  t.deepEqual(node(''), { serves: true, fetches: false, largest })
-  t.deepEqual(node('  accepts: {}'), { serves: false, fetches: false, largest })
+  const kept = 16 * 1024 ** 3
+  t.deepEqual(node(''), { serves: true, fetches: false, largest, kept })
+  t.deepEqual(node('  accepts: {}'), { serves: false, fetches: false, largest, kept })
   t.true(node('  accepts: {}\n  images: { serve: true }').serves)
-  t.deepEqual(node('  images: { serve: false, fetch: true, largest: 100MiB }'), {
+  t.deepEqual(node('  images: { serve: false, fetch: true, largest: 100MiB, kept: 1GiB }'), {
     serves: false,
     fetches: true,
-    largest: 100 * 1024 ** 2
+    largest: 100 * 1024 ** 2,
+    kept: 1024 ** 3
   })
   t.throws(() => node('  images: { largest: 100GiB }'), { code: 'CONFIG_INVALID' })
 })

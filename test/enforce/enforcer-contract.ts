@@ -27,6 +27,11 @@ export const SMALL = {
 }
 const MISSING_IMAGE = `sha256:${'0'.repeat(64)}`
 
+/** Tells the size of its terminal once that is no longer the first one. */
+const RESIZED = 'first=$(stty size); while [ "$(stty size)" = "$first" ]; do sleep 0.05; done; stty size'
+/** Tells which byte the first key is. */
+const FIRST_KEY = 'stty raw -echo; echo ready; dd bs=1 count=1 2>/dev/null | od -An -tx1'
+
 /** The programs the contract uses, as far as a fake must simulate them. */
 export const contractPrograms: Readonly<Record<string, FakeProgram>> = {
   echo: async ({ program, write }) => {
@@ -49,10 +54,30 @@ export const contractPrograms: Readonly<Record<string, FakeProgram>> = {
     write('stdout', `${size.rows} ${size.columns}\n`)
     return 0
   },
+  // With one of the scripts above.
+  sh: async ({ program, terminal, input, write, signal }) => {
+    if (program.argv[2] === FIRST_KEY) {
+      write('stdout', 'ready\n')
+      for await (const bytes of input) {
+        write('stdout', Buffer.from(bytes.subarray(0, 1)).toString('hex'))
+        break
+      }
+      return 0
+    }
+    const first = JSON.stringify(terminal?.())
+    while (!signal.aborted && JSON.stringify(terminal?.()) === first) await nextMoment()
+    const size = terminal?.()
+    write('stdout', `${size?.rows} ${size?.columns}\n`)
+    return 0
+  },
   sleep: async ({ signal }) => {
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
     return 143
   }
+}
+
+async function nextMoment(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 1))
 }
 
 export async function outputOf(session: ExecSession): Promise<{ output: string; exitCode: number }> {
@@ -295,6 +320,40 @@ function declareProgramTests(test: TestFn, harness: ContractHarness): void {
       t.is((await outputOf(without)).exitCode, 1)
     })
   })
+
+  test.serial('a program at a terminal is given another size while it runs', async (t) => {
+    await withVserver(harness, async (enforcer, id) => {
+      const program = { argv: ['sh', '-c', RESIZED], env: {} }
+      const session = await enforcer.exec(id, program, { terminal: { columns: 80, rows: 24 } })
+      session.resizeTerminal({ columns: 101, rows: 33 })
+      t.is((await outputOf(session)).output.trim(), '33 101')
+      // Where there is no terminal nothing comes of it.
+      const without = await enforcer.exec(id, { argv: ['stty', 'size'], env: {} })
+      without.resizeTerminal({ columns: 101, rows: 33 })
+      await without.write(undefined)
+      t.is((await outputOf(without)).exitCode, 1)
+    })
+  })
+
+  test.serial(
+    'the end of input is no key to a program at a terminal, and what is sent after it arrives',
+    async (t) => {
+      await withVserver(harness, async (enforcer, id) => {
+        const program = { argv: ['sh', '-c', FIRST_KEY], env: {} }
+        const session = await enforcer.exec(id, program, { terminal: { columns: 80, rows: 24 } })
+        let said = ''
+        let isAsked = false
+        for await (const { bytes } of session.output) {
+          said += Buffer.from(bytes).toString()
+          if (isAsked || !said.includes('ready')) continue
+          isAsked = true
+          await session.write(undefined)
+          await session.write(Buffer.from('x'))
+        }
+        t.deepEqual([said.replace('ready', '').trim(), await session.exitCode], ['78', 0])
+      })
+    }
+  )
 
   test.serial(
     'a program at a terminal can be killed, and what is missing is refused there too',

@@ -4,7 +4,9 @@ import { knownVulnerabilities, parseRuntimeVersion } from '../../src/enforce/run
 
 const LEAKED_DESCRIPTOR = 'CVE-2024-21626'
 const PROC_WRITES = ['CVE-2025-31133', 'CVE-2025-52565', 'CVE-2025-52881']
-const ALL = [LEAKED_DESCRIPTOR, ...PROC_WRITES]
+const DEVICES_ASTRAY = 'CVE-2026-41579'
+const ALL_LATER = [...PROC_WRITES, DEVICES_ASTRAY]
+const ALL = [LEAKED_DESCRIPTOR, ...ALL_LATER]
 
 interface Sample {
   readonly from: string
@@ -22,7 +24,7 @@ const SAMPLES: readonly Sample[] = [
     output:
       'runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\nspec: 1.0.2-dev\ngo: go1.19.8\nlibseccomp: 2.5.4\n',
     text: '1.1.5+ds1-1+deb12u1',
-    vulnerabilities: PROC_WRITES
+    vulnerabilities: ALL_LATER
   },
   {
     from: 'Ubuntu 22.04 before its fix',
@@ -35,7 +37,7 @@ const SAMPLES: readonly Sample[] = [
     output:
       'runc version 1.1.12\nspec: 1.0.2-dev\ngo: go1.22.7 (Red Hat 1.22.7-1.module+el8.10.0+90426+810ab996)\nlibseccomp: 2.5.2\n',
     text: '1.1.12',
-    vulnerabilities: PROC_WRITES
+    vulnerabilities: ALL_LATER
   },
   {
     from: 'upstream 1.1.2',
@@ -49,13 +51,13 @@ const SAMPLES: readonly Sample[] = [
     output:
       'runc version 1.2.0-rc.3\ncommit: v1.2.0-rc.3-0-g45471bc9\nspec: 1.2.0\ngo: go1.22.6\nlibseccomp: 2.5.5\n',
     text: '1.2.0-rc.3',
-    vulnerabilities: PROC_WRITES
+    vulnerabilities: ALL_LATER
   },
   {
     from: 'upstream 1.3.3',
     output: 'runc version 1.3.3\ncommit: v1.3.3-0-gd842d771\nspec: 1.2.1\ngo: go1.23.12\nlibseccomp: 2.5.6\n',
     text: '1.3.3',
-    vulnerabilities: []
+    vulnerabilities: [DEVICES_ASTRAY]
   },
   {
     from: 'crun of Debian 12',
@@ -104,17 +106,19 @@ function vulnerabilities(version: string, packaged?: string, runtime: OciRuntime
 }
 
 test('a fix counts from its first release of each line on, and in all lines after', (t) => {
-  for (const version of ['1.2.8', '1.2.9', '1.3.3', '1.3.10', '1.4.0-rc.3', '1.4.0', '1.5.0-rc.1', '2.0.0'])
+  for (const version of ['1.3.6', '1.3.10', '1.4.3', '1.5.0-rc.3', '1.5.0', '1.6.0-rc.1', '2.0.0'])
     t.deepEqual(vulnerabilities(version), [], version)
+  for (const version of ['1.2.8', '1.2.9', '1.3.3', '1.3.5', '1.4.0-rc.3', '1.4.2', '1.5.0-rc.2'])
+    t.deepEqual(vulnerabilities(version), [DEVICES_ASTRAY], version)
   for (const version of ['1.1.12', '1.1.15', '1.2.7', '1.2.8-rc.1', '1.3.0', '1.3.2', '1.4.0-rc.2'])
-    t.deepEqual(vulnerabilities(version), PROC_WRITES, version)
+    t.deepEqual(vulnerabilities(version), ALL_LATER, version)
   for (const version of ['1.0.0-rc93', '1.0.3', '1.1.11', '1.1.12-rc.1'])
     t.deepEqual(vulnerabilities(version), ALL, version)
 })
 
 test('releases from before a vulnerability do not have it', (t) => {
-  t.deepEqual(vulnerabilities('1.0.0-rc92'), PROC_WRITES)
-  t.deepEqual(vulnerabilities('1.0.0-rc2'), ['CVE-2025-31133', 'CVE-2025-52881'])
+  t.deepEqual(vulnerabilities('1.0.0-rc92'), ALL_LATER)
+  t.deepEqual(vulnerabilities('1.0.0-rc2'), ['CVE-2025-31133', 'CVE-2025-52881', DEVICES_ASTRAY])
 })
 
 test('a package with the fix of an old release has it, and so have its later revisions', (t) => {
@@ -126,7 +130,7 @@ test('a package with the fix of an old release has it, and so have its later rev
     ['1.1.7-0ubuntu1~22.04.2', '1.1.7-0ubuntu1~22.04.2']
   ]
   for (const [version, packaged] of fixed)
-    t.deepEqual(vulnerabilities(version, packaged), PROC_WRITES, packaged)
+    t.deepEqual(vulnerabilities(version, packaged), ALL_LATER, packaged)
   const unfixed: typeof fixed = [
     ['1.1.5+ds1', '1.1.5+ds1-1+b1'],
     ['1.1.5+ds1', '1.1.5+ds1-1'],

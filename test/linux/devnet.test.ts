@@ -148,7 +148,10 @@ test('programs are restarted, frozen, thawed, signalled and stopped, and one run
   await asResearcher(['slice', 'freeze', 'kept', '--member', 'node1'])
   t.is((await states())[0]?.[2], 'frozen')
   const frozen = await asResearcher(['slice', 'stop', 'kept', '--member', 'node1'])
-  t.regex(frozen.stderr, /not on node1: vserver kept-\w+ is frozen; thaw it first\n {2}code: BUSY/)
+  t.regex(
+    frozen.stderr,
+    /not on node1: vserver kept-\w+ is frozen\n {2}code: BUSY\n {2}hint: thaw it first\n/
+  )
   await asResearcher(['slice', 'thaw', 'kept'])
   t.deepEqual(
     (await states()).map(([, , still]) => still),

@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -141,6 +141,93 @@ test.serial(
     await t.throwsAsync<SlicenetError>(images.import(archive), { code: 'TOO_LARGE' })
   }
 )
+
+/** What a node of the machine has vservers of. */
+async function recordsOf(...used: readonly string[]): Promise<string> {
+  const directory = await mkdtemp(join(scratch, 'records-'))
+  for (const [index, image] of used.entries()) {
+    const spec = { id: `v${index}`, image }
+    await writeFile(join(directory, `v${index}.json`), JSON.stringify({ spec, uidBase: 1, phase: 'making' }))
+  }
+  return directory
+}
+
+test.serial(
+  'an image that a vserver of any node has is not removed, and one of a node that is gone is',
+  async (t) => {
+    const one = await images.import(await makeRoot('one', '1'), { name: 'one' })
+    const two = await images.import(await makeRoot('two', '2'), { name: 'two' })
+    const [first, second] = [await recordsOf(one.id, one.id), await recordsOf(two.id)]
+    // The second node finds the store as the first left it.
+    await images.users.register(first)
+    const shared = new ImageStore({ clock }, { directory: join(scratch, 'store') })
+    await shared.users.register(second)
+    await shared.users.register(second)
+    const used = { code: 'IN_USE', message: /is that of vserver v0 and 1 more/ }
+    await t.throwsAsync<SlicenetError>(shared.remove(one.id), used)
+    await t.throwsAsync<SlicenetError>(images.remove(two.id), { code: 'IN_USE' })
+    t.true(await images.verify(one.id))
+    t.deepEqual((await images.find('one')).names, ['one'])
+    await rm(second, { recursive: true })
+    await images.remove(two.id)
+    await t.throwsAsync<SlicenetError>(images.find('two'), { code: 'IMAGE_MISSING' })
+    await rm(join(first, 'v0.json'))
+    await t.throwsAsync<SlicenetError>(images.remove(one.id), { code: 'IN_USE' })
+    await rm(join(first, 'v1.json'))
+    await t.notThrowsAsync(images.remove(one.id))
+    t.deepEqual(await images.list(), [])
+  }
+)
+
+test.serial(
+  'fetched images beyond a bound go, the longest unused first, and none that is named, used or kept',
+  async (t) => {
+    let now = 1_700_000_000_000
+    const timed = { ...clock, now: () => (now += 1000) }
+    const store = new ImageStore({ clock: timed }, { directory: join(scratch, 'store') })
+    const fetched: string[] = []
+    for (const content of ['a', 'b', 'c', 'd', 'e', 'f']) {
+      const root = await makeRoot(content, content.repeat(1000))
+      fetched.push((await store.import(root, { isFetched: true })).id)
+      await store.open(fetched.at(-1)!)
+    }
+    const [a, b, c, d, e, f] = fetched as [string, string, string, string, string, string]
+    const own = (await store.import(await makeRoot('own', 'o'.repeat(9000)))).id
+    await store.name(b, 'wanted')
+    await store.users.register(await recordsOf(c))
+    // The oldest is used once more.
+    await store.open(a)
+    // Four thousand bytes of images that may go, and those of one that may not.
+    t.deepEqual(await store.evict({ bytesMax: 5000, keep: f }), [])
+    t.deepEqual(await store.evict({ bytesMax: 3000, keep: f }), [d, e])
+    t.deepEqual(await store.evict({ bytesMax: 0, keep: f }), [a])
+    t.deepEqual((await store.list()).map(({ id }) => id).sort(), [b, c, f, own].sort())
+    for (const id of [b, c, f, own]) t.true(await store.verify(id))
+  }
+)
+
+test.serial('an image that the disk has no room for is refused, and leaves nothing', async (t) => {
+  const root = await makeRoot('root')
+  await writeFile(join(root, 'large'), randomBytes(3 * 1024 * 1024))
+  const archive = await pack(root, '.')
+  const full = { code: 'STORE_FAILED', message: /no room on the disk/ }
+  const directory = join(scratch, 'small')
+  await mkdir(directory)
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', directory])
+  try {
+    const small = new ImageStore({ clock }, { directory })
+    await small.start()
+    // From a directory it is packed first, and from an archive only unpacked.
+    await t.throwsAsync<SlicenetError>(small.import(root), full)
+    await writeFile(join(directory, 'other'), new Uint8Array(2 * 1024 * 1024))
+    await t.throwsAsync<SlicenetError>(small.import(archive), full)
+    t.deepEqual((await readdir(directory)).sort(), ['names', 'other'])
+    await rm(join(directory, 'other'))
+    await t.notThrowsAsync(small.import(archive))
+  } finally {
+    await run('umount', [directory])
+  }
+})
 
 test.serial('two imports of the same content at the same time make one image', async (t) => {
   const root = await makeRoot('root')

@@ -87,6 +87,29 @@ test.serial(
   }
 )
 
+test.serial(
+  'the image of a vserver cannot be removed until that is gone, whether a daemon runs or not',
+  async (t) => {
+    const { images } = node
+    const root = join(node.directory, 'own-root')
+    await run('cp', ['--archive', await images.open(node.image), root])
+    await writeFile(join(root, 'own'), 'own')
+    const { id: image } = await images.import(root, { isFetched: true })
+    const spec = vserverSpec(image, { id: 'user' })
+    await node.enforcer.create(spec)
+    await node.enforcer.stop()
+    await t.throwsAsync(images.remove(image), { code: 'IN_USE', message: /vserver user/ })
+    t.deepEqual(await images.evict({ bytesMax: 0 }), [])
+    await node.restart()
+    t.is((await sh(spec.id, 'cat /own; busybox true && echo runs')).output, 'ownruns\n')
+    await node.enforcer.destroy(spec.id)
+    t.deepEqual(await images.evict({ bytesMax: 0 }), [image])
+    t.false(await images.has(image))
+    // What it shared with others is theirs still.
+    t.true(await images.verify(node.image))
+  }
+)
+
 test.serial('what a crash half-made is listed as failed and can be destroyed', async (t) => {
   const spec = vserverSpec(node.image, { id: 'half-made' })
   await node.enforcer.create(spec)

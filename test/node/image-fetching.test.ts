@@ -8,7 +8,7 @@ import { SlicenetError } from '../../src/base/errors.ts'
 import { run } from '../../src/base/host-program.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { silentLogger } from '../../src/base/log.ts'
-import type { Image } from '../../src/enforce/image-store.ts'
+import type { EvictOptions, Image } from '../../src/enforce/image-store.ts'
 import { PartialImage, sweepPartialImages } from '../../src/enforce/partial-image.ts'
 import { ImageFetching, type FetchOptions, type ImageFetchingInit } from '../../src/node/image-fetching.ts'
 import { imageHandlers } from '../../src/node/image-serving.ts'
@@ -53,6 +53,8 @@ interface Lab {
   readonly asked: { readonly peer: string; readonly offset: number }[]
   /** Ids of the content that became visible. */
   readonly imported: string[]
+  /** How room was to be made, which fails. */
+  readonly evicted: EvictOptions[]
   readonly directory: string
   readonly fetch: (options?: FetchOptions) => Promise<Image>
   readonly kept: () => Promise<string[]>
@@ -70,6 +72,7 @@ async function lab(
   t.teardown(async () => rm(directory, { recursive: true, force: true }))
   const asked: Lab['asked'] = []
   const imported: string[] = []
+  const evicted: Lab['evicted'] = []
   const image = (): Image => ({ id, names: [], bytes: 1, entries: 1, importedAt: 1 })
   const fetching = new ImageFetching(
     {
@@ -82,6 +85,10 @@ async function lab(
         async import(path) {
           imported.push(idOf(await readFile(path)))
           return image()
+        },
+        async evict(options) {
+          evicted.push(options)
+          throw new Error('nothing could be removed')
         }
       },
       callImages: (peer) =>
@@ -104,6 +111,7 @@ async function lab(
     fetching,
     asked,
     imported,
+    evicted,
     directory,
     fetch: async (options) => fetching.fetch(id, options),
     kept: async () => readdir(directory),
@@ -121,6 +129,16 @@ test('an image comes whole, and nothing is kept beside it', async (t) => {
   t.deepEqual(await kept(), [])
   await fetch()
   t.is(asked.length, 1, 'what is there is not fetched again')
+})
+
+test('room is made after an image came, where there is a bound, and the image is had though that fails', async (t) => {
+  const bounded = await lab(t, { a: sender(archive) }, { fetchedBytesMax: 7 })
+  await t.notThrowsAsync(bounded.fetch())
+  t.deepEqual(bounded.evicted, [{ bytesMax: 7, keep: id }])
+  t.deepEqual(await bounded.kept(), [])
+  const free = await lab(t, { a: sender(archive) })
+  await free.fetch()
+  t.deepEqual(free.evicted, [])
 })
 
 test('what was cut off goes on at its offset, with another peer', async (t) => {

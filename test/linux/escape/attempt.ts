@@ -31,11 +31,19 @@ export type Weakness =
   | 'terminal'
   /** No fresh /dev over that of the image. */
   | 'dev'
+  /** A console, made while somebody else changes what the image has at /dev/pts. */
+  | 'console'
   /** A root that `chroot` made, without a mount namespace. */
   | 'root'
 
 /** A file that is masked in every vserver, and where the hostile image's /dev/null leads. */
 export const HIDDEN_FILE = '/proc/timer_list'
+
+/** Where the hostile image's /dev/shm leads: the runtime writes settings of a vserver there. */
+export const WRITTEN_DIRECTORY = '/proc/sys/net/ipv4'
+
+/** Where the hostile image's /dev/pts/ptmx leads. */
+export const TERMINALS_DIRECTORY = '/terminals'
 
 export interface Attempt {
   /** Ends the sentence “a vserver cannot …”. */
@@ -45,6 +53,8 @@ export interface Attempt {
   readonly perl: string
   /** Whether its program is launched as the slice's own, rather than run beside it. */
   readonly isLaunched?: boolean
+  /** Whether its program runs at a terminal. */
+  readonly isAtTerminal?: boolean
   /** Why success harms nobody, where that is not plain. */
   readonly harmless?: string
   /** Whether it leads to what an administrative slice shares with the host, and so succeeds there. */

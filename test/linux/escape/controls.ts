@@ -3,9 +3,10 @@
  * same OCI runtime. What an attempt cannot do in the real vserver it must do in such a control, or it shows nothing.
  */
 import { closeSync, openSync } from 'node:fs'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { run, runAnyway, start } from '../../../src/base/host-program.ts'
 import { IDS_PER_VSERVER } from '../../../src/enforce/id-ranges.ts'
 import type { ProgramSpec } from '../../../src/enforce/enforcer.ts'
@@ -14,11 +15,18 @@ import { OciRuntime, type OciRuntimeName } from '../../../src/enforce/oci-runtim
 import type { ContainersSeccomp } from '../../../src/enforce/seccomp.ts'
 import { vserverSpec } from '../../enforce/enforcer-contract.ts'
 import type { OciNode } from '../oci-node.ts'
-import type { Weakness } from './attempt.ts'
+import { HIDDEN_FILE, TERMINALS_DIRECTORY, type Weakness } from './attempt.ts'
 
 const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
 const OPEN_FILES_MAX = 1024
 const ROOT_USER = { uid: 0, gid: 0, additionalGids: [], home: '/root' }
+/** On a busy machine the moment may be missed. */
+const CONSOLE_TRIES = 5
+const SWAP_AFTER_MS = 50
+/** Has a runtime stop for a while after it handed on a console, which it does between mounting and opening it. */
+const SLOW_SENDER = 'strace -f -qq -o /dev/null -e trace=sendmsg -e inject=sendmsg:delay_exit=500000'.split(
+  ' '
+)
 /** Ids of the node's window that no vserver of a test reaches. */
 const ID_SLOT = 500
 
@@ -46,7 +54,7 @@ const SHARED_NAMESPACES: Readonly<Partial<Record<Weakness, string>>> = {
 interface Config {
   hostname?: string
   process: Record<string, unknown>
-  mounts: { destination: string; options: string[] }[]
+  mounts: { destination: string; type: string; options: string[] }[]
   linux: {
     namespaces: { type: string }[]
     uidMappings?: unknown
@@ -113,6 +121,7 @@ export class Controls {
   /** Runs a program in the control that lacks just that, and gives what it printed. */
   async run(without: readonly Weakness[], program: ProgramSpec): Promise<string> {
     if (without.includes('root')) return this.#runInChroot(program)
+    if (without.includes('console')) return this.#runAtConsole(without, program)
     const id = await this.#make(without.filter((weakness) => !isOfDescriptors(weakness)))
     const specification = join(this.#directory, 'process.json')
     await writeFile(specification, JSON.stringify(this.#process(without, program)))
@@ -138,6 +147,40 @@ export class Controls {
   async #runInChroot(program: ProgramSpec): Promise<string> {
     const { stdout, stderr } = await runAnyway('chroot', [this.root, ...program.argv], { env: program.env })
     return stdout + stderr
+  }
+
+  /**
+   * Runs a program in a container with a console, while somebody puts the terminal that the runtime made in the place of the
+   * image's file of that name: after the runtime mounted it, and before it opens it.
+   */
+  async #runAtConsole(without: readonly Weakness[], program: ProgramSpec): Promise<string> {
+    const id = `control-${this.#init.node.nodeShort}-console`
+    const bundle = join(this.#directory, id)
+    await mkdir(bundle)
+    const config = this.#config(id, without)
+    config.process = { ...this.#process(without, program), terminal: true }
+    await writeFile(join(bundle, 'config.json'), JSON.stringify(config))
+    const devices = join(this.#hostileRoot, 'dev')
+    const runtime = [this.#init.runtime, ...this.#runtime.globalArgs, 'run', '--bundle', bundle, id]
+    const line = [...SLOW_SENDER, ...runtime].join(' ')
+    let said = ''
+    for (let tries = 0; tries < CONSOLE_TRIES && !said.includes('reached:'); tries++) {
+      await putLink(HIDDEN_FILE, join(devices, 'pts/0'))
+      await rm(join(devices, 'console'), { force: true })
+      const running = runAnyway('script', ['--quiet', '--return', '--command', line, '/dev/null'])
+      const ended = running.then(() => false)
+      const isThere = async (): Promise<boolean> =>
+        lstat(join(devices, 'console')).then(
+          () => true,
+          () => false
+        )
+      while (!(await isThere()) && (await Promise.race([ended, delay(2, true)])));
+      await delay(SWAP_AFTER_MS)
+      await putLink(join(TERMINALS_DIRECTORY, '0'), join(devices, 'pts/0'))
+      said = (await running).stdout
+    }
+    await this.#runtime.delete(id)
+    return said
   }
 
   async #runWithDirectory(args: readonly string[]): Promise<string> {
@@ -191,9 +234,7 @@ export class Controls {
     if (lacks.has('hostname')) delete config.hostname
     if (lacks.has('seccomp')) delete config.linux.seccomp
     if (lacks.has('devices')) config.linux.resources.devices = [{ allow: true, access: 'rwm' }]
-    if (lacks.has('dev')) {
-      config.mounts = config.mounts.filter(({ destination }) => !destination.startsWith('/dev'))
-    }
+    if (lacks.has('dev')) weakenDevices(config, lacks.has('console'))
     if (lacks.has('paths')) {
       config.linux.maskedPaths = []
       config.linux.readonlyPaths = []
@@ -234,6 +275,20 @@ export class Controls {
   get #hostileRoot(): string {
     return join(this.#directory, 'hostile')
   }
+}
+
+async function putLink(target: string, path: string): Promise<void> {
+  await symlink(target, `${path}.new`)
+  await rename(`${path}.new`, path)
+}
+
+/** Only what is mounted below the image's own /dev. */
+function weakenDevices(config: Config, withConsole: boolean): void {
+  config.mounts = config.mounts.filter(
+    ({ destination, type }) =>
+      !destination.startsWith('/dev') || destination === '/dev/shm' || (withConsole && type === 'devpts')
+  )
+  for (const mount of config.mounts) if (mount.type === 'devpts') mount.destination = TERMINALS_DIRECTORY
 }
 
 /** What is no property of the control but of how a program is started in it. */

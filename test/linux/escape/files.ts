@@ -1,5 +1,5 @@
 /** Attempts on devices, mounts and the root directory. A control's mounts are in a namespace of its own. */
-import { HIDDEN_FILE, type Attempt } from './attempt.ts'
+import { HIDDEN_FILE, WRITTEN_DIRECTORY, type Attempt } from './attempt.ts'
 
 const ROOT = ['users', 'capabilities', 'seccomp'] as const
 const ADMIN = ['capabilities', 'seccomp'] as const
@@ -157,6 +157,27 @@ export const MOUNT_ATTEMPTS: readonly Attempt[] = [
     without: ['users', 'dev'],
     mayLack: 'a runtime that takes any file for /dev/null',
     perl: `content('${HIDDEN_FILE}') =~ /Timer/ or absent('empty'); reached();`
+  },
+  {
+    // CVE-2025-52565. A regular file there is none that the runtime made.
+    name: 'have another file shown as its console',
+    without: ['users', 'dev', 'console'],
+    isAtTerminal: true,
+    mayLack: 'a runtime that takes any file for a terminal',
+    perl: `
+      -c '/dev/console' and refused('a terminal');
+      content('/dev/console') =~ /Timer/ or absent('empty');
+      reached();`
+  },
+  {
+    // CVE-2025-52881, without the race: here the link that misleads the mount is there from the start.
+    name: 'have its settings written elsewhere than into the kernel',
+    without: ['users', 'dev'],
+    mayLack: 'a runtime that writes to whatever is mounted there',
+    perl: `
+      my ($kernel) = stat '/proc/version' or refused($!);
+      my ($written) = stat '${WRITTEN_DIRECTORY}/ping_group_range' or refused($!);
+      $written != $kernel ? reached() : refused('written into the kernel');`
   },
   {
     name: 'take a mask from /proc',

@@ -124,6 +124,7 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
     }
   },
   {
+    // CVE-2026-41579.
     name: 'have its devices made where its own link leads',
     reaches: async (caretaker, { scratch, imageRoot }) => {
       const devices = join(scratch, 'devices')

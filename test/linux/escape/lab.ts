@@ -2,7 +2,7 @@
 import { randomBytes, randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
-import { access, mkdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
+import { access, mkdir, readlink, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -13,7 +13,15 @@ import { findHostProgram } from '../../../src/enforce/host-requirements.ts'
 import type { OciRuntimeName } from '../../../src/enforce/oci-runtime.ts'
 import { collect, outputOf, vserverSpec } from '../../enforce/enforcer-contract.ts'
 import { OciNode } from '../oci-node.ts'
-import { HIDDEN_FILE, programOf, readOutcome, type Attempt, type Outcome } from './attempt.ts'
+import {
+  HIDDEN_FILE,
+  programOf,
+  readOutcome,
+  TERMINALS_DIRECTORY,
+  WRITTEN_DIRECTORY,
+  type Attempt,
+  type Outcome
+} from './attempt.ts'
 import { Controls } from './controls.ts'
 
 /**
@@ -171,7 +179,12 @@ export class EscapeLab {
       await enforcer.launch(id, this.#program(attempt))
       return readOutcome(await collect(enforcer.logs(id, { follow: true })))
     }
-    const session = await enforcer.exec(id, this.#program(attempt))
+    const terminal = attempt.isAtTerminal === true ? { columns: 80, rows: 24 } : undefined
+    const session = await enforcer.exec(
+      id,
+      this.#program(attempt),
+      terminal === undefined ? {} : { terminal }
+    )
     await session.write(undefined)
     return readOutcome((await outputOf(session)).output)
   }
@@ -219,12 +232,17 @@ export async function imageWithPerl(node: OciNode): Promise<string> {
   return (await node.images.import(root)).id
 }
 
-/** An image whose /dev/null is another file, to be shown where the runtime hides files behind it. */
+/** An image whose /dev leads the runtime astray: what it hides files behind, mounts, or takes for a terminal is another file. */
 async function imageWithHostileDevices(node: OciNode, image: string): Promise<string> {
   const root = join(node.directory, 'hostile-root')
   await run('cp', ['--archive', await node.images.open(image), root])
-  await rm(join(root, 'dev/null'), { force: true })
+  await run('rm', ['--recursive', '--force', join(root, 'dev')])
+  await mkdir(join(root, 'dev/pts'), { recursive: true })
+  await mkdir(join(root, TERMINALS_DIRECTORY))
   await symlink(HIDDEN_FILE, join(root, 'dev/null'))
+  await symlink(WRITTEN_DIRECTORY, join(root, 'dev/shm'))
+  await symlink(join(TERMINALS_DIRECTORY, 'ptmx'), join(root, 'dev/pts/ptmx'))
+  await symlink(HIDDEN_FILE, join(root, 'dev/pts/0'))
   return (await node.images.import(root)).id
 }
 

@@ -1,0 +1,39 @@
+/**
+ * Which images of a store vservers have. Several nodes of a machine share a store, and vservers outlive the daemons that made
+ * them: so each node leaves a link to its records, which tell by themselves, and nothing any more once they are gone.
+ */
+import { createHash } from 'node:crypto'
+import { mkdir, readdir, readlink, rename, rm, symlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { readRecords } from './vserver-records.ts'
+
+export class ImageUsers {
+  readonly #directory: string
+
+  /** `directory` is of the links alone. */
+  constructor(directory: string) {
+    this.#directory = directory
+  }
+
+  /** Counts the vservers of the records in `recordsDirectory` from now on. Idempotent. */
+  async register(recordsDirectory: string): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    const name = createHash('sha256').update(recordsDirectory).digest('hex').slice(0, 32)
+    const path = join(this.#directory, name)
+    await symlink(recordsDirectory, `${path}.new`)
+    await rename(`${path}.new`, path)
+  }
+
+  /** Ids of vservers by the id of their image. */
+  async find(): Promise<ReadonlyMap<string, readonly string[]>> {
+    const found = new Map<string, string[]>()
+    for (const name of await readdir(this.#directory).catch(() => [])) {
+      const path = join(this.#directory, name)
+      const records = await readRecords(await readlink(path))
+      // The node is gone, with all that it had.
+      if (records === undefined) await rm(path, { force: true })
+      for (const { spec } of records ?? []) found.set(spec.image, [...(found.get(spec.image) ?? []), spec.id])
+    }
+    return found
+  }
+}
