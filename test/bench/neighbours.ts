@@ -7,6 +7,7 @@ import { writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { systemClock } from '../../src/base/clock.ts'
 import { SMALL, vserverSpec } from '../enforce/enforcer-contract.ts'
+import { FORK_BOMB } from '../linux/fork-bomb.ts'
 import { OciNode } from '../linux/oci-node.ts'
 import { figure, type Bench, type BenchContext, type Figure } from './figure.ts'
 
@@ -25,8 +26,7 @@ const SPINNERS = `i=0; while [ $i -lt 500 ]; do (${SPIN}) & i=$((i+1)); done; wa
 /** Each goes on for ever, and starts over when a limit stopped it. */
 const GREED: Readonly<Record<string, string>> = {
   spinners_500: SPINNERS,
-  // awk goes on when it cannot fork, which ends a shell.
-  fork_bomb: `awk 'BEGIN { for (;;) system("bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 0.1") }'`,
+  fork_bomb: FORK_BOMB,
   memory_hog: 'while :; do (x=$(dd if=/dev/zero bs=1M count=400 2>/dev/null | tr "\\0" x)); done',
   disk_filler: 'while :; do dd if=/dev/zero of=/fill bs=1M 2>/dev/null; rm /fill; done',
   inode_eater:

@@ -11,6 +11,7 @@ import { IDS_PER_VSERVER } from '../../src/enforce/id-ranges.ts'
 import { CAPABILITY_RIGHTS, type CapabilityRight } from '../../src/ticket/rights.ts'
 import { outputOf, SMALL, vserverSpec } from '../enforce/enforcer-contract.ts'
 import { imageWithPerl } from './escape/lab.ts'
+import { FORK_BOMB } from './fork-bomb.ts'
 import { OciNode } from './oci-node.ts'
 
 let node: OciNode
@@ -243,8 +244,7 @@ test.serial('the limits are those of any vserver', async (t) => {
 
 test.serial('destroying it leaves nothing, though it forks as fast as it can', async (t) => {
   const id = await make('bomb', [], 200)
-  const bomb = 'b() { while :; do (b) & done; }; trap "" TERM; b'
-  await node.enforcer.launch(id, { argv: ['sh', '-c', bomb], env: {} })
+  await node.enforcer.launch(id, { argv: ['sh', '-c', FORK_BOMB], env: {} })
   while ((await node.enforcer.usage(id)).pids < 150) await new Promise((resolve) => setTimeout(resolve, 20))
   // Ending its init alone would end nothing else.
   process.kill((await node.enforcer.status(id))!.pid!, 'SIGKILL')
