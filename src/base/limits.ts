@@ -218,6 +218,16 @@ export const LIMITS = {
   knownPeersMax: 64,
   joinPeersMax: 4,
   agentsPerNodeMax: 32,
+  /**
+   * The audit trail of administrative slices: one entry, and one argument or path in it; one file and how many of a kind
+   * are kept; entries that are read at once; processes of one lease that are noted in a minute.
+   */
+  auditEntryBytesMax: 8 * 1024,
+  auditTextCharsMax: 512,
+  auditFileBytesMax: 8 * 1024 * 1024,
+  auditFilesMax: 4,
+  auditReadMax: 1000,
+  auditProcessesPerMinute: 300,
   /** Who may hold administrative slices on one node. */
   administratorsPerNodeMax: 16,
   delegationsPerAgentMax: 10_000,

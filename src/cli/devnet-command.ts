@@ -17,6 +17,7 @@ interface UpOptions extends NameOption {
   readonly agents: number
   readonly brokers: number
   readonly nat: boolean
+  readonly administrator: boolean
 }
 
 export function addDevnetCommand(root: Command, run: RunCommand): void {
@@ -28,6 +29,7 @@ export function addDevnetCommand(root: Command, run: RunCommand): void {
     .option('--nodes <count>', 'hosts that are nodes', parseCount(1), 3)
     .option('--agents <count>', 'hosts that are agents', parseCount(1), 2)
     .option('--brokers <count>', 'hosts that broker for others', parseCount(0), 0)
+    .option('--administrator', 'a host more, administrator, who may hold administrative slices', false)
     .option('--nat', 'two hosts more, each behind a NAT of its own: nat-node and nat-researcher', false)
     .addHelpText(
       'after',

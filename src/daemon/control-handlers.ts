@@ -49,7 +49,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
 function overviewHandlers(
   parts: () => PeerParts,
   { config, startedAt }: ControlHandlersInit
-): Pick<ControlHandlers, 'status' | 'leaseList'> {
+): Pick<ControlHandlers, 'status' | 'leaseList' | 'leaseAudit'> {
   return {
     async status() {
       const { host, directory, node, agent, brokering } = parts()
@@ -73,6 +73,13 @@ function overviewHandlers(
         leases: node?.manager.table.holding().length ?? 0,
         warnings: [...(node?.warnings ?? [])]
       }
+    },
+    async leaseAudit({ last }) {
+      const { node } = parts()
+      if (node === undefined) {
+        throw new SlicenetError('NOT_FOUND', 'this peer is no node, so there are no leases on it')
+      }
+      return { entries: await node.audit.read(last) }
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async leaseList() {

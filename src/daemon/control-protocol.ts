@@ -34,6 +34,7 @@ import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
+import { auditMethods } from './audit-protocol.ts'
 import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
@@ -307,6 +308,7 @@ export const controlProtocol = {
     ...joinMethods,
     ...contactMethods,
     ...supplyMethods,
+    ...auditMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

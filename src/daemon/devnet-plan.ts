@@ -1,7 +1,7 @@
 /**
  * Who is on a devnet: agents of different organisations that every node delegates to, so that they compete; nodes in
- * two regions; brokers, where some are wanted; a researcher's peer; and a node and a researcher's peer behind NATs, where
- * those are. Agents are the bootstrap peers.
+ * two regions; brokers, where some are wanted; a researcher's peer, and that of an administrator, where one is wanted; and a
+ * node and a researcher's peer behind NATs, where those are. Agents are the bootstrap peers.
  */
 import { createHash } from 'node:crypto'
 import { SlicenetError } from '../base/errors.ts'
@@ -20,6 +20,9 @@ const PORT = 4001
 const NODES_MAX = 14
 const BROKERS_MAX = 4
 const ID_BLOCKS = 7
+const LOW_ID_BLOCKS = 4
+const ADMINISTRATOR = 'administrator'
+const LENT_RIGHTS = ['administrative', 'cap-net-raw']
 const REGIONS = ['eu', 'us']
 /** A small machine carries several nodes: each leases less than there is. */
 const CAPACITY = { cpu: 1, memory: '1GiB', disk: '2GiB', pids: 4096 }
@@ -30,6 +33,8 @@ export function devnetPlan(init: {
   readonly agents: number
   readonly brokers: number
   readonly nat: boolean
+  /** Whether there is one who may hold administrative slices. */
+  readonly administrator: boolean
 }): PlannedHost[] {
   if (init.nodes < 1 || init.nodes + Number(init.nat) > NODES_MAX || init.agents < 1 || init.agents > 26) {
     throw new SlicenetError('USAGE', `a devnet has 1 to ${NODES_MAX} nodes and 1 to 26 agents`)
@@ -37,7 +42,9 @@ export function devnetPlan(init: {
   if (init.brokers > BROKERS_MAX) {
     throw new SlicenetError('USAGE', `a devnet has at most ${BROKERS_MAX} brokers`)
   }
-  const agents = Array.from({ length: init.agents }, (_item, index) => plannedAgent(index))
+  const agents = Array.from({ length: init.agents }, (_item, index) =>
+    plannedAgent(index, init.administrator)
+  )
   const nodes = Array.from({ length: init.nodes }, (_item, index) =>
     plannedNode(init.name, index, init.agents)
   )
@@ -48,7 +55,8 @@ export function devnetPlan(init: {
         { ...plannedResearcher(), name: 'nat-researcher', gateway: 'nat2' }
       ]
     : []
-  return [...agents, ...nodes, ...brokers, plannedResearcher(), ...hidden]
+  const administrators = init.administrator ? [{ ...plannedResearcher(), name: ADMINISTRATOR }] : []
+  return [...agents, ...nodes, ...brokers, plannedResearcher(), ...administrators, ...hidden]
 }
 
 function organisation(index: number): string {
@@ -75,7 +83,7 @@ function common(self: DevnetHost, hosts: readonly DevnetHost[]): Record<string, 
   }
 }
 
-function plannedAgent(index: number): PlannedHost {
+function plannedAgent(index: number, isLending: boolean): PlannedHost {
   return {
     name: `agent-${String.fromCharCode('a'.charCodeAt(0) + index)}`,
     roles: ['agent'],
@@ -83,7 +91,7 @@ function plannedAgent(index: number): PlannedHost {
       ...common(self, hosts),
       organisation: organisation(index),
       region: REGIONS[index % REGIONS.length],
-      agent: { holders: 'anyone', longestTerm: '1d' }
+      agent: { holders: 'anyone', longestTerm: '1d', ...(isLending ? { rights: LENT_RIGHTS } : {}) }
     })
   }
 }
@@ -99,22 +107,37 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
       site: `site${index + 1}`,
       node: {
         shortName: `${devnet}-${self.name}`,
-        index: idWindows(devnet) + index,
+        index: idWindows(devnet, hosts) + index,
         address: self.address,
         uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
         allowedPrivateRanges: ['198.18.0.0/15'],
         capacity: CAPACITY,
         volume: '4GiB',
-        agents: agentsOf(hosts).map((agent) => ({ address: peerAddress(agent) }))
+        ...lending(hosts)
       }
     })
   }
 }
 
-/** Where a devnet's ranges of user ids begin, so that two devnets on one machine are unlikely to share them. */
-function idWindows(devnet: string): number {
+/** The node's agents, and where there is an administrator, what it leases to that one. */
+function lending(hosts: readonly DevnetHost[]): Record<string, unknown> {
+  const administrator = hosts.find(({ name }) => name === ADMINISTRATOR)
+  const agents = agentsOf(hosts).map((agent) => ({ address: peerAddress(agent) }))
+  if (administrator === undefined) return { agents }
+  return {
+    agents: agents.map((agent) => ({ ...agent, rights: LENT_RIGHTS })),
+    administrative: { holders: [administrator.principal], capabilities: ['cap-net-raw'] }
+  }
+}
+
+/**
+ * Where a devnet's ranges of user ids begin, so that two devnets on one machine are unlikely to share them; low enough for
+ * administrative slices where there is an administrator.
+ */
+function idWindows(devnet: string, hosts: readonly DevnetHost[]): number {
   const [byte = 0] = createHash('sha256').update(devnet).digest()
-  return NODES_MAX * (byte % ID_BLOCKS)
+  const isLending = hosts.some(({ name }) => name === ADMINISTRATOR)
+  return NODES_MAX * (byte % (isLending ? LOW_ID_BLOCKS : ID_BLOCKS))
 }
 
 function plannedBroker(index: number): PlannedHost {

@@ -46,6 +46,8 @@ export interface DevnetUpInit {
   readonly brokers?: number
   /** Whether there are a node and a researcher behind NATs as well; default not. */
   readonly nat?: boolean
+  /** A host more, `administrator`, who may hold administrative slices. */
+  readonly administrator?: boolean
   readonly signal: AbortSignal
   readonly onProgress: (message: string) => void
 }
@@ -117,7 +119,7 @@ async function up(init: DevnetUpInit, directory: string, environment: Environmen
       hint: `run \`slicenet devnet down --name ${name}\``
     })
   }
-  const plan = devnetPlan({ brokers: 0, nat: false, ...init })
+  const plan = devnetPlan({ brokers: 0, nat: false, administrator: false, ...init })
   const network = networkOf(name, plan)
   // What an earlier devnet of this name left behind would be found again by its nodes.
   await rm(directory, { recursive: true, force: true })

@@ -13,10 +13,13 @@ import { OciEnforcer } from '../enforce/oci-enforcer.ts'
 import { findUplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
+import { AuditTrail } from '../node/audit-trail.ts'
+import { auditedHandlers } from '../node/audited-handlers.ts'
 import { imageHandlers } from '../node/image-serving.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
 import { nodeHandlers } from '../node/node-service.ts'
+import { ProcessWatch } from '../node/process-watch.ts'
 import { ResourceMonitor, type Measured } from '../node/resource-monitor.ts'
 import type { UplinkMeter } from '../node/uplink-meter.ts'
 import type { Directory } from '../peer/directory.ts'
@@ -68,6 +71,8 @@ const DELEGATE_RETRY_MS = 1000
 export class NodeRole implements Startable {
   readonly #components: RoleComponents
   readonly #init: NodeRoleInit
+  /** What holders of administrative slices did here. */
+  readonly audit: AuditTrail
   readonly #images: ImageStore
   readonly #network: NodeNetwork
   readonly #oci: OciEnforcer
@@ -99,6 +104,10 @@ export class NodeRole implements Startable {
         allowedPrivateRanges: node.allowedPrivateRanges,
         stateDirectory: join(stateDirectory, 'network')
       }
+    )
+    this.audit = new AuditTrail(
+      { clock, logger: logger.child('audit') },
+      { directory: join(stateDirectory, 'audit') }
     )
     const network = decorators.network?.(this.#network) ?? this.#network
     this.#oci = new OciEnforcer(
@@ -152,6 +161,7 @@ export class NodeRole implements Startable {
           freed: (ticket) => delegator.freed(ticket)
         },
         observe: (object) => frauds.observe(object),
+        audit: this.audit,
         ...(node.images.fetch
           ? {
               obtainImage: async (image: string) =>
@@ -219,9 +229,24 @@ export class NodeRole implements Startable {
     this.#unsubscribe = memberships.onChange(() => monitor.reportSoon())
     this.#manager = manager
     this.#delegator = delegator
-    this.#parts = new Lifecycle([manager, delegator, ...(uplink === undefined ? [] : [uplink]), monitor])
+    const watch = new ProcessWatch({
+      manager,
+      enforcer: this.#enforcer,
+      audit: this.audit,
+      clock,
+      logger: logger.child('audit')
+    })
+    this.#parts = new Lifecycle([
+      this.audit,
+      manager,
+      watch,
+      delegator,
+      ...(uplink === undefined ? [] : [uplink]),
+      monitor
+    ])
     await this.#parts.start()
-    const handlers = nodeHandlers({ manager, enforcer: this.#enforcer })
+    const plain = nodeHandlers({ manager, enforcer: this.#enforcer })
+    const handlers = auditedHandlers(plain, { manager, audit: this.audit })
     await host.serve(nodeProtocol, decorators.nodeHandlers?.(handlers) ?? handlers)
     if (servesImages(node)) {
       await host.serve(imageProtocol, imageHandlers({ images: this.#images, clock }))

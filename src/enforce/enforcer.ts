@@ -74,6 +74,18 @@ export interface VserverStatus {
   readonly isFrozen?: true
 }
 
+/** A process in a virtual machine. */
+export interface VserverProcess {
+  /** On the host. */
+  readonly pid: number
+  /** When it began, in ticks of the host: tells it from a later process of the same number. */
+  readonly startedTicks: number
+  /** Inside. */
+  readonly uid: number
+  /** Its command line now, cut where it is very long; its name in brackets where it has none. */
+  readonly argv: readonly string[]
+}
+
 export interface VserverUsage {
   readonly cpuMicros: number
   readonly memoryBytes: number
@@ -163,6 +175,8 @@ export interface Enforcer extends Startable {
   setKeys(id: string, keys: readonly string[]): Promise<void>
   status(id: string): Promise<VserverStatus | undefined>
   usage(id: string): Promise<VserverUsage>
+  /** What runs in it now. Throws `NOT_FOUND`. */
+  processes(id: string): Promise<readonly VserverProcess[]>
   list(): Promise<VserverStatus[]>
   /** Ends every process in it and removes all of it: namespaces, mounts, cgroups, devices, rules, files. */
   destroy(id: string): Promise<void>

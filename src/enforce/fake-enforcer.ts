@@ -18,6 +18,7 @@ import type {
   ProgramSpec,
   TerminalSize,
   UploadedFile,
+  VserverProcess,
   VserverSpec,
   VserverStatus,
   VserverUsage
@@ -67,6 +68,8 @@ export interface FakeEnforcerInit {
 }
 
 interface Running {
+  readonly pid: number
+  readonly program: ProgramSpec
   readonly controller: AbortController
   readonly ended: Promise<void>
 }
@@ -184,6 +187,8 @@ export class FakeEnforcer implements Enforcer {
     }
     const { running, exitCode } = runFake(run, { spec: vserver.spec, program, files: vserver.files, write })
     vserver.launched = {
+      pid: this.#nextPid++,
+      program,
       controller: running,
       ended: exitCode.then((code) => {
         vserver.exit = { exitCode: code, exitedAt: this.#clock.now() }
@@ -260,6 +265,8 @@ export class FakeEnforcer implements Enforcer {
       terminal: () => terminal
     })
     const session: Running = {
+      pid: this.#nextPid++,
+      program,
       controller: running,
       ended: exitCode.then(() => {
         output.end()
@@ -318,6 +325,13 @@ export class FakeEnforcer implements Enforcer {
     const diskBytes = [...files.values()].reduce((sum, file) => sum + file.content.length, 0)
     const pids = launched === undefined ? 1 : 2
     return { cpuMicros: 0, memoryBytes: 0, pids, diskBytes, egressBytes: 0 }
+  }
+
+  async processes(id: string): Promise<readonly VserverProcess[]> {
+    const { pid, launched, execs } = this.#get(id)
+    const running = [...(launched === undefined ? [] : [launched]), ...execs]
+    const others = running.map((one) => ({ pid: one.pid, startedTicks: 0, uid: 0, argv: one.program.argv }))
+    return [{ pid, startedTicks: 0, uid: 0, argv: ['init'] }, ...others]
   }
 
   async list(): Promise<VserverStatus[]> {

@@ -24,6 +24,7 @@ import type {
   ProgramSpec,
   TerminalSize,
   UploadedFile,
+  VserverProcess,
   VserverSpec,
   VserverStatus,
   VserverUsage
@@ -41,6 +42,7 @@ import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
 import { OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { readProcesses } from './process-list.ts'
 import { inVserverRoot } from './program-lookup.ts'
 import { ProgramRunner } from './program-runner.ts'
 import { writeFileBeneath } from './root-files.ts'
@@ -313,6 +315,11 @@ export class OciEnforcer implements Enforcer {
       this.#components.network.egressBytes(id)
     ])
     return { ...group, diskBytes, egressBytes }
+  }
+
+  async processes(id: string): Promise<readonly VserverProcess[]> {
+    const { uidBase } = this.#records.require(id)
+    return readProcesses(await this.#cgroups.processes(id), uidBase)
   }
 
   async #assemble(): Promise<Started> {

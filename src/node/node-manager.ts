@@ -16,6 +16,7 @@ import { revocationObject, type Revocation } from '../ticket/revocation.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { surrenderObject, type Surrender } from '../ticket/surrender.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { subjectOf } from './audit-trail.ts'
 import { LeaseTable, specOf, type LeaseRecord } from './lease-table.ts'
 import { openLinks, type ChainBytes } from './demand.ts'
 import {
@@ -37,6 +38,7 @@ export interface NodeManagerComponents {
   readonly delegations: DelegationRules
   readonly observe: RedemptionComponents['observe']
   readonly obtainImage?: NonNullable<RedemptionComponents['obtainImage']>
+  readonly audit?: NonNullable<RedemptionComponents['audit']>
 }
 
 /** What there is while the manager runs. */
@@ -226,13 +228,16 @@ export class NodeManager implements Startable {
 
   async #end(lease: string, why: string, surrender?: Signed<Surrender>): Promise<void> {
     const { table, clock } = this.#state
-    const { enforcer, logger } = this.#components
+    const { enforcer, logger, audit } = this.#components
     const current = table.ofLease(lease)
     if (current === undefined || current.state === 'ended' || current.state === 'renewed') return
     const ending = surrender === undefined ? current : { ...current, surrender: surrender.bytes }
     if (current.state !== 'ending') await table.put({ ...ending, state: 'ending' }, clock)
+    // Whatever becomes of the note, a lease that is over ends.
+    await audit?.note(subjectOf(current), 'end', 'begins', { why }).catch(() => {})
     await enforcer.destroy(current.lease.body.vserver)
     await table.put({ ...ending, state: 'ended' }, clock)
+    await audit?.note(subjectOf(current), 'end', 'done', { why }).catch(() => {})
     logger.info('lease ended', { lease: current.lease.id, why })
     this.#freed(current)
     this.changed()

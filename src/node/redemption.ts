@@ -19,6 +19,8 @@ import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { lineOf, ticketObject, type Ticket } from '../ticket/ticket.ts'
+import { subjectOf, type AuditTrail } from './audit-trail.ts'
+import { noteRefusal } from './audited-refusals.ts'
 import { administrationFault, type AdministrativePolicy } from './administration.ts'
 import { admissionFault, overdrawnFault } from './admission.ts'
 import { openChain, openLinks, type ChainBytes } from './demand.ts'
@@ -60,6 +62,8 @@ export interface RedemptionComponents {
    * is on its way.
    */
   readonly obtainImage?: (image: string) => Promise<void>
+  /** What is done for administrative slices is noted in it. */
+  readonly audit?: AuditTrail
   /** Told of every checked object; gives what it proves together with others. */
   readonly observe: (object: AnyObject) => readonly Finding[]
 }
@@ -154,7 +158,10 @@ export class Redemption {
     const known = table.ofTicket(redeem.body.ticket)
     if (known !== undefined) return this.#again(redeem, known)
     const admitted = this.#admit(redeem, request)
-    if ('code' in admitted) return this.#refuse(redeem, admitted)
+    if ('code' in admitted) {
+      await noteRefusal(this.#components, redeem, request, admitted)
+      return this.#refuse(redeem, admitted)
+    }
     return admitted.renewed === undefined
       ? this.#make(redeem, admitted)
       : this.#goOn(redeem, admitted, admitted.renewed)
@@ -278,10 +285,14 @@ export class Redemption {
   }
 
   async #make(redeem: Signed<Redeem>, { chain, leaf }: Admitted): Promise<RedemptionOutcome> {
-    const { table, clock, enforcer, logger } = this.#components
+    const { table, clock, enforcer, logger, audit } = this.#components
     const record = this.#record(redeem, chain, leaf)
+    const subject = subjectOf(record)
+    const { vserver, image } = record.lease.body
+    const about = { rights: [...subject.rights], vserver, image }
     await table.put(record, clock)
     try {
+      await audit?.note(subject, 'lease', 'begins', about)
       await this.#components.obtainImage?.(record.lease.body.image)
       await enforcer.create(specOf(record))
       if (table.ofTicket(redeem.body.ticket) !== record) {
@@ -291,6 +302,7 @@ export class Redemption {
     } catch (error) {
       const { code, message } = asSlicenetError(error)
       logger.warn('a virtual machine could not be made', { vserver: record.lease.body.vserver, error })
+      await audit?.note(subject, 'lease', code, { ...about, message }).catch(() => {})
       // A refusal says that nothing is held for the ticket; until that is so, the answer is open.
       if (!(await this.takeBack(record))) {
         throw new SlicenetError(
@@ -305,6 +317,8 @@ export class Redemption {
     }
     const { id, body } = record.lease
     logger.info('lease made', { lease: id, holder: body.holder, slice: body.slice })
+    // What it is told cannot undo it any more.
+    await audit?.note(subject, 'lease', 'done', about).catch(() => {})
     return { lease: record.lease }
   }
 
@@ -314,7 +328,7 @@ export class Redemption {
     { chain, leaf }: Admitted,
     renewed: LeaseRecord
   ): Promise<RedemptionOutcome> {
-    const { table, clock, logger } = this.#components
+    const { table, clock, logger, audit } = this.#components
     const record: LeaseRecord = {
       ...this.#record(redeem, chain, leaf, renewed),
       state: 'active',
@@ -322,6 +336,8 @@ export class Redemption {
     }
     await table.renew(renewed, record, clock)
     logger.info('lease renewed', { lease: record.lease.id, prev: renewed.lease.id })
+    const details = { prev: renewed.lease.id, until: new Date(record.lease.body.notAfter).toISOString() }
+    await audit?.note(subjectOf(record), 'renew', 'done', details).catch(() => {})
     return { lease: record.lease }
   }
 

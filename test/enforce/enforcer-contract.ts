@@ -172,6 +172,39 @@ function declareLifeTests(test: TestFn, harness: ContractHarness): void {
     await enforcer.destroy(spec.id)
   })
 
+  test.serial(
+    'what runs in a vserver is seen with its command line, an administrative one too',
+    async (t) => {
+      const enforcer = harness.enforcer()
+      for (const rights of [[], ['administrative', 'cap-net-raw']]) {
+        const spec = vserverSpec(harness.image(), { rights })
+        t.is((await enforcer.create(spec)).state, 'created')
+        const before = await enforcer.processes(spec.id)
+        await enforcer.launch(spec.id, { argv: ['sleep', '1234'], env: {} })
+        const known = new Set(before.map(({ pid }) => pid))
+        const [added, ...more] = (await enforcer.processes(spec.id)).filter(({ pid }) => !known.has(pid))
+        t.like(added, { argv: ['sleep', '1234'], uid: 0 })
+        t.true(Number.isSafeInteger(added?.startedTicks))
+        t.deepEqual(more, [])
+        await enforcer.destroy(spec.id)
+      }
+      await t.throwsAsync<SlicenetError>(enforcer.processes('nobody'), { code: 'NOT_FOUND' })
+    }
+  )
+
+  test.serial('rights that do not go together make no vserver', async (t) => {
+    const port = { protocol: 'udp' as const, first: 9000, last: 9000 }
+    for (const over of [
+      { rights: ['cap-net-raw'] },
+      { rights: ['administrative', 'raw-socket'] },
+      { rights: ['administrative'], ports: [port] }
+    ]) {
+      const spec = vserverSpec(harness.image(), over)
+      await t.throwsAsync<SlicenetError>(harness.enforcer().create(spec), { code: 'USAGE' })
+    }
+    t.deepEqual(await harness.enforcer().list(), [])
+  })
+
   test.serial('capacity and usage are whole numbers', async (t) => {
     await withVserver(harness, async (enforcer, id) => {
       const { resources, attributes } = await enforcer.capacity()

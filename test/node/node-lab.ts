@@ -1,6 +1,8 @@
 /** A node manager with a fake monitor, a store and a clock that the test owns, called as peers call it. */
 import { silentLogger } from '../../src/base/log.ts'
 import type { AdministrativePolicy } from '../../src/node/administration.ts'
+import type { AuditTrail } from '../../src/node/audit-trail.ts'
+import { auditedHandlers } from '../../src/node/audited-handlers.ts'
 import { NodeManager } from '../../src/node/node-manager.ts'
 import type { DelegationRules } from '../../src/node/redemption.ts'
 import { nodeHandlers } from '../../src/node/node-service.ts'
@@ -45,6 +47,7 @@ type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
   readonly delegations?: DelegationRules
   readonly accepts?: Accepts
   readonly administrative?: AdministrativePolicy
+  readonly audit?: AuditTrail
   readonly obtainImage?: (image: string) => Promise<void>
 }
 
@@ -68,7 +71,8 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
         findings.push(...found)
         return found
       },
-      ...(from.obtainImage === undefined ? {} : { obtainImage: from.obtainImage })
+      ...(from.obtainImage === undefined ? {} : { obtainImage: from.obtainImage }),
+      ...(from.audit === undefined ? {} : { audit: from.audit })
     },
     {
       capacity: CAPACITY,
@@ -79,7 +83,8 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
     }
   )
   await manager.start()
-  const handlers = nodeHandlers({ manager, enforcer })
+  const plain = nodeHandlers({ manager, enforcer })
+  const handlers = from.audit === undefined ? plain : auditedHandlers(plain, { manager, audit: from.audit })
   return {
     key,
     findings,

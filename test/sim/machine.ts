@@ -10,6 +10,7 @@ import type {
   LogChunk,
   ProgramSpec,
   UploadedFile,
+  VserverProcess,
   VserverSpec,
   VserverStatus,
   VserverUsage
@@ -106,6 +107,10 @@ export class SimulatedEnforcer implements Enforcer {
 
   async exec(): Promise<ExecSession> {
     throw new SlicenetError('PROGRAM_NOT_FOUND', 'nothing is attached to in a simulation')
+  }
+
+  async processes(): Promise<readonly VserverProcess[]> {
+    return []
   }
 
   async *logs(): AsyncIterable<LogChunk> {}

@@ -1,0 +1,35 @@
+/** What runs in a group of processes, as /proc tells it: read in bounded pieces, whatever the programs call themselves. */
+import { open, readFile } from 'node:fs/promises'
+import { LIMITS } from '../base/limits.ts'
+import type { VserverProcess } from './enforcer.ts'
+
+/** Those of `pids` that are there; `firstId` is the host id that is user 0 of their vserver. */
+export async function readProcesses(pids: readonly number[], firstId: number): Promise<VserverProcess[]> {
+  const found = await Promise.all(pids.map(async (pid) => readProcess(pid, firstId)))
+  return found.filter((process) => process !== undefined)
+}
+
+async function readProcess(pid: number, firstId: number): Promise<VserverProcess | undefined> {
+  try {
+    const [stat, status, argv] = await Promise.all([
+      readFile(`/proc/${pid}/stat`, 'utf8'),
+      readFile(`/proc/${pid}/status`, 'utf8'),
+      readArguments(pid)
+    ])
+    // After the program's name, which may hold anything but ends with the last bracket, the start is the 20th field.
+    const name = stat.slice(stat.indexOf('(') + 1, stat.lastIndexOf(')'))
+    const startedTicks = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
+    const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]) - firstId
+    return { pid, startedTicks, uid, argv: argv.length === 0 ? [`[${name}]`] : argv }
+  } catch {
+    // It ended meanwhile.
+    return undefined
+  }
+}
+
+async function readArguments(pid: number): Promise<string[]> {
+  await using file = await open(`/proc/${pid}/cmdline`, 'r')
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(LIMITS.auditEntryBytesMax / 2))
+  const text = buffer.subarray(0, bytesRead).toString()
+  return text === '' ? [] : text.replace(/\0$/, '').split('\0')
+}

@@ -1,0 +1,149 @@
+/** An administrative slice from its description to what is noted of it, on a devnet with an administrator. */
+import { once } from 'node:events'
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import anyTest, { type TestFn } from 'ava'
+import { run, start } from '../../src/base/host-program.ts'
+import type { AuditEntry } from '../../src/daemon/audit-protocol.ts'
+import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+
+/** They share one devnet, in order. */
+const test = (anyTest as TestFn<undefined>).serial
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
+const NAME = 'adm'
+let home = ''
+
+interface Outcome {
+  readonly exitCode: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+async function slicenet(...words: string[]): Promise<Outcome> {
+  const env = { HOME: home, SLICENET_HOME: home }
+  const child = start(process.execPath, [MAIN, ...words], ['ignore', 'pipe', 'pipe'], { env })
+  const read = async (stream: NodeJS.ReadableStream | null): Promise<string> => {
+    let text = ''
+    for await (const chunk of stream ?? []) text += String(chunk)
+    return text
+  }
+  const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr), once(child, 'close')])
+  return { exitCode: child.exitCode ?? -1, stdout, stderr }
+}
+
+const on = async (host: string, ...words: string[]): Promise<Outcome> =>
+  slicenet('devnet', 'exec', '--name', NAME, host, '--', 'slicenet', ...words)
+
+/** A root with perl, busybox and what they want. */
+async function watchRoot(): Promise<string> {
+  const root = join(home, 'root')
+  await mkdir(join(root, 'bin'), { recursive: true })
+  await mkdir(join(root, 'etc'))
+  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n')
+  const busybox = (await run('sh', ['-c', 'command -v busybox'])).trim()
+  await cp(busybox, join(root, 'bin/busybox'))
+  for (const name of ['sh', 'ls', 'grep', 'sleep']) await symlink('busybox', join(root, 'bin', name))
+  const libraries = new Set((await run('ldd', ['/usr/bin/perl'])).match(/\/\S+(?= \()/g))
+  await run('cp', ['--dereference', '--parents', '/usr/bin/perl', ...libraries, root])
+  return root
+}
+
+test.before(async (t) => {
+  t.timeout(180_000)
+  home = await mkdtemp(join(tmpdir(), 'sn-'))
+  const imported = await slicenet('image', 'import', await watchRoot(), '--name', 'watch')
+  t.is(imported.exitCode, 0, imported.stderr)
+  const counts = ['--nodes', '1', '--agents', '1', '--administrator']
+  const up = await slicenet('devnet', 'up', '--name', NAME, ...counts)
+  t.is(up.exitCode, 0, up.stderr)
+  const common = 'image: watch\nlease: 10m\nresources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
+  const rights = 'rights: [administrative, cap-net-raw]\nprogram: { argv: [sleep, "4321"] }\n'
+  await writeFile(join(home, 'watch.yaml'), `name: watch\n${common}${rights}`)
+  await writeFile(join(home, 'plain.yaml'), `name: plain\n${common}`)
+})
+
+test.after.always(async () => {
+  await slicenet('devnet', 'down', '--name', NAME)
+  await rm(home, { recursive: true, force: true })
+})
+
+/** Prints where a frame came from that another host sent to the node over IPv4. */
+const LISTEN = String.raw`
+  socket(my $s, 17, 3, 0x0300) or die "refused: $!\n";
+  $SIG{ALRM} = sub { die "nothing\n" };
+  alarm 30;
+  while (1) {
+    my $from = recv($s, my $frame, 2000, 0);
+    # Sent to this host, as sockaddr_ll says, and not on the loopback device.
+    my (undef, undef, $device, undef, $kind) = unpack('S n l S C', $from);
+    next unless $kind == 0 && $device != 1 && length $frame > 34 && substr($frame, 12, 2) eq "\x08\x00";
+    print join('.', unpack('C4', substr($frame, 26, 4))), "\n";
+    last;
+  }`
+
+test('an administrator gets the slice, sees the node’s devices and the frames of another host', async (t) => {
+  const made = await on('administrator', 'slice', 'create', join(home, 'watch.yaml'))
+  t.is(made.exitCode, 0, made.stderr)
+  const look = 'ls /sys/class/net; grep CapEff /proc/self/status'
+  const seen = await on('administrator', 'slice', 'exec', 'watch', '--', 'sh', '-c', look)
+  t.regex(seen.stdout, /^up0$/m, seen.stderr)
+  t.regex(seen.stdout, /^CapEff:\s+0{12}2000$/m)
+  const frames = await on('administrator', 'slice', 'exec', 'watch', '--', 'perl', '-e', LISTEN)
+  t.regex(frames.stdout, /^198\.1[89]\.\d+\.2$/m, frames.stderr)
+})
+
+test('an ordinary holder is told why it gets none, and gets an ordinary slice', async (t) => {
+  const refused = await on('researcher', 'slice', 'create', join(home, 'watch.yaml'))
+  t.is(refused.exitCode, 3, refused.stdout)
+  t.regex(refused.stderr, /NO_MATCH/)
+  const explained = await on('researcher', 'explain', '--slice', join(home, 'watch.yaml'))
+  t.is(explained.exitCode, 3)
+  t.regex(explained.stdout, /administrative slices for 12D3/)
+  const plain = await on('researcher', 'slice', 'create', join(home, 'plain.yaml'))
+  t.is(plain.exitCode, 0, plain.stderr)
+  const look = await on('researcher', 'slice', 'exec', 'plain', '--', 'sh', '-c', 'ls /sys/class/net')
+  t.notRegex(look.stdout, /^up0$/m)
+  t.is((await on('researcher', 'slice', 'delete', 'plain')).exitCode, 0)
+})
+
+test('the node’s administrator reads what was done and what ran', async (t) => {
+  const read = async (): Promise<AuditEntry[]> => {
+    const { stdout } = await on('node1', 'lease', 'audit', '--json')
+    return (JSON.parse(stdout) as { entries: AuditEntry[] }).entries
+  }
+  const acts = async (): Promise<string[]> =>
+    (await read())
+      .filter(({ act }) => act !== 'process')
+      .map(({ act, outcome, details }) =>
+        [act, outcome, ...((details.argv ?? []) as string[]).slice(0, 2)].join(' ')
+      )
+  t.deepEqual(await acts(), [
+    'lease begins',
+    'lease done',
+    'launch begins sleep 4321',
+    'launch done sleep 4321',
+    'exec begins sh -c',
+    'exec done sh -c',
+    'exec begins perl -e',
+    'exec done perl -e'
+  ])
+  const ran = (await read()).filter(({ act }) => act === 'process').map(({ details }) => details.argv)
+  t.true(
+    ran.some((argv) => String(argv) === 'sleep,4321'),
+    JSON.stringify(ran)
+  )
+  t.is((await on('administrator', 'slice', 'delete', 'watch')).exitCode, 0)
+  t.deepEqual((await acts()).slice(-2), ['end begins', 'end done'])
+  const table = await on('node1', 'lease', 'audit', 'watch', '--last', '2')
+  t.regex(table.stdout, /^TIME .*\n.* watch .* end +begins .*\n.* end +done +why: its holder gave it up\n$/)
+  t.is((await on('researcher', 'lease', 'audit')).exitCode, 1, 'which is no node')
+})
+
+test('nothing is left of it', async (t) => {
+  const directories = [join(home, 'devnet', NAME)]
+  t.is((await slicenet('devnet', 'down', '--name', NAME)).exitCode, 0)
+  t.deepEqual(await devnetLeftovers(NAME, { directories }), [])
+})
