@@ -132,7 +132,10 @@ export class Controls {
       return (await runAnyway('script', ['--quiet', '--return', '--command', `${line} 3<&0`, '/dev/null']))
         .stdout
     }
-    if (without.includes('descriptors')) return this.#runWithDirectory([...args, '--preserve-fds', '1', id])
+    if (without.includes('descriptors')) {
+      const line = [this.#init.runtime, ...args, '--preserve-fds', '1', id]
+      return runWithDirectory(line, this.#init.openDirectory)
+    }
     const { stdout, stderr } = await runAnyway(this.#init.runtime, [...args, id])
     return stdout + stderr
   }
@@ -181,20 +184,6 @@ export class Controls {
     }
     await this.#runtime.delete(id)
     return said
-  }
-
-  async #runWithDirectory(args: readonly string[]): Promise<string> {
-    const fd = openSync(this.#init.openDirectory, 'r')
-    try {
-      const child = start(this.#init.runtime, args, ['ignore', 'pipe', 'inherit', fd])
-      const ended = once(child, 'close')
-      let said = ''
-      for await (const chunk of child.stdout as AsyncIterable<Buffer>) said += chunk.toString()
-      await ended
-      return said
-    } finally {
-      closeSync(fd)
-    }
   }
 
   async #make(without: readonly Weakness[]): Promise<string> {
@@ -273,6 +262,22 @@ export class Controls {
 
   get #hostileRoot(): string {
     return join(this.#directory, 'hostile')
+  }
+}
+
+/** Runs a program to its end whose descriptor 3 is a directory of the host; gives what it printed. */
+export async function runWithDirectory(argv: readonly string[], directory: string): Promise<string> {
+  const fd = openSync(directory, 'r')
+  try {
+    const [program = '', ...args] = argv
+    const child = start(program, args, ['ignore', 'pipe', 'ignore', fd])
+    const ended = once(child, 'close')
+    let said = ''
+    for await (const chunk of child.stdout as AsyncIterable<Buffer>) said += chunk.toString()
+    await ended
+    return said
+  } finally {
+    closeSync(fd)
   }
 }
 
