@@ -7,6 +7,7 @@ import { lstat, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { SlicenetError } from '../../../src/base/errors.ts'
 import { run, runAnyway, start } from '../../../src/base/host-program.ts'
 import { IDS_PER_VSERVER } from '../../../src/enforce/id-ranges.ts'
 import type { ProgramSpec } from '../../../src/enforce/enforcer.ts'
@@ -183,7 +184,8 @@ export class Controls {
       said = (await running).stdout
     }
     await this.#runtime.delete(id)
-    return said
+    if (/^(?:reached|refused|absent):/m.test(said)) return said
+    throw new SlicenetError('VSERVER_FAILED', `no container with such a console: ${said}`)
   }
 
   async #make(without: readonly Weakness[]): Promise<string> {
