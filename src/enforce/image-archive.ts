@@ -3,11 +3,15 @@
  * directory so that the same files always give the same bytes. GNU tar does the work.
  */
 import { once } from 'node:events'
+import { closeSync, constants, fchmodSync, futimesSync } from 'node:fs'
+import { posix } from 'node:path'
 import { createInterface } from 'node:readline'
 import { SlicenetError } from '../base/errors.ts'
 import { run, start } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
 import { IDS_PER_VSERVER } from './id-ranges.ts'
+import { withRoot } from './root-files.ts'
+import { isErrno, openBeneath } from './syscall.ts'
 
 /** The order of names, owners by number and whole seconds; extended attributes and access times are left out. */
 const NORMALISED = ['--format=gnu', '--sort=name', '--numeric-owner', '--one-file-system']
@@ -21,6 +25,8 @@ export interface ArchiveSummary {
   readonly entries: number
   /** Whether it is a root, or holds the layers of one. */
   readonly form: 'root' | 'oci-layout' | 'docker-archive'
+  /** Directories that it has things in and no entry for, from its top on; that itself is `.`. */
+  readonly implied: readonly string[]
 }
 
 /** What lies at the top of an OCI image layout. */
@@ -35,8 +41,8 @@ const CONFIGURATION_PATTERN = /^[0-9a-f]{64}\.json$/
  * Throws `IMAGE_INVALID`, `TOO_LARGE`.
  */
 export async function inspectArchive(archive: string): Promise<ArchiveSummary> {
-  // With this quoting an entry is one line, whatever its name holds.
-  const args = ['--list', '--verbose', '--numeric-owner', '--quoting-style=escape', '--file', archive]
+  // With this quoting an entry is one line, and it is plain where a name ends, whatever that holds.
+  const args = ['--list', '--verbose', '--numeric-owner', '--quoting-style=c', '--file', archive]
   const child = start('tar', args, ['ignore', 'pipe', 'pipe'])
   const timer = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS)
   const ended = once(child, 'close')
@@ -47,14 +53,21 @@ export async function inspectArchive(archive: string): Promise<ArchiveSummary> {
   let bytes = 0
   let entries = 0
   const top = new Set<string>()
+  const named = new Set<string>()
+  const parents = new Set(['.'])
   try {
     for await (const line of createInterface({ input: child.stdout! })) {
-      const { name, size } = checkEntry(line)
-      const bare = name.replace(/^\.\//, '')
+      const { name, type, size } = checkEntry(line)
+      const bare = posix.join('.', name).replace(/^\/+|\/+$/g, '')
       if (top.size < TOP_NAMES_MAX && !bare.includes('/')) top.add(bare)
+      if (type === 'd') named.add(bare)
+      for (let parent = posix.dirname(bare); !parents.has(parent); parent = posix.dirname(parent)) {
+        parents.add(parent)
+      }
       bytes += size
       entries++
-      if (bytes > LIMITS.imageBytesMax || entries > LIMITS.imageEntriesMax) throw tooLarge()
+      const most = Math.max(entries, parents.size)
+      if (bytes > LIMITS.imageBytesMax || most > LIMITS.imageEntriesMax) throw tooLarge()
     }
     await ended
   } catch (error) {
@@ -68,7 +81,8 @@ export async function inspectArchive(archive: string): Promise<ArchiveSummary> {
     throw new SlicenetError('IMAGE_INVALID', `not an archive that tar can read: ${said.trim().slice(0, 500)}`)
   }
   if (entries === 0) throw new SlicenetError('IMAGE_INVALID', 'the archive is empty')
-  return { bytes, entries, form: formOf(top) }
+  const implied = [...parents].filter((directory) => !named.has(directory))
+  return { bytes, entries, form: formOf(top), implied }
 }
 
 function formOf(top: ReadonlySet<string>): ArchiveSummary['form'] {
@@ -77,22 +91,47 @@ function formOf(top: ReadonlySet<string>): ArchiveSummary['form'] {
   return isDocker ? 'docker-archive' : 'root'
 }
 
-/** Checks one line of the listing. The size is that of a file, else 0. */
-function checkEntry(line: string): { readonly name: string; readonly size: number } {
-  const fields = /^(.)\S* +(\d+)\/(\d+) +(\S+) +\S+ +\S+ (.*)$/.exec(line)
+interface Entry {
+  readonly name: string
+  /** As `ls` has it. */
+  readonly type: string
+  /** That of a file, else 0. */
+  readonly size: number
+}
+
+const QUOTED = String.raw`"((?:[^"\\]|\\.)*)"`
+const LINE_PATTERN = new RegExp(
+  String.raw`^(.)\S* +(\d+)\/(\d+) +(\S+) +\S+ +\S+ (${QUOTED}(?: (?:->|link to) ${QUOTED})?)$`
+)
+
+/** Checks one line of the listing. */
+function checkEntry(line: string): Entry {
+  const fields = LINE_PATTERN.exec(line)
   if (fields === null) throw invalidEntry('an entry that cannot be understood', line)
-  const [, type, uid, gid, size, rest] = fields as unknown as [string, string, string, string, string, string]
+  const [, type = '', uid, gid, size, rest = '', quotedName = '', quotedTarget = ''] = fields
   if (type === 'b' || type === 'c') throw invalidEntry('a device', rest)
   if (!'-dlhp'.includes(type)) throw invalidEntry('an entry of an unknown kind', rest)
   if (Number(uid) >= IDS_PER_VSERVER || Number(gid) >= IDS_PER_VSERVER) {
     throw invalidEntry(`an owner above ${IDS_PER_VSERVER - 1}`, rest)
   }
-  const separator = type === 'l' ? ' -> ' : type === 'h' ? ' link to ' : undefined
-  const [name = '', target = ''] = separator === undefined ? [rest] : rest.split(separator)
+  const [name, target] = [quotedName, quotedTarget].map(unquoted) as [string, string]
   if (leadsOut(name)) throw invalidEntry('a path with `..`', rest)
   // A symbolic link is resolved inside the vserver; a hard link is made while unpacking.
   if (type === 'h' && leadsOut(target)) throw invalidEntry('a hard link with `..`', rest)
-  return { name, size: type === '-' ? Number(size) : 0 }
+  return { name, type, size: type === '-' ? Number(size) : 0 }
+}
+
+const ESCAPES: Readonly<Record<string, number>> = { a: 7, b: 8, t: 9, n: 10, v: 11, f: 12, r: 13 }
+
+/** What stands between the quotes, read as UTF-8. */
+function unquoted(text: string): string {
+  if (!text.includes('\\')) return text
+  const bytes = text.replaceAll(/\\([0-7]{1,3}|.)|[^\\]+/g, (piece, escaped: string | undefined) => {
+    if (escaped === undefined) return Buffer.from(piece).toString('latin1')
+    const byte = /^[0-7]/.test(escaped) ? Number.parseInt(escaped, 8) : ESCAPES[escaped]
+    return byte === undefined ? escaped : String.fromCharCode(byte & 0xff)
+  })
+  return Buffer.from(bytes, 'latin1').toString()
 }
 
 function leadsOut(path: string): boolean {
@@ -111,8 +150,15 @@ export function invalidEntry(what: string, entry: string): SlicenetError {
   })
 }
 
-/** Unpacks an inspected archive into an empty directory, owners and modes as they are in it. */
-export async function unpackArchive(archive: string, directory: string): Promise<void> {
+/**
+ * Unpacks an inspected archive into an empty directory, owners and modes as they are in it. Directories that it only implies
+ * get what layers without them have, and not the time at which they were made.
+ */
+export async function unpackArchive(
+  archive: string,
+  directory: string,
+  { implied }: Pick<ArchiveSummary, 'implied'>
+): Promise<void> {
   await run(
     'tar',
     [
@@ -131,6 +177,26 @@ export async function unpackArchive(archive: string, directory: string): Promise
     ],
     { deadlineMs: DEADLINE_MS }
   )
+  withRoot(directory, (rootFd) => {
+    for (const path of implied) settleDirectory(rootFd, path)
+  })
+}
+
+function settleDirectory(rootFd: number, path: string): void {
+  let fd: number
+  try {
+    fd = openBeneath(rootFd, path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  } catch (error) {
+    // The archive has something else there, or a name that is no text.
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EXDEV')) return
+    throw error
+  }
+  try {
+    fchmodSync(fd, 0o755)
+    futimesSync(fd, 0, 0)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Packs a directory into a file, normalised. Sockets are left out. */

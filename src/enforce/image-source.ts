@@ -1,9 +1,10 @@
 /** What an image is taken in from: a root, or the layers of one, each as a directory or an archive. */
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
 import { inspectArchive, packDirectory, unpackArchive, type ArchiveSummary } from './image-archive.ts'
 import { flattenLayout, isOciLayout } from './oci-layout.ts'
+import { removeTree } from './remove-tree.ts'
 
 /**
  * An archive of the root that a path is or describes, inspected; what is made for that lies in `work`. Throws `IMAGE_INVALID`,
@@ -29,9 +30,9 @@ export async function archiveOf(
   if (summary.form === 'oci-layout') {
     const layout = join(work, 'layout')
     await mkdir(layout)
-    await unpackArchive(path, layout)
+    await unpackArchive(path, layout, summary)
     await flattenLayout(layout, flattened, options)
-    await rm(layout, { recursive: true })
+    await removeTree(layout)
     return { archive: flattened, summary: await inspectArchive(flattened) }
   }
   if (summary.form === 'root') return { archive: path, summary }

@@ -25,6 +25,7 @@ import { readArchive, unpackArchive, type ArchiveSummary } from './image-archive
 import { archiveOf } from './image-source.ts'
 import { shareFiles } from './file-sharing.ts'
 import { ImageUsers } from './image-users.ts'
+import { removeTree } from './remove-tree.ts'
 import { PartialImage, sweepPartialImages } from './partial-image.ts'
 
 const ID_PATTERN = /^sha256:[0-9a-f]{64}$/
@@ -126,7 +127,7 @@ export class ImageStore implements Startable {
     } catch (error) {
       throw named(error)
     } finally {
-      await rm(work, { recursive: true, force: true })
+      await removeTree(work)
     }
   }
 
@@ -214,7 +215,7 @@ export class ImageStore implements Startable {
     for (const [name, target] of await this.#names()) {
       if (target === id) await rm(join(this.#directory, 'names', name), { force: true })
     }
-    await rm(doomed, { recursive: true, force: true })
+    await removeTree(doomed)
   }
 
   /**
@@ -267,14 +268,13 @@ export class ImageStore implements Startable {
   async #unpack(
     archive: string,
     work: string,
-    { bytes, entries }: ArchiveSummary,
+    summary: ArchiveSummary,
     { id: wanted, isFetched }: ImportOptions
   ): Promise<string> {
     const image = join(work, 'image')
     const root = join(image, 'root')
     await mkdir(root, { recursive: true })
-    await unpackArchive(archive, root)
-    // An archive without an entry for its top would get the mode that this process happens to make directories with.
+    await unpackArchive(archive, root, summary)
     await chmod(root, 0o755)
     // Before it is hashed, so that the id is of what there is in the end.
     await shareFiles(root, await this.#newestRoots())
@@ -283,6 +283,7 @@ export class ImageStore implements Startable {
       throw new SlicenetError('IMAGE_INVALID', `the archive of ${wanted} is not as a node makes it`)
     }
     const fetched = isFetched === true ? { isFetched } : {}
+    const { bytes, entries } = summary
     const record: ImageRecord = { bytes, entries, importedAt: this.#clock.now(), ...fetched }
     await writeFile(join(image, 'image.json'), JSON.stringify(record))
     try {
@@ -353,7 +354,7 @@ export class ImageStore implements Startable {
       if (!entry.startsWith('import-')) continue
       const path = join(this.#directory, entry)
       const made = await stat(path).catch(() => undefined)
-      if (made !== undefined && made.mtimeMs < oldest) await rm(path, { recursive: true, force: true })
+      if (made !== undefined && made.mtimeMs < oldest) await removeTree(path)
     }
   }
 }

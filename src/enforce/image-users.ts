@@ -3,7 +3,7 @@
  * them: so each node leaves a link to its records, which tell by themselves, and nothing any more once they are gone.
  */
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readlink, rename, rm, symlink } from 'node:fs/promises'
+import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readRecords } from './vserver-records.ts'
 
@@ -19,9 +19,10 @@ export class ImageUsers {
   async register(recordsDirectory: string): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     const name = createHash('sha256').update(recordsDirectory).digest('hex').slice(0, 32)
-    const path = join(this.#directory, name)
-    await symlink(recordsDirectory, `${path}.new`)
-    await rename(`${path}.new`, path)
+    await symlink(recordsDirectory, join(this.#directory, name)).catch((error: NodeJS.ErrnoException) => {
+      // Its name is that of where it leads.
+      if (error.code !== 'EEXIST') throw error
+    })
   }
 
   /** Ids of vservers by the id of their image. */
@@ -29,7 +30,8 @@ export class ImageUsers {
     const found = new Map<string, string[]>()
     for (const name of await readdir(this.#directory).catch(() => [])) {
       const path = join(this.#directory, name)
-      const records = await readRecords(await readlink(path))
+      const target = await readlink(path).catch(() => undefined)
+      const records = target === undefined ? undefined : await readRecords(target)
       // The node is gone, with all that it had.
       if (records === undefined) await rm(path, { force: true })
       for (const { spec } of records ?? []) found.set(spec.image, [...(found.get(spec.image) ?? []), spec.id])

@@ -223,7 +223,7 @@ export class OciEnforcer implements Enforcer {
   async upload(id: string, files: readonly UploadedFile[]): Promise<void> {
     checkUpload(files)
     await this.#turns.take(id, async () => {
-      const record = await this.#runningVserver(id)
+      const record = await this.#running().maker.requireRunning(id)
       const owner = { uid: record.uidBase, gid: record.uidBase }
       this.#inRoot(id, (rootFd) => {
         for (const { path, content, mode } of files) {
@@ -236,7 +236,7 @@ export class OciEnforcer implements Enforcer {
   async setKeys(id: string, keys: readonly string[]): Promise<void> {
     checkKeys(keys)
     await this.#turns.take(id, async () => {
-      const { spec, uidBase } = await this.#runningVserver(id)
+      const { spec, uidBase } = await this.#running().maker.requireRunning(id)
       this.#inRoot(id, (rootFd) => writeKeys(rootFd, { slice: spec.slice, keys, uidBase }))
     })
   }
@@ -269,10 +269,10 @@ export class OciEnforcer implements Enforcer {
   }
 
   async freeze(id: string): Promise<void> {
-    const { runtime } = this.#running()
+    const { maker, runtime } = this.#running()
     this.#records.require(id)
     await this.#turns.take(id, async () => {
-      await this.#runningVserver(id)
+      await maker.requireRunning(id)
       if (!(await this.#cgroups.isFrozen(id))) await runtime.pause(id)
     })
   }
@@ -290,7 +290,7 @@ export class OciEnforcer implements Enforcer {
     checkResources(resources)
     this.#records.require(id)
     await this.#turns.take(id, async () => {
-      const record = await this.#runningVserver(id)
+      const record = await maker.requireRunning(id)
       requireRoom(id, await this.usage(id), resources)
       await maker.resize(record, resources)
     })
@@ -422,12 +422,6 @@ export class OciEnforcer implements Enforcer {
 
   #inRoot<T>(id: string, use: (rootFd: number) => T): T {
     return inVserverRoot(id, this.#roots.rootPath(id), use)
-  }
-
-  async #runningVserver(id: string): Promise<VserverRecord> {
-    const record = this.#records.require(id)
-    if (await this.#running().maker.isRunning(record)) return record
-    throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
   }
 
   #running(): Started {

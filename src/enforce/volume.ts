@@ -9,6 +9,7 @@ import { run, runAnyway } from '../base/host-program.ts'
 import type { Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import { isMountPoint } from './mount-table.ts'
+import { removeTree } from './remove-tree.ts'
 import { limitSubvolume, makeSubvolume, unmount } from './syscall.ts'
 
 /** What a machine without btrfs gets, for people. */
@@ -130,7 +131,7 @@ export class Volume implements Startable {
         return
       }
     }
-    await rm(path, { recursive: true, force: true })
+    await removeTree(path)
   }
 
   /** Ids that have a directory. */

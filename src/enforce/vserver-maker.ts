@@ -125,6 +125,13 @@ export class VserverMaker {
     if (record !== undefined) await this.#forget(record)
   }
 
+  /** Throws `NOT_FOUND` for one that there is not, `VSERVER_FAILED` for one that does not run. */
+  async requireRunning(id: string): Promise<VserverRecord> {
+    const record = this.#c.records.require(id)
+    if (await this.isRunning(record)) return record
+    throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
+  }
+
   /** Whether the vserver's init runs. */
   async isRunning(record: VserverRecord): Promise<boolean> {
     if (record.pid === undefined) return false

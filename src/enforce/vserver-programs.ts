@@ -199,10 +199,7 @@ export class VserverPrograms implements Startable {
   }
 
   async #thawed(id: string): Promise<VserverRecord> {
-    const record = this.#c.records.require(id)
-    if (!(await this.#c.maker.isRunning(record))) {
-      throw new SlicenetError('VSERVER_FAILED', `vserver ${id} does not run`)
-    }
+    const record = await this.#c.maker.requireRunning(id)
     if (await this.#c.cgroups.isFrozen(id)) throw frozen(id)
     return record
   }

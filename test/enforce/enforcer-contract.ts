@@ -1,8 +1,8 @@
-/** What every `Enforcer` must do, whatever is behind it. The programs it uses are those of `contractPrograms`. */
+/** What every `Enforcer` must do, whatever is behind it. The programs it uses are those of contract-programs.ts. */
 import type { TestFn } from 'ava'
 import type { SlicenetError } from '../../src/base/errors.ts'
 import type { Enforcer, ExecSession, LogChunk, VserverSpec } from '../../src/enforce/enforcer.ts'
-import type { FakeProgram } from '../../src/enforce/fake-enforcer.ts'
+import { declareTerminalTests } from './terminal-contract.ts'
 
 export interface ContractHarness {
   /** Started, with no vserver in it. */
@@ -26,59 +26,6 @@ export const SMALL = {
   pids: 32
 }
 const MISSING_IMAGE = `sha256:${'0'.repeat(64)}`
-
-/** Tells the size of its terminal once that is no longer the first one. */
-const RESIZED = 'first=$(stty size); while [ "$(stty size)" = "$first" ]; do sleep 0.05; done; stty size'
-/** Tells which byte the first key is. */
-const FIRST_KEY = 'stty raw -echo; echo ready; dd bs=1 count=1 2>/dev/null | od -An -tx1'
-
-/** The programs the contract uses, as far as a fake must simulate them. */
-export const contractPrograms: Readonly<Record<string, FakeProgram>> = {
-  echo: async ({ program, write }) => {
-    write('stdout', `${program.argv.slice(1).join(' ')}\n`)
-    return 0
-  },
-  false: async () => 1,
-  cat: async ({ program, files, input, write }) => {
-    for (const path of program.argv.slice(1))
-      write('stdout', Buffer.from(files.get(path)!.content).toString())
-    if (program.argv.length === 1) {
-      for await (const bytes of input) write('stdout', Buffer.from(bytes).toString())
-    }
-    return 0
-  },
-  // With `size` as its argument.
-  stty: async ({ terminal, write }) => {
-    const size = terminal?.()
-    if (size === undefined) return 1
-    write('stdout', `${size.rows} ${size.columns}\n`)
-    return 0
-  },
-  // With one of the scripts above.
-  sh: async ({ program, terminal, input, write, signal }) => {
-    if (program.argv[2] === FIRST_KEY) {
-      write('stdout', 'ready\n')
-      for await (const bytes of input) {
-        write('stdout', Buffer.from(bytes.subarray(0, 1)).toString('hex'))
-        break
-      }
-      return 0
-    }
-    const first = JSON.stringify(terminal?.())
-    while (!signal.aborted && JSON.stringify(terminal?.()) === first) await nextMoment()
-    const size = terminal?.()
-    write('stdout', `${size?.rows} ${size?.columns}\n`)
-    return 0
-  },
-  sleep: async ({ signal }) => {
-    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
-    return 143
-  }
-}
-
-async function nextMoment(): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 1))
-}
 
 export async function outputOf(session: ExecSession): Promise<{ output: string; exitCode: number }> {
   let output = ''
@@ -110,6 +57,10 @@ export function enforcerContract(test: TestFn, harness: ContractHarness): void {
   declareLifeTests(test, harness)
   declareRefusalTests(test, harness)
   declareProgramTests(test, harness)
+  declareTerminalTests(test, {
+    outputOf,
+    within: async (body) => withVserver(harness, body)
+  })
   declareChangeTests(test, harness)
 }
 
@@ -341,69 +292,6 @@ function declareProgramTests(test: TestFn, harness: ContractHarness): void {
       t.is((await outputOf(await enforcer.exec(id, { argv: ['false'], env: {} }))).exitCode, 1)
     })
   })
-
-  test.serial('exec at a terminal has one of the size that was asked for, and otherwise none', async (t) => {
-    await withVserver(harness, async (enforcer, id) => {
-      const program = { argv: ['stty', 'size'], env: {} }
-      const session = await enforcer.exec(id, program, { terminal: { columns: 101, rows: 33 } })
-      const { output, exitCode } = await outputOf(session)
-      t.deepEqual([output.trim(), exitCode], ['33 101', 0])
-      const without = await enforcer.exec(id, program)
-      await without.write(undefined)
-      t.is((await outputOf(without)).exitCode, 1)
-    })
-  })
-
-  test.serial('a program at a terminal is given another size while it runs', async (t) => {
-    await withVserver(harness, async (enforcer, id) => {
-      const program = { argv: ['sh', '-c', RESIZED], env: {} }
-      const session = await enforcer.exec(id, program, { terminal: { columns: 80, rows: 24 } })
-      session.resizeTerminal({ columns: 101, rows: 33 })
-      t.is((await outputOf(session)).output.trim(), '33 101')
-      // Where there is no terminal nothing comes of it.
-      const without = await enforcer.exec(id, { argv: ['stty', 'size'], env: {} })
-      without.resizeTerminal({ columns: 101, rows: 33 })
-      await without.write(undefined)
-      t.is((await outputOf(without)).exitCode, 1)
-    })
-  })
-
-  test.serial(
-    'the end of input is no key to a program at a terminal, and what is sent after it arrives',
-    async (t) => {
-      await withVserver(harness, async (enforcer, id) => {
-        const program = { argv: ['sh', '-c', FIRST_KEY], env: {} }
-        const session = await enforcer.exec(id, program, { terminal: { columns: 80, rows: 24 } })
-        let said = ''
-        let isAsked = false
-        for await (const { bytes } of session.output) {
-          said += Buffer.from(bytes).toString()
-          if (isAsked || !said.includes('ready')) continue
-          isAsked = true
-          await session.write(undefined)
-          await session.write(Buffer.from('x'))
-        }
-        t.deepEqual([said.replace('ready', '').trim(), await session.exitCode], ['78', 0])
-      })
-    }
-  )
-
-  test.serial(
-    'a program at a terminal can be killed, and what is missing is refused there too',
-    async (t) => {
-      await withVserver(harness, async (enforcer, id) => {
-        const terminal = { columns: 80, rows: 24 }
-        const session = await enforcer.exec(id, { argv: ['sleep', '1000'], env: {} }, { terminal })
-        session.resizeTerminal({ columns: 90, rows: 24 })
-        await session.kill()
-        t.true((await session.exitCode) >= 128)
-        const missing = { argv: ['no-such-program'], env: {} }
-        await t.throwsAsync<SlicenetError>(enforcer.exec(id, missing, { terminal }), {
-          code: 'PROGRAM_NOT_FOUND'
-        })
-      })
-    }
-  )
 
   test.serial('an attached program can be killed, twice', async (t) => {
     await withVserver(harness, async (enforcer, id) => {

@@ -1,7 +1,8 @@
 import test from 'ava'
 import { systemClock } from '../../src/base/clock.ts'
 import { FakeEnforcer } from '../../src/enforce/fake-enforcer.ts'
-import { contractPrograms, enforcerContract } from './enforcer-contract.ts'
+import { contractPrograms } from './contract-programs.ts'
+import { enforcerContract } from './enforcer-contract.ts'
 
 const image = `sha256:${'1'.repeat(64)}`
 const enforcer = new FakeEnforcer(

@@ -1,13 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { systemClock as clock } from '../../src/base/clock.ts'
 import type { SlicenetError } from '../../src/base/errors.ts'
 import { run } from '../../src/base/host-program.ts'
 import { buildImage } from '../../src/enforce/image-build.ts'
 import { ImageStore } from '../../src/enforce/image-store.ts'
+import { file, link, pax, tarOf } from './fixtures/oci-layout.ts'
 
 let scratch: string
 let images: ImageStore
@@ -122,6 +124,64 @@ test.serial(
     t.is(await run('ls', [outside]), '')
   }
 )
+
+test.serial(
+  'an archive without entries for its directories gives the same id whenever it comes in',
+  async (t) => {
+    const root = await makeRoot('root')
+    await mkdir(join(root, 'bin/inner'))
+    await writeFile(join(root, 'bin/inner/file'), 'x')
+    await mkdir(join(root, 'b\u00e4r "x -> y\nz'))
+    await writeFile(join(root, 'b\u00e4r "x -> y\nz/file'), 'x')
+    const files = ['link', 'bin/inner/file', 'b\u00e4r "x -> y\nz/file']
+    const archive = await pack(root, ...files)
+    const { id } = await images.import(archive)
+    const place = await images.open(id)
+    // What is compared is a time in whole seconds.
+    const { mtime } = await stat(join(root, 'bin/inner/file'))
+    while (Math.floor(Date.now() / 1000) <= Math.floor(mtime.getTime() / 1000) + 1) await delay(50)
+    await images.remove(id)
+    t.is((await images.import(archive)).id, id)
+    for (const directory of ['.', 'bin', 'bin/inner', 'b\u00e4r "x -> y\nz']) {
+      t.is((await stat(join(place, directory))).mtimeMs, 0, directory)
+    }
+    // Those that it has entries for keep their own.
+    const whole = await images.open((await images.import(await pack(root, '.'))).id)
+    t.true((await stat(join(whole, 'bin/inner'))).mtimeMs > 0)
+  }
+)
+
+test.serial('directories that an archive only implies count as files do', async (t) => {
+  const archive = join(scratch, 'deep.tar')
+  const deep = (count: number): Buffer =>
+    tarOf(
+      Array.from({ length: count }, (_, index) => [
+        pax({ path: `${index}/${'d/'.repeat(2000)}f` }),
+        file('f')
+      ]).flat()
+    )
+  await writeFile(archive, deep(260))
+  await t.throwsAsync<SlicenetError>(images.import(archive), { code: 'TOO_LARGE' })
+  // Deeper than a path may be long, and removed again all the same.
+  await writeFile(archive, deep(2))
+  const { id } = await images.import(archive)
+  const control = rm(await images.open(id), { recursive: true })
+  await t.throwsAsync(control, { code: 'ENAMETOOLONG' })
+  await images.remove(id)
+  t.deepEqual((await readdir(join(scratch, 'store'))).sort(), ['names'])
+})
+
+test.serial('a link whose name holds an arrow is judged by all of its name', async (t) => {
+  const archive = join(scratch, 'arrow.tar')
+  const leading = link('x -> ../../y', 'z')
+  await writeFile(archive, tarOf([leading]))
+  const out = { code: 'IMAGE_INVALID', message: /a path with `\.\.`/ }
+  await t.throwsAsync<SlicenetError>(images.import(archive), out)
+  // The control: where it leads to is looked at inside a vserver alone.
+  await writeFile(archive, tarOf([link('x -> y', '../../y -> z')]))
+  const { id } = await images.import(archive)
+  t.is(await readlink(join(await images.open(id), 'x -> y')), '../../y -> z')
+})
 
 test.serial('absolute names land inside', async (t) => {
   const root = await makeRoot('root')

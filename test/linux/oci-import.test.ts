@@ -12,7 +12,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { systemClock as clock } from '../../src/base/clock.ts'
 import type { SlicenetError } from '../../src/base/errors.ts'
 import { run } from '../../src/base/host-program.ts'
@@ -81,6 +81,13 @@ async function listing(id: string): Promise<Record<string, string>> {
 /** That nothing of a failed import is left. */
 async function leftovers(): Promise<string[]> {
   return (await readdir(join(scratch, 'store'))).filter((name) => name.startsWith('import-'))
+}
+
+/** That an import is refused for what it says, and nothing of it is left. */
+async function refusedWhole(t: ExecutionContext, imported: Promise<unknown>, message: RegExp): Promise<void> {
+  await t.throwsAsync<SlicenetError>(imported, { ...INVALID, message })
+  t.deepEqual(await images.list(), [])
+  t.deepEqual(await leftovers(), [])
 }
 
 const LOWER = [
@@ -260,9 +267,7 @@ for (const [name, [damage, message]] of Object.entries(blobFaults)) {
     for (const compression of ['none', 'gzip', 'zstd'] satisfies Compression[]) {
       const { directory, layers } = await layoutOf({ compression }, LOWER, [file('upper')])
       await damage(layers[1] ?? '')
-      await t.throwsAsync<SlicenetError>(images.import(directory, { architecture }), { ...INVALID, message })
-      t.deepEqual(await images.list(), [])
-      t.deepEqual(await leftovers(), [])
+      await refusedWhole(t, images.import(directory, { architecture }), message)
     }
     // The control: nothing else is wrong with it.
     await t.notThrowsAsync(importLayers(LOWER, [file('upper')]))
@@ -366,9 +371,7 @@ const badLayers: Readonly<Record<string, readonly [layer: readonly TarItem[], sa
 }
 for (const [name, [layer, message]] of Object.entries(badLayers)) {
   test.serial(`a layer with ${name} is refused, and leaves nothing`, async (t) => {
-    await t.throwsAsync<SlicenetError>(importLayers(LOWER, layer), { ...INVALID, message })
-    t.deepEqual(await images.list(), [])
-    t.deepEqual(await leftovers(), [])
+    await refusedWhole(t, importLayers(LOWER, layer), message)
     // The control: the same layout with a harmless layer in its place.
     await t.notThrowsAsync(importLayers(LOWER, [file('b')]))
   })

@@ -99,6 +99,9 @@ test.serial(
     t.regex(said.join('\n'), /limits .* NOT enforced/)
     await writeFile(join(await volume.create('a', 1), 'file'), new Uint8Array(MIB))
     t.true((await volume.usedBytes('a')) >= MIB)
+    // Somebody inside went down further than a path may be long.
+    const deeper = 'chdir shift or die $!; for (1 .. 50) { mkdir $ARGV[0]; chdir $ARGV[0] or die $! }'
+    await run('perl', ['-e', deeper, volume.path('a'), 'd'.repeat(100)])
     await volume.destroy('a')
     t.deepEqual(await volume.list(), [])
   }

@@ -2,13 +2,12 @@
  * What a node does from outside with the files and programs of a vserver, done by the enforcer and, as the control, by a
  * careless stand-in that takes every path as the slice laid it out.
  */
-import { closeSync, openSync } from 'node:fs'
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { once } from 'node:events'
 import { dirname, join } from 'node:path'
 import { SlicenetError } from '../../../src/base/errors.ts'
-import { run, runAnyway, start } from '../../../src/base/host-program.ts'
+import { run, runAnyway } from '../../../src/base/host-program.ts'
 import { outputOf, vserverSpec } from '../../enforce/enforcer-contract.ts'
+import { runWithDirectory } from './controls.ts'
 import type { EscapeLab } from './lab.ts'
 
 export const ACCOUNT = 'contract'
@@ -112,18 +111,7 @@ export async function carelessCaretaker(lab: EscapeLab): Promise<Caretaker> {
   }
   const exec = async (argv: readonly string[], cwd = '/'): Promise<string> => {
     const pid = await lab.controls.initPid(CONTROL)
-    const fd = openSync(lab.outside, 'r')
-    try {
-      const args = ['-e', carelessRuntime(), String(pid), cwd, ...argv]
-      const child = start(runtime, args, ['ignore', 'pipe', 'ignore', fd])
-      const ended = once(child, 'close')
-      let said = ''
-      for await (const chunk of child.stdout as AsyncIterable<Buffer>) said += chunk.toString()
-      await ended
-      return said
-    } finally {
-      closeSync(fd)
-    }
+    return runWithDirectory([runtime, '-e', carelessRuntime(), String(pid), cwd, ...argv], lab.outside)
   }
   return {
     root,

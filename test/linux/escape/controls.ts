@@ -7,6 +7,7 @@ import { lstat, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { SlicenetError } from '../../../src/base/errors.ts'
 import { run, runAnyway, start } from '../../../src/base/host-program.ts'
 import { IDS_PER_VSERVER } from '../../../src/enforce/id-ranges.ts'
 import type { ProgramSpec } from '../../../src/enforce/enforcer.ts'
@@ -132,7 +133,10 @@ export class Controls {
       return (await runAnyway('script', ['--quiet', '--return', '--command', `${line} 3<&0`, '/dev/null']))
         .stdout
     }
-    if (without.includes('descriptors')) return this.#runWithDirectory([...args, '--preserve-fds', '1', id])
+    if (without.includes('descriptors')) {
+      const line = [this.#init.runtime, ...args, '--preserve-fds', '1', id]
+      return runWithDirectory(line, this.#init.openDirectory)
+    }
     const { stdout, stderr } = await runAnyway(this.#init.runtime, [...args, id])
     return stdout + stderr
   }
@@ -180,21 +184,8 @@ export class Controls {
       said = (await running).stdout
     }
     await this.#runtime.delete(id)
-    return said
-  }
-
-  async #runWithDirectory(args: readonly string[]): Promise<string> {
-    const fd = openSync(this.#init.openDirectory, 'r')
-    try {
-      const child = start(this.#init.runtime, args, ['ignore', 'pipe', 'inherit', fd])
-      const ended = once(child, 'close')
-      let said = ''
-      for await (const chunk of child.stdout as AsyncIterable<Buffer>) said += chunk.toString()
-      await ended
-      return said
-    } finally {
-      closeSync(fd)
-    }
+    if (/^(?:reached|refused|absent):/m.test(said)) return said
+    throw new SlicenetError('VSERVER_FAILED', `no container with such a console: ${said}`)
   }
 
   async #make(without: readonly Weakness[]): Promise<string> {
@@ -274,6 +265,22 @@ export class Controls {
 
   get #hostileRoot(): string {
     return join(this.#directory, 'hostile')
+  }
+}
+
+/** Runs a program to its end whose descriptor 3 is a directory of the host; gives what it printed. */
+export async function runWithDirectory(argv: readonly string[], directory: string): Promise<string> {
+  const fd = openSync(directory, 'r')
+  try {
+    const [program = '', ...args] = argv
+    const child = start(program, args, ['ignore', 'pipe', 'ignore', fd])
+    const ended = once(child, 'close')
+    let said = ''
+    for await (const chunk of child.stdout as AsyncIterable<Buffer>) said += chunk.toString()
+    await ended
+    return said
+  } finally {
+    closeSync(fd)
   }
 }
 

@@ -165,7 +165,7 @@ export const MOUNT_ATTEMPTS: readonly Attempt[] = [
     isAtTerminal: true,
     mayLack: 'a runtime that takes any file for a terminal',
     perl: `
-      -c '/dev/console' and refused('a terminal');
+      -c '/dev/console' and absent('a terminal');
       content('/dev/console') =~ /Timer/ or absent('empty');
       reached();`
   },
@@ -177,7 +177,7 @@ export const MOUNT_ATTEMPTS: readonly Attempt[] = [
     perl: `
       my ($kernel) = stat '/proc/version' or refused($!);
       my ($written) = stat '${WRITTEN_DIRECTORY}/ping_group_range' or refused($!);
-      $written != $kernel ? reached() : refused('written into the kernel');`
+      $written != $kernel ? reached() : absent('written into the kernel');`
   },
   {
     name: 'take a mask from /proc',

@@ -175,19 +175,7 @@ export const OUTSIDE_ATTEMPTS: readonly OutsideAttempt[] = [
       await writeFile(join(files, 'a'), 'x')
       await run('ln', [join(files, 'a'), join(files, 'b')])
       const archive = join(scratch, 'archive.tar')
-      const rename = `flags=h;s,^a$,${secret},`
-      await run('tar', [
-        '--create',
-        '--absolute-names',
-        '--transform',
-        rename,
-        '--directory',
-        files,
-        '--file',
-        archive,
-        'a',
-        'b'
-      ])
+      await packRenamed(archive, files, `flags=h;s,^a$,${secret},`, ['a', 'b'])
       const root = await caretaker.import(archive)
       if (root === undefined) return false
       const { ino } = await stat(secret)
@@ -322,19 +310,19 @@ async function archiveOf(scratch: string, name: string): Promise<string> {
   await mkdir(files)
   await writeFile(join(files, 'file'), 'x')
   const archive = join(scratch, 'archive.tar')
-  const rename = `s,^file$,${name},`
-  await run('tar', [
-    '--create',
-    '--absolute-names',
-    '--transform',
-    rename,
-    '--directory',
-    files,
-    '--file',
-    archive,
-    'file'
-  ])
+  await packRenamed(archive, files, `s,^file$,${name},`, ['file'])
   return archive
+}
+
+/** An archive in which names are what tar's `rename` makes of them, wherever that leads. */
+async function packRenamed(
+  archive: string,
+  directory: string,
+  rename: string,
+  names: readonly string[]
+): Promise<void> {
+  const how = ['--absolute-names', '--transform', rename, '--directory', directory]
+  await run('tar', ['--create', ...how, '--file', archive, ...names])
 }
 
 async function exists(path: string): Promise<boolean> {
