@@ -19,8 +19,6 @@ export interface LinkPlan {
   readonly index: number
   /** The host's end. */
   readonly device: string
-  /** The other end's, until it is in the vserver. */
-  readonly insideEnd: string
   /** The vserver's address, and the node's at the other end of the link. */
   readonly address: string
   readonly gateway: string
@@ -43,7 +41,6 @@ export function planLink(index: number): LinkPlan {
   return {
     index,
     device: `${DEVICE_PREFIX}${index}`,
-    insideEnd: `${DEVICE_PREFIX}${index}-in`,
     address: `${net}.2`,
     gateway: `${net}.1`,
     insideMac: `02:51:ce:02:${mac}`,

@@ -41,15 +41,7 @@ import {
 } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
-import {
-  addressInside,
-  makePair,
-  namespaceOf,
-  placeInside,
-  presentLinks,
-  raiseLink,
-  removeLink
-} from './veth.ts'
+import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
   readonly logger: Logger
@@ -259,6 +251,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
+    const uplink = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
     const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
     const present = await presentLinks()
@@ -279,14 +272,20 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const parts = [
-        this.#prepareLink(record, { gained, before: same ? before : undefined }),
-        Promise.resolve(link.pid)
-      ] as const
+        same ? addressInside(plan, await link.pid) : this.#makeLink(record, link.pid, uplink.mtu),
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
+        requireUnheard(gained, uplink)
+      ]
       // All have come to an end before one's failure is undone.
       await Promise.allSettled(parts)
-      const [, pid] = await Promise.all(parts)
-      if (same) await addressInside(plan, pid)
-      else await this.#placeInside(record, pid)
+      await Promise.all(parts)
+      // The source check stands on the device.
+      await applyRules([
+        ...(same ? removedPortLines(before, record) : []),
+        ...linkLines(record),
+        ...(usersOf(this.#records.values()).length > 0 ? userDeviceLines(plan.device, uplink.device) : [])
+      ])
+      await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
     } catch (error) {
       await this.#undo(record, same ? before : undefined)
       throw error
@@ -327,34 +326,12 @@ class LinuxNodeNetwork implements NodeNetwork {
     await removeRecord(this.#recordsDirectory, index)
   }
 
-  /** All that needs no process: the pair, unless it is there, what is checked and shaped on it, and the host's end raised. */
-  async #prepareLink(
-    record: LinkRecord,
-    { gained, before }: { readonly gained: readonly PortRange[]; readonly before: LinkRecord | undefined }
-  ): Promise<void> {
-    const uplink = this.#running()
-    const plan = planLink(record.index)
-    const parts = [
-      ...(before === undefined ? [makePair(plan, uplink.mtu)] : []),
-      shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
-      requireUnheard(gained, uplink)
-    ]
-    await Promise.allSettled(parts)
-    await Promise.all(parts)
-    // The source check stands on the device.
-    await applyRules([
-      ...(before === undefined ? [] : removedPortLines(before, record)),
-      ...linkLines(record),
-      ...(usersOf(this.#records.values()).length > 0 ? userDeviceLines(plan.device, uplink.device) : [])
-    ])
-    await Promise.all([raiseLink(plan), this.#forgetGained(gained, before === undefined ? undefined : plan)])
-  }
-
-  async #placeInside(record: LinkRecord, pid: number): Promise<void> {
+  async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
+    const pid = await process
     const placed = { ...record, namespace: await namespaceOf(pid) }
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
-    await placeInside(planLink(record.index), pid)
+    await makeLink(planLink(record.index), pid, mtu)
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {

@@ -27,32 +27,31 @@ export async function namespaceOf(pid: number): Promise<string> {
 }
 
 /**
- * Makes the pair in the node's own namespace, both ends down, before there is a process to give one to. The host's end is
- * addressed.
+ * Makes the pair from inside the namespace of process `pid`, the host's end down in this process's, and addresses,
+ * routes and raises the inside end.
  */
-export async function makePair(plan: LinkPlan, mtu: number): Promise<void> {
+export async function makeLink(plan: LinkPlan, pid: number, mtu: number): Promise<void> {
   const end = (name: string, mac: string): string => `${name} mtu ${mtu} address ${mac}`
-  await hostBatch([
-    `link add ${end(plan.device, plan.hostMac)} type veth peer ${end(`name ${plan.insideEnd}`, plan.insideMac)}`,
-    `link set ${plan.device} addrgenmode none`,
-    `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`
+  await insideBatch(pid, [
+    `link add ${end(INSIDE_DEVICE, plan.insideMac)} type veth peer name ${end(plan.device, plan.hostMac)} netns ${process.pid}`,
+    ...insideLines(plan)
   ])
 }
 
-/** Moves one end into the network namespace of process `pid`, where it is addressed, routed and raised. */
-export async function placeInside(plan: LinkPlan, pid: number): Promise<void> {
-  await hostBatch([`link set ${plan.insideEnd} netns ${pid} name ${INSIDE_DEVICE}`])
-  await addressInside(plan, pid)
-}
-
-/** Addresses, routes and raises the inside end of a link that is in its place. */
+/** The same for a link that is there. */
 export async function addressInside(plan: LinkPlan, pid: number): Promise<void> {
   await insideBatch(pid, insideLines(plan))
 }
 
-/** Raises the host's end: from here on packets flow, once there is an end inside. */
+/** Addresses and raises the host's end: from here on packets flow. */
 export async function raiseLink(plan: LinkPlan): Promise<void> {
-  await hostBatch([`link set ${plan.device} up`])
+  await run('ip', ['-batch', '-'], {
+    input: lines([
+      `link set ${plan.device} addrgenmode none`,
+      `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`,
+      `link set ${plan.device} up`
+    ])
+  })
 }
 
 /** Removes both ends. Idempotent, also when the vserver's end, and so the link, goes away while it is being removed. */
@@ -84,10 +83,6 @@ function insideLines(plan: LinkPlan): string[] {
     `link set ${INSIDE_DEVICE} up`,
     `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`
   ]
-}
-
-async function hostBatch(commands: readonly string[]): Promise<void> {
-  await run('ip', ['-batch', '-'], { input: lines(commands) })
 }
 
 async function insideBatch(pid: number, commands: readonly string[]): Promise<void> {
