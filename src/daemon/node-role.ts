@@ -90,7 +90,7 @@ export class NodeRole implements Startable {
     this.#init = init
     this.#images = new ImageStore({ clock }, { directory: init.imagesDirectory })
     this.#network = createNodeNetwork(
-      { logger: logger.child('network') },
+      { clock, logger: logger.child('network') },
       {
         ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),

@@ -76,7 +76,7 @@ const enforcer = new OciEnforcer(
     logger,
     images: new ImageStore({ clock }, { directory: init.imagesDirectory }),
     network: createNodeNetwork(
-      { logger },
+      { clock, logger },
       {
         rootBps: 10_000 * MEGABIT,
         nodeBps: MEGABIT,

@@ -2,6 +2,7 @@ import test from 'ava'
 import { saysGone } from '../../src/enforce/network/veth.ts'
 import * as fc from 'fast-check'
 import { LIMITS } from '../../src/base/limits.ts'
+import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { indexOfClass, indexOfDevice, planLink } from '../../src/enforce/network/address-plan.ts'
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
@@ -106,7 +107,9 @@ test('a range that is no range of addresses is refused before anything is run', 
       allowedPrivateRanges: [range],
       stateDirectory: '/nonexistent'
     }
-    t.throws(() => createNodeNetwork({ logger: silentLogger }, init), { code: 'CONFIG_INVALID' })
+    t.throws(() => createNodeNetwork({ clock: systemClock, logger: silentLogger }, init), {
+      code: 'CONFIG_INVALID'
+    })
   }
 })
 

@@ -5,7 +5,9 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { join } from 'node:path'
+import type { Clock } from '../../base/clock.ts'
 import { SlicenetError } from '../../base/errors.ts'
+import { repeat } from '../../base/lifecycle.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
@@ -13,14 +15,15 @@ import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
-import { DROP_REASONS, dropCounter, flowCountRemoval, nodeTable, type DropReason } from './node-table.ts'
+import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import { flowCountRemoval, nodeTable } from './node-table.ts'
 import {
   currentUsersLines,
-  INJECTED_COUNTER,
   NodeUsers,
   userDeviceLines,
   usersOf,
-  USERS_TABLE
+  USERS_TABLE,
+  USERS_TABLE_6
 } from './node-users.ts'
 import {
   mergeRanges,
@@ -30,20 +33,15 @@ import {
   reservedLines,
   SHARED_CLAIM
 } from './owned-ports.ts'
-import { applyRules, readChains, readCounters } from './ruleset.ts'
+import { applyRules, readChains } from './ruleset.ts'
 import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
-import {
-  REFUSALS,
-  refusalCounter,
-  SOURCE_CHECK_TABLE,
-  sourceCheckRemoval,
-  type Refusal
-} from './source-check.ts'
+import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
+  readonly clock: Clock
   readonly logger: Logger
 }
 
@@ -74,15 +72,6 @@ export interface NodeLink extends VserverLink {
   readonly silentPorts?: readonly PortRange[]
 }
 
-export interface NetworkCounters {
-  /** Packets that the guards dropped, of all vservers. */
-  readonly drops: Readonly<Record<DropReason, number>>
-  /** Frames that the source check refused, by the vserver's id. */
-  readonly refused: ReadonlyMap<string, Readonly<Record<Refusal, number>>>
-  /** Frames that vservers sharing the node's network made below IP; they went nowhere. Counted while there is one. */
-  readonly injected: number
-}
-
 export interface NodeNetwork extends VserverNetwork {
   attach(link: NodeLink): Promise<{ readonly address: string }>
   counters(): Promise<NetworkCounters>
@@ -103,8 +92,11 @@ export function createNodeNetwork(components: NodeNetworkComponents, init: NodeN
   return new LinuxNodeNetwork(components, init)
 }
 
+const REFRESH_INTERVAL_MS = 1000
+
 class LinuxNodeNetwork implements NodeNetwork {
   readonly #logger: Logger
+  readonly #clock: Clock
   readonly #init: NodeNetworkInit
   readonly #recordsDirectory: string
   readonly #flowsMax: number
@@ -113,11 +105,13 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #tasks = new Map<string, Promise<unknown>>()
   readonly #users = new NodeUsers(() => this.#records.values())
   #uplink: Uplink | undefined
+  #refreshing: { stop(): Promise<void> } | undefined
   #lastIndex = 0
   #reading: Promise<Map<number, number>> | undefined
 
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
     this.#logger = components.logger.child('network')
+    this.#clock = components.clock
     this.#init = init
     this.#flowsMax = init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
     this.#recordsDirectory = join(init.stateDirectory, 'links')
@@ -164,6 +158,15 @@ class LinuxNodeNetwork implements NodeNetwork {
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
+    // Devices of others come and go.
+    this.#refreshing = repeat(
+      () => this.#users.refresh(uplink.device),
+      {
+        clock: this.#clock,
+        onError: (error) => this.#logger.error('a device is not looked after', { error })
+      },
+      { intervalMs: REFRESH_INTERVAL_MS, initialDelayMs: REFRESH_INTERVAL_MS }
+    )
     this.#logger.info('network of the node is up', {
       uplink: uplink.device,
       address: uplink.address,
@@ -174,6 +177,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   /** Links, tables and queues stay: vservers run on while the daemon is away. */
   async stop(): Promise<void> {
+    await this.#refreshing?.stop()
     await Promise.allSettled(this.#tasks.values())
     this.#uplink = undefined
     this.#records.clear()
@@ -214,21 +218,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async counters(): Promise<NetworkCounters> {
     this.#running()
-    const [dropped, refused, users] = await Promise.all([
-      readCounters(NODE_TABLE),
-      readCounters(SOURCE_CHECK_TABLE),
-      readCounters(USERS_TABLE)
-    ])
-    const drops = Object.fromEntries(
-      DROP_REASONS.map((reason) => [reason, dropped.get(dropCounter(reason)) ?? 0])
-    )
-    const byId = [...this.#records.values()].map((record) => {
-      const plan = planLink(record.index)
-      const counts = REFUSALS.map((refusal) => [refusal, refused.get(refusalCounter(plan, refusal)) ?? 0])
-      return [record.id, Object.fromEntries(counts) as Record<Refusal, number>] as const
-    })
-    const injected = users.get(INJECTED_COUNTER) ?? 0
-    return { drops: drops as Record<DropReason, number>, refused: new Map(byId), injected }
+    return readNetworkCounters(this.#records.values())
   }
 
   async remove(): Promise<void> {
@@ -240,11 +230,12 @@ class LinuxNodeNetwork implements NodeNetwork {
       })
     }
     await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE].flatMap((name) => [
+      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6].flatMap((name) => [
         `add table ${name}`,
         `delete table ${name}`
       ])
     )
+    await this.#refreshing?.stop()
     await removeShaping(uplink.device)
     await rm(this.#recordsDirectory, { recursive: true, force: true })
     this.#uplink = undefined

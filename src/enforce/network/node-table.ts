@@ -204,6 +204,8 @@ function users({ uplink }: NodeTableInit): string {
     meta skuid @users goto from_users
   }
   chain from_users {
+    # With CAP_NET_RAW a socket may be bound to any address.
+    fib saddr type != local ${drop('forged')}
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmp type echo-request icmp id @icmp_taken ${drop('port')}
     ct direction reply accept

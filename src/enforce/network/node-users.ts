@@ -10,6 +10,8 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { applyRules } from './ruleset.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
+/** Of IPv6, which vservers with a link of their own have none of. */
+export const USERS_TABLE_6 = 'ip6 slicenet_users'
 /** Counts the frames that were not let out. */
 export const INJECTED_COUNTER = 'injected'
 
@@ -36,9 +38,15 @@ interface UsersInit {
 function usersLines(users: readonly NodeUser[], { uplink, devices }: UsersInit): string[] {
   const known = users.map(({ ids }) => `add element ${NODE_TABLE} users { ${ids.first}-${ids.last} }`)
   const node = [`flush set ${NODE_TABLE} users`, ...known]
-  if (users.length === 0) return [...node, `add table ${USERS_TABLE}`, `delete table ${USERS_TABLE}`]
+  if (users.length === 0) {
+    return [
+      ...node,
+      ...[USERS_TABLE, USERS_TABLE_6].flatMap((table) => [`add table ${table}`, `delete table ${table}`])
+    ]
+  }
   return [
     ...node,
+    ...ipv6Lines(users, uplink),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     `flush map ${USERS_TABLE} class`,
@@ -47,6 +55,21 @@ function usersLines(users: readonly NodeUser[], { uplink, devices }: UsersInit):
       `add element ${USERS_TABLE} class { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${plan.dataClass} }`
     ]),
     ...devices.flatMap((device) => deviceLines(device, uplink))
+  ]
+}
+
+/** From no address but the node's own, and on the uplink to the internet alone. */
+function ipv6Lines(users: readonly NodeUser[], uplink: string): string[] {
+  const chain = `${USERS_TABLE_6} from_users`
+  return [
+    `add table ${USERS_TABLE_6}`,
+    `delete table ${USERS_TABLE_6}`,
+    `add table ${USERS_TABLE_6}`,
+    `add set ${USERS_TABLE_6} users { typeof meta skuid; flags interval; }`,
+    ...users.map(({ ids }) => `add element ${USERS_TABLE_6} users { ${ids.first}-${ids.last} }`),
+    `add chain ${chain} { type filter hook output priority 0; policy accept; }`,
+    `add rule ${chain} meta skuid @users fib saddr type != local counter drop`,
+    `add rule ${chain} meta skuid @users oifname "${uplink}" ip6 daddr != 2000::/3 counter drop`
   ]
 }
 
@@ -96,6 +119,8 @@ export class NodeUsers {
   readonly #records: () => Iterable<LinkRecord>
   readonly #leaving = new Set<string>()
   #last: Promise<void> = Promise.resolve()
+  /** Those that were there at the last refreshing. */
+  #devices = ''
 
   constructor(records: () => Iterable<LinkRecord>) {
     this.#records = records
@@ -117,6 +142,15 @@ export class NodeUsers {
     }
     this.#last = this.#last.then(apply, apply)
     await this.#last
+  }
+
+  /** Puts them in place on devices that came since; nothing where there are none. */
+  async refresh(uplink: string): Promise<void> {
+    if (usersOf(this.#records()).length === 0) return
+    const devices = (await localDevices()).join(' ')
+    if (devices === this.#devices) return
+    await this.apply(uplink)
+    this.#devices = devices
   }
 
   /** Takes out one whose record is still there. */

@@ -3,6 +3,7 @@
  * request a line on standard input, one answer a line on standard output.
  */
 import { createInterface } from 'node:readline'
+import { systemClock } from '../../../src/base/clock.ts'
 import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
@@ -25,7 +26,10 @@ interface Request {
   readonly user?: NetworkUser
 }
 
-const network = createNodeNetwork({ logger: silentLogger }, JSON.parse(process.argv[2] ?? '{}'))
+const network = createNodeNetwork(
+  { clock: systemClock, logger: silentLogger },
+  JSON.parse(process.argv[2] ?? '{}')
+)
 
 const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   start: async () => network.start(),

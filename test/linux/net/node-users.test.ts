@@ -24,7 +24,9 @@ async function kernelState(): Promise<string> {
   const parts = await Promise.all([
     lab.onNode(['nft', '-s', 'list', 'table', 'ip', 'slicenet']),
     lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet']),
-    lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet_users']).catch(() => 'none'),
+    ...['netdev', 'ip6'].map(async (family) =>
+      lab.onNode(['nft', '-s', 'list', 'table', family, 'slicenet_users']).catch(() => 'none')
+    ),
     lab.onNode(['tc', 'class', 'show', 'dev', 'up0'])
   ])
   return parts.join('\n')
@@ -139,6 +141,55 @@ test.serial(
     await lab.ask({ op: 'detach', id: 'young' })
   }
 )
+
+test.serial(
+  'it sends under no address but the node’s own, though CAP_NET_RAW lets it bind to any',
+  async (t) => {
+    const script = `
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_IP, 19, 1)
+s.bind(("203.0.113.9", 0))
+try: s.sendto(b"forged", ("${lab.worldAddress}", 7010)); print("sent")
+except OSError as e: print(e.errno)
+`
+    const before = (await lab.counters()).drops.forged
+    t.is(await as(FIRST, script), '1')
+    t.is((await lab.counters()).drops.forged, before + 1)
+    t.is(await as(OTHER, script), 'sent', 'somebody else does')
+    t.is((await lab.counters()).drops.forged, before + 1)
+  }
+)
+
+test.serial('of IPv6 it reaches the internet alone, under the node’s own address', async (t) => {
+  await lab.onNode(['ip', '-6', 'addr', 'add', '2001:db8::1/64', 'dev', 'up0', 'nodad'])
+  for (const to of ['fd00::9', '2001:db8::9']) {
+    await lab.onNode(['ip', '-6', 'neigh', 'replace', to, 'lladdr', '02:00:00:00:00:09', 'dev', 'up0'])
+  }
+  await lab.onNode(['ip', '-6', 'route', 'add', 'fd00::/64', 'dev', 'up0'])
+  const send = (to: string, from = '::'): string => `
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(41, 75, 1)
+s.bind(("${from}", 0))
+try: s.sendto(b"x", ("${to}", 7011)); print("sent")
+except OSError as e: print(e.errno)
+`
+  t.is(await as(FIRST, send('fd00::9')), '1')
+  t.is(await as(OTHER, send('fd00::9')), 'sent')
+  t.is(await as(FIRST, send('2001:db8::9')), 'sent')
+  t.is(await as(FIRST, send('2001:db8::9', '2001:db8::77')), '1')
+  t.is(await as(OTHER, send('2001:db8::9', '2001:db8::77')), 'sent')
+})
+
+test.serial('a device that comes later is looked after within moments', async (t) => {
+  await lab.onNode(['ip', 'link', 'add', 'late0', 'type', 'veth', 'peer', 'name', 'late1'])
+  await lab.onNode(['ip', 'link', 'set', 'late0', 'up'])
+  const rules = async (): Promise<string> => lab.onNode(['nft', 'list', 'table', 'netdev', 'slicenet_users'])
+  while (!(await rules()).includes('"late0"')) await new Promise((resolve) => setTimeout(resolve, 100))
+  const before = (await lab.counters()).injected
+  await as(FIRST, sendFrame('late0', 7012, ''))
+  t.is((await lab.counters()).injected, before + 1)
+  await lab.onNode(['ip', 'link', 'delete', 'late0'])
+})
 
 test.serial('it sees the frames of another host on the uplink', async (t) => {
   const seen = as(
