@@ -230,6 +230,7 @@ test.serial(
     t.deepEqual((await images.find('one')).names, ['one'])
     await rm(second, { recursive: true })
     await images.remove(two.id)
+    t.is((await readdir(join(scratch, 'store/users'))).length, 1)
     await t.throwsAsync<SlicenetError>(images.find('two'), { code: 'IMAGE_MISSING' })
     await rm(join(first, 'v0.json'))
     await t.throwsAsync<SlicenetError>(images.remove(one.id), { code: 'IN_USE' })
