@@ -15,7 +15,7 @@ export class ImageUsers {
     this.#directory = directory
   }
 
-  /** Counts the vservers of the records in `recordsDirectory` from now on. Idempotent. */
+  /** Counts the vservers of the records in `recordsDirectory`, which is there, from now on. Idempotent. */
   async register(recordsDirectory: string): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 })
     const name = createHash('sha256').update(recordsDirectory).digest('hex').slice(0, 32)
@@ -23,6 +23,8 @@ export class ImageUsers {
       // Its name is that of where it leads.
       if (error.code !== 'EEXIST') throw error
     })
+    // Forgets those that are gone.
+    await this.find()
   }
 
   /** Ids of vservers by the id of their image. */

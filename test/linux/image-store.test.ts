@@ -230,6 +230,7 @@ test.serial(
     t.deepEqual((await images.find('one')).names, ['one'])
     await rm(second, { recursive: true })
     await images.remove(two.id)
+    t.is((await readdir(join(scratch, 'store/users'))).length, 1)
     await t.throwsAsync<SlicenetError>(images.find('two'), { code: 'IMAGE_MISSING' })
     await rm(join(first, 'v0.json'))
     await t.throwsAsync<SlicenetError>(images.remove(one.id), { code: 'IN_USE' })
@@ -238,6 +239,23 @@ test.serial(
     t.deepEqual(await images.list(), [])
   }
 )
+
+test.serial('an image that a vserver begins with while it is removed comes back', async (t) => {
+  const { id } = await images.import(await makeRoot('root'), { name: 'wanted' })
+  const looks: boolean[] = []
+  images.users.find = async () => {
+    looks.push(await images.has(id))
+    return looks.length === 1 ? new Map() : new Map([[id, ['late']]])
+  }
+  await t.throwsAsync<SlicenetError>(images.remove(id), { code: 'IN_USE', message: /vserver late/ })
+  t.deepEqual(looks, [true, false], 'looked once more when nobody could open it')
+  t.true(await images.verify(id))
+  t.deepEqual((await images.find('wanted')).names, ['wanted'])
+  t.deepEqual(
+    (await readdir(join(scratch, 'store'))).filter((name) => name.startsWith('import-')),
+    []
+  )
+})
 
 test.serial(
   'fetched images beyond a bound go, the longest unused first, and none that is named, used or kept',
