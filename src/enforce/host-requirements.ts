@@ -13,6 +13,8 @@ export interface HostRequirement {
   readonly or?: readonly string[]
   /** Without it a node works; building images, or the project's own tests, do not. */
   readonly onlyFor?: 'images' | 'tests'
+  /** Where it is of use, as `process.arch` names it; everywhere when absent. */
+  readonly arch?: string
 }
 
 export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
@@ -47,7 +49,21 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
     why: 'sends and sniffs packets in the tests',
     onlyFor: 'tests'
   },
-  { program: 'ping', debianPackage: 'iputils-ping', why: 'reaches hosts in the tests', onlyFor: 'tests' }
+  { program: 'ping', debianPackage: 'iputils-ping', why: 'reaches hosts in the tests', onlyFor: 'tests' },
+  {
+    program: 'qemu-system-x86_64',
+    debianPackage: 'qemu-system-x86',
+    why: 'runs what could harm this machine in a virtual one',
+    onlyFor: 'tests',
+    arch: 'x64'
+  },
+  {
+    program: 'mkfs.ext4',
+    debianPackage: 'e2fsprogs',
+    why: 'makes the disk of that machine',
+    onlyFor: 'tests',
+    arch: 'x64'
+  }
 ]
 
 /** Those of `requirements` that this machine lacks. */
@@ -60,7 +76,9 @@ export async function missingHostPrograms(
       return found.includes(true)
     })
   )
-  return requirements.filter((_, index) => present[index] !== true)
+  return requirements.filter(
+    ({ arch = process.arch }, index) => arch === process.arch && present[index] !== true
+  )
 }
 
 /** Throws `HOST_PROGRAM_MISSING` naming all that a node needs and this machine lacks. */
