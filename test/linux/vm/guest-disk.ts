@@ -2,7 +2,7 @@
  * The disk of a virtual machine: an ext4 image, never written to, with this project's source, and the packages and host
  * programs that it uses.
  */
-import { chmod, cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { chmod, cp, glob, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { HOST_PATH, run, runAnyway } from '../../../src/base/host-program.ts'
@@ -19,6 +19,11 @@ const PROGRAMS = (
   'setpriv setsid sh sleep stat stty sync touch true truncate'
 ).split(' ')
 const COMPILE = ['--noEmit', 'false', '--noCheck', '--rootDir', REPOSITORY]
+/** Of the compiled repository. */
+const MANIFEST = {
+  type: 'module',
+  ava: { files: ['test/**/*.test.js'], workerThreads: false, cache: false, timeout: '20m' }
+}
 const DISK_BYTES = 768 * 1024 ** 2
 
 export interface GuestDiskInit {
@@ -47,7 +52,7 @@ export async function makeGuestDisk(init: GuestDiskInit): Promise<string> {
       env: { PATH: `${dirname(process.execPath)}:${HOST_PATH}` }
     }
   )
-  await cp(join(REPOSITORY, 'package.json'), join(work, 'package.json'))
+  await writeFile(join(work, 'package.json'), JSON.stringify(MANIFEST))
   for (const name of await closure([...PACKAGES, ...(init.packages ?? [])])) {
     const at = join('node_modules', name)
     await cp(join(REPOSITORY, at), join(work, at), { recursive: true, dereference: true })
@@ -115,16 +120,21 @@ async function copyPrograms(root: string, init: GuestDiskInit): Promise<void> {
   }
 }
 
-/** Packages with all that they depend on, which npm laid out side by side. */
+/** Packages with all that they depend on, by their directories right below node_modules. */
 async function closure(names: readonly string[]): Promise<readonly string[]> {
   const found = new Set<string>()
   const waiting = [...names]
   for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
-    if (found.has(name) || !existsSync(join(REPOSITORY, 'node_modules', name))) continue
+    const directory = join(REPOSITORY, 'node_modules', name)
+    if (found.has(name) || !existsSync(directory)) continue
     found.add(name)
-    const text = await readFile(join(REPOSITORY, 'node_modules', name, 'package.json'), 'utf8')
-    const { dependencies, optionalDependencies } = JSON.parse(text) as Record<string, object | undefined>
-    waiting.push(...Object.keys({ ...dependencies, ...optionalDependencies }))
+    // One that needs another version of something has it, with a manifest of its own, inside.
+    const manifests = glob('{,node_modules/*/,node_modules/@*/*/}package.json', { cwd: directory })
+    for await (const path of manifests) {
+      const manifest: unknown = JSON.parse(await readFile(join(directory, path), 'utf8'))
+      const { dependencies, optionalDependencies } = manifest as Record<string, object | undefined>
+      waiting.push(...Object.keys({ ...dependencies, ...optionalDependencies }))
+    }
   }
   return [...found]
 }
