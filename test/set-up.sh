@@ -1,6 +1,7 @@
 #!/bin/sh
-# Gets a bare clone ready: npm packages by the lock file, then the host programs that vservers need, through one step of
-# `slicenet doctor`, which says what it installs. Does nothing, quickly, when all is there. Talks on stderr only.
+# Gets a bare clone ready: npm packages by the lock file, the host programs that vservers need, through one step of
+# `slicenet doctor`, which says what it installs, and a kernel for the virtual machine of some tests, which is kept beside
+# the npm packages. Does nothing, quickly, when all is there. Talks on stderr only.
 set -eu
 cd "$(dirname "$0")/.."
 exec 1>&2
@@ -12,3 +13,4 @@ PATH="$PWD/node_modules/.bin:$PATH"
 if ! node src/cli/main.ts doctor --for tests >/dev/null 2>&1; then
   node src/cli/main.ts doctor --for tests --install
 fi
+node test/linux/vm/fetch-kernel.ts

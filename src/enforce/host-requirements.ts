@@ -15,6 +15,22 @@ export interface HostRequirement {
   readonly onlyFor?: 'images' | 'tests'
 }
 
+/** The tests have one for this kind of processor. */
+const VIRTUAL_MACHINE: readonly HostRequirement[] = [
+  {
+    program: 'qemu-system-x86_64',
+    debianPackage: 'qemu-system-x86',
+    why: 'runs what could harm this machine in a virtual one',
+    onlyFor: 'tests'
+  },
+  {
+    program: 'mkfs.ext4',
+    debianPackage: 'e2fsprogs',
+    why: 'makes the disk of that machine',
+    onlyFor: 'tests'
+  }
+]
+
 export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
   {
     program: 'runc',
@@ -54,7 +70,8 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
     debianPackage: 'openssh-client',
     why: 'logs in to vservers in the tests',
     onlyFor: 'tests'
-  }
+  },
+  ...(process.arch === 'x64' ? VIRTUAL_MACHINE : [])
 ]
 
 /** Those of `requirements` that this machine lacks. */

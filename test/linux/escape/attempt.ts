@@ -61,6 +61,10 @@ export interface Attempt {
   readonly isLent?: boolean
   /** What some machines lack, so that the control may say `absent`. */
   readonly mayLack?: string
+  /** Made in a virtual machine, which has what machines that tests run on lack and may be harmed. */
+  readonly inVirtualMachine?: boolean
+  /** The machine is gone when it succeeds, which this is seen from, and what its console says last, if anything. */
+  readonly endsMachine?: RegExp
 }
 
 export type Outcome = 'reached' | 'refused' | 'absent'
@@ -70,6 +74,13 @@ export function readOutcome(output: string): { readonly outcome: Outcome; readon
   const told = /^(reached|refused|absent): ?(.*?)\r?$/m.exec(output)
   if (told === null) throw new Error(`the program did not say how far it came: ${output.slice(0, 2000)}`)
   return { outcome: told[1] as Outcome, reason: told[2]! }
+}
+
+/** The outcomes that the program of several attempts told, in their order; throws when one is missing. */
+export function readOutcomes(output: string, attempts: readonly Attempt[]): ReturnType<typeof readOutcome>[] {
+  const parts = output.split(/^attempt \d+\r?$/m).slice(1)
+  if (parts.length !== attempts.length) throw new Error(`the program ended early: ${output.slice(0, 2000)}`)
+  return parts.map(readOutcome)
 }
 
 /** Numbers on x86-64 and on arm64. */
@@ -172,6 +183,27 @@ sub secret {
   reached($path)
 }
 
+sub wrote {
+  my ($path, $text) = @_;
+  defined(syswrite(opened($path, 1), $text)) or refused("$path: $!")
+}
+
+# Waits for what the host does a moment later.
+sub within_time { my ($is_so) = @_; for (1 .. 200) { return 1 if $is_so->(); select(undef, undef, undef, 0.1) } return 0 }
+
+# Waits for the host's handler after the kernel was provoked to run it.
+sub handled {
+  my ($provoke) = @_;
+  unlink '/tmp/handled';
+  open(my $wanted, '>', '/tmp/wanted') or refused($!);
+  close $wanted;
+  $provoke->();
+  my $is_handled = within_time(sub { -s '/tmp/handled' });
+  unlink '/tmp/wanted';
+  $is_handled or refused('the host ran nothing');
+  secret('/tmp/handled')
+}
+
 # What is in a directory, without the module that perl's own glob wants.
 sub entries {
   my ($path) = @_;
@@ -205,4 +237,16 @@ export function perlProgram(body: string): string {
 /** The whole program of an attempt. */
 export function programOf(attempt: Attempt): string {
   return perlProgram(`${attempt.perl}\nrefused('nothing came of it');\n`)
+}
+
+/** One program that makes attempts one after the other, each in a process of its own. */
+export function programOfAll(attempts: readonly Attempt[]): string {
+  const parts = attempts.map(
+    ({ perl }, index) => `
+      print "\\nattempt ${index}\\n";
+      unless (fork // die $!) { ${perl}
+        refused('nothing came of it') }
+      wait;`
+  )
+  return perlProgram(parts.join('\n'))
 }

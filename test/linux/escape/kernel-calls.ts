@@ -10,6 +10,7 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     without: ROOT,
     harmless: BAD_ARGUMENT,
     mayLack: 'kexec in the kernel',
+    inVirtualMachine: true,
     perl: `ask(22, 'kexec_load', 0, 0, 0, 0xfff0);`
   },
   {
@@ -17,6 +18,7 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     without: ROOT,
     harmless: BAD_ARGUMENT,
     mayLack: 'kexec in the kernel',
+    inVirtualMachine: true,
     perl: `ask(22, 'kexec_file_load', -1, -1, 0, 0, 0xfff0);`
   },
   {
@@ -24,6 +26,7 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     without: ROOT,
     harmless: 'the module is empty',
     mayLack: 'modules in the kernel',
+    inVirtualMachine: true,
     perl: `ask(8, 'init_module', 0, 0, '');`
   },
   {
@@ -31,6 +34,7 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     without: ROOT,
     harmless: 'the file is not open',
     mayLack: 'modules in the kernel',
+    inVirtualMachine: true,
     perl: `ask(9, 'finit_module', -1, '', 0);`
   },
   {
@@ -38,6 +42,7 @@ export const KERNEL_CALL_ATTEMPTS: readonly Attempt[] = [
     without: ROOT,
     harmless: 'there is no such module',
     mayLack: 'modules in the kernel',
+    inVirtualMachine: true,
     perl: `ask(2, 'delete_module', 'slicenet_no_such_module', 0);`
   },
   {

@@ -16,7 +16,9 @@ import { OciNode } from '../oci-node.ts'
 import {
   HIDDEN_FILE,
   programOf,
+  programOfAll,
   readOutcome,
+  readOutcomes,
   TERMINALS_DIRECTORY,
   WRITTEN_DIRECTORY,
   type Attempt,
@@ -37,6 +39,13 @@ const RIGHTS = {
 export type VserverName = keyof typeof RIGHTS
 const VSERVERS = Object.keys(RIGHTS) as readonly VserverName[]
 
+export interface EscapeLabInit {
+  /** The real vservers; all when absent. */
+  readonly vservers?: readonly VserverName[]
+  /** What attempts find in their environment beside what they always do. */
+  readonly env?: Readonly<Record<string, string>>
+}
+
 export interface Told {
   readonly outcome: Outcome
   readonly reason: string
@@ -55,6 +64,7 @@ export class EscapeLab {
   readonly #marker: ChildProcess
   readonly #socket: Server
   readonly #env: Readonly<Record<string, string>>
+  readonly #vservers: readonly VserverName[]
 
   private constructor(init: {
     readonly node: OciNode
@@ -66,6 +76,7 @@ export class EscapeLab {
     readonly marker: ChildProcess
     readonly socket: Server
     readonly env: Readonly<Record<string, string>>
+    readonly vservers: readonly VserverName[]
   }) {
     this.node = init.node
     this.controls = init.controls
@@ -76,9 +87,11 @@ export class EscapeLab {
     this.#marker = init.marker
     this.#socket = init.socket
     this.#env = init.env
+    this.#vservers = init.vservers
   }
 
-  static async start(): Promise<EscapeLab> {
+  static async start(init: EscapeLabInit = {}): Promise<EscapeLab> {
+    const vservers = init.vservers ?? VSERVERS
     const node = await OciNode.start()
     let marker: ChildProcess | undefined
     let socket: Server | undefined
@@ -90,7 +103,10 @@ export class EscapeLab {
       await mkdir(outside)
       await writeFile(secret, `${token}\n`)
       const image = await imageWithPerl(node)
-      const hostileImage = await imageWithHostileDevices(node, image)
+      const handler = join(outside, 'handler')
+      await writeFile(handler, handlerOf(token), { mode: 0o755 })
+      const isHostile = vservers.includes('hostile-image')
+      const hostileImage = isHostile ? await imageWithHostileDevices(node, image) : image
       const { attributes } = await node.enforcer.capacity()
       const runtime = attributes.monitor!.replace('oci/', '') as OciRuntimeName
       const imageRoot = await node.images.open(image)
@@ -102,7 +118,7 @@ export class EscapeLab {
         openDirectory: outside
       })
       await controls.start()
-      for (const id of VSERVERS) {
+      for (const id of vservers) {
         const from = id === 'hostile-image' ? hostileImage : image
         await node.enforcer.create(vserverSpec(from, { id, rights: RIGHTS[id] }))
       }
@@ -123,6 +139,7 @@ export class EscapeLab {
           () => ''
         ),
         HOST_HANDLE: await handleOf(secret),
+        HOST_HANDLER: handler,
         HOST_MEMORY_KEY: String(memoryKey),
         HOST_NAME: hostname(),
         HOST_PID: String(marker.pid),
@@ -130,7 +147,8 @@ export class EscapeLab {
         HOST_SECONDS: seconds,
         HOST_SOCKET: socketName,
         HOST_TOKEN: token,
-        ...(await diskOf(node))
+        ...(await diskOf(node)),
+        ...init.env
       }
       const runtimePath = (await findHostProgram(runtime))!
       return new EscapeLab({
@@ -142,7 +160,8 @@ export class EscapeLab {
         token,
         marker,
         socket,
-        env
+        env,
+        vservers
       })
     } catch (error) {
       await takeAway({ node, marker, socket, memoryKey })
@@ -166,7 +185,7 @@ export class EscapeLab {
 
   /** The vservers that an attempt is made in. */
   vserversFor(attempt: Attempt): readonly VserverName[] {
-    return VSERVERS.filter(
+    return this.#vservers.filter(
       (id) =>
         (id === 'hostile-image') === attempt.without.includes('dev') &&
         !(id === 'administrative' && attempt.isLent === true)
@@ -189,6 +208,18 @@ export class EscapeLab {
     return readOutcome((await outputOf(session)).output)
   }
 
+  /** Makes attempts by one program, which takes less time. None may be one that is launched. */
+  async tryAllInVserver(id: VserverName, attempts: readonly Attempt[]): Promise<Told[]> {
+    const session = await this.node.enforcer.exec(id, this.#programOfAll(attempts))
+    await session.write(undefined)
+    return readOutcomes((await outputOf(session)).output, attempts)
+  }
+
+  /** Makes attempts that their control lacks the same for by one program. */
+  async tryAllInControl(attempts: readonly [Attempt, ...Attempt[]]): Promise<Told[]> {
+    return readOutcomes(await this.controls.run(attempts[0].without, this.#programOfAll(attempts)), attempts)
+  }
+
   async tryInControl(attempt: Attempt): Promise<Told> {
     try {
       return readOutcome(await this.controls.run(attempt.without, this.#program(attempt)))
@@ -201,6 +232,10 @@ export class EscapeLab {
 
   #program(attempt: Attempt): { argv: string[]; env: Readonly<Record<string, string>> } {
     return { argv: ['perl', '-e', programOf(attempt)], env: this.#env }
+  }
+
+  #programOfAll(attempts: readonly Attempt[]): { argv: string[]; env: Readonly<Record<string, string>> } {
+    return { argv: ['perl', '-e', programOfAll(attempts)], env: this.#env }
   }
 }
 
@@ -220,6 +255,15 @@ async function takeAway(things: {
   } finally {
     await node.stop()
   }
+}
+
+/** A program of the host that shows every process the token, for the kernel to run. */
+function handlerOf(token: string): string {
+  return `#!/bin/sh
+for root in /proc/[0-9]*/root; do
+  if [ -e "$root/tmp/wanted" ]; then echo ${token} > "$root/tmp/handled"; fi
+done
+`
 }
 
 /** Busybox and the host's perl and id with the libraries that they want, and without any module. */

@@ -44,6 +44,7 @@ export const PROCESS_ATTEMPTS: readonly Attempt[] = [
     without: TRACER,
     harmless: 'only whether it can be read is told',
     mayLack: 'a first process that root may look into',
+    inVirtualMachine: true,
     perl: String.raw`
       absent() unless $ENV{HOST_FIRST_IS_OPEN};
       my $namespace = readlink '/proc/1/ns/pid';
@@ -111,6 +112,12 @@ export const PROCESS_ATTEMPTS: readonly Attempt[] = [
     without: TRACER,
     harmless: 'it gets the priority that it has',
     perl: `${IS_MARKER} setpriority(0, $pid, getpriority(0, $pid)) or refused($!); reached();`
+  },
+  {
+    name: 'have a host process killed first when memory is short',
+    without: ['users', 'processes'],
+    harmless: "the process is the test's own",
+    perl: `${IS_MARKER} wrote("/proc/$pid/oom_score_adj", '900'); reached();`
   },
   {
     name: 'enter the mounts of a host process',

@@ -32,6 +32,7 @@ export const SETTING_ATTEMPTS: readonly Attempt[] = [
     without: ['users', 'paths'],
     harmless: ONLY_OPENED,
     mayLack: 'magic SysRq in the kernel',
+    inVirtualMachine: true,
     perl: `absent('no sysrq') unless -e '/proc/sysrq-trigger'; opened('/proc/sysrq-trigger', 1); reached();`
   },
   {
@@ -52,6 +53,7 @@ export const SETTING_ATTEMPTS: readonly Attempt[] = [
     without: ['users', 'paths', 'capabilities'],
     harmless: 'only opened',
     mayLack: '/proc/kcore in the kernel',
+    inVirtualMachine: true,
     perl: `absent('no kcore') unless -e '/proc/kcore'; -c '/proc/kcore' and refused('masked'); opened('/proc/kcore', 0); reached();`
   },
   {
@@ -133,6 +135,7 @@ export const SETTING_ATTEMPTS: readonly Attempt[] = [
     without: ['users', 'capabilities'],
     harmless: 'one byte of core file for a process that ends at once',
     mayLack: 'CAP_SYS_RESOURCE',
+    inVirtualMachine: true,
     perl: String.raw`
       my $limit = pack('QQ', 1, 1);
       reached() if call('prlimit64', 0, 4, $limit, 0) >= 0;

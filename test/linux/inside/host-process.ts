@@ -35,7 +35,7 @@ const init = JSON.parse(process.argv[2] ?? '{}') as HostInit
 const { directory, imagesDirectory, nodeShort } = init
 /** What it makes on the uplink goes with the namespace. */
 const network = createNodeNetwork(
-  { logger: silentLogger },
+  { clock, logger: silentLogger },
   {
     rootBps: 1000 * MEGABIT,
     nodeBps: MEGABIT,
