@@ -107,10 +107,14 @@ export class EscapeLab {
         openDirectory: outside
       })
       await controls.start()
-      for (const id of vservers) {
-        const rights = id === 'plain' ? [] : ['raw-socket']
-        await node.enforcer.create(vserverSpec(id === 'hostile-image' ? hostileImage : image, { id, rights }))
-      }
+      await Promise.all(
+        vservers.map(async (id) => {
+          const rights = id === 'plain' ? [] : ['raw-socket']
+          await node.enforcer.create(
+            vserverSpec(id === 'hostile-image' ? hostileImage : image, { id, rights })
+          )
+        })
+      )
       const seconds = String(randomInt(100_000_000, 999_999_999))
       const stdin = openSync(secret, 'r')
       marker = start('sleep', [seconds], [stdin, 'ignore', 'ignore'], { env: { SLICENET_ESCAPE: token } })
