@@ -68,7 +68,14 @@ export class OciRuntime {
 
   /** Changes limits while it runs; `resources` as in the runtime specification. */
   async update(id: string, resources: Record<string, unknown>): Promise<void> {
-    await this.#command(['update', '--resources', '-', id], JSON.stringify(resources))
+    // crun opens its standard input by path, which cannot be done where that is a socket, as it is here.
+    const file = join(this.#stateDirectory, `${id}.resources`)
+    await writeFile(file, JSON.stringify(resources), { mode: 0o600 })
+    try {
+      await this.#command(['update', '--resources', file, id])
+    } finally {
+      await rm(file, { force: true })
+    }
   }
 
   /** Ends the container if it runs and forgets it. Idempotent. */
@@ -85,11 +92,8 @@ export class OciRuntime {
     return JSON.parse(result.stdout) as { status: string; pid: number }
   }
 
-  async #command(args: readonly string[], input?: string): Promise<void> {
-    const result = await runAnyway(this.name, [...this.globalArgs, ...args], {
-      deadlineMs: DEADLINE_MS,
-      ...(input === undefined ? {} : { input })
-    })
+  async #command(args: readonly string[]): Promise<void> {
+    const result = await runAnyway(this.name, [...this.globalArgs, ...args], { deadlineMs: DEADLINE_MS })
     if (result.exitCode === 0) return
     throw new SlicenetError('VSERVER_FAILED', `${this.name} ${args[0]} failed: ${lastMessage(result.stderr)}`)
   }

@@ -15,13 +15,22 @@ const DELAY_MS_MAX = 60_000
 /** Whoever ran so long begins with the first delay again. */
 const LONG_RUN_MS = 10 * 60_000
 
+/** What a decision to start a program again rests on. */
+export interface Looked {
+  readonly launched: Launched
+  readonly state: ProgramState
+}
+
 export interface RestartingComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly records: () => readonly VserverRecord[]
   readonly stateOf: (id: string) => Promise<ProgramState>
-  /** Starts the program once more unless it runs, and notes it; nothing happens where it was stopped meanwhile. */
-  readonly relaunch: (id: string, launched: Launched) => Promise<void>
+  /**
+   * Starts the program once more and notes it. Nothing happens where anything is not as it was looked at any more: it was
+   * being launched then, say, or has been stopped since.
+   */
+  readonly relaunch: (id: string, launched: Launched, looked: Looked) => Promise<void>
 }
 
 export class Restarting implements Startable {
@@ -72,7 +81,8 @@ export class Restarting implements Startable {
       if (!startsAgain(launched.program.restart, exitCode) || clock.now() < exitedAt + delayMs(streak)) return
     }
     try {
-      await relaunch(id, { ...launched, restarts: launched.restarts + 1, streak: streak + 1 })
+      const next = { ...launched, restarts: launched.restarts + 1, streak: streak + 1 }
+      await relaunch(id, next, { launched, state })
       this.#failed.delete(id)
     } catch (error) {
       logger.warn('a program could not be started again', { id, error })

@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import { constants } from 'node:os'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
@@ -17,7 +18,7 @@ import type { ExecSession, LogChunk, ProgramSpec, TerminalSize } from './enforce
 import { readLog } from './program-log.ts'
 import { inVserverRoot, lookUpProgram } from './program-lookup.ts'
 import type { ProgramRunner, ProgramState } from './program-runner.ts'
-import { Restarting, startsAgain } from './restarting.ts'
+import { Restarting, startsAgain, type Looked } from './restarting.ts'
 import type { Turns } from './turns.ts'
 import type { VserverMaker } from './vserver-maker.ts'
 import type { Launched, VserverRecord, VserverRecords } from './vserver-records.ts'
@@ -56,7 +57,7 @@ export class VserverPrograms implements Startable {
       ...components,
       records: () => components.records.all(),
       stateOf: async (id) => this.state(id),
-      relaunch: async (id, launched) => this.#startAgain(id, launched)
+      relaunch: async (id, launched, looked) => this.#startAgain(id, launched, looked)
     })
   }
 
@@ -187,13 +188,13 @@ export class VserverPrograms implements Startable {
     }
   }
 
-  async #startAgain(id: string, launched: Launched): Promise<void> {
+  async #startAgain(id: string, launched: Launched, looked: Looked): Promise<void> {
     const { cgroups, maker, records, turns } = this.#c
     await turns.take(id, async () => {
       const record = records.get(id)
-      // Stopped, or gone, since it was looked at.
-      if (record?.launched === undefined || !(await maker.isRunning(record))) return
-      if ((await cgroups.isFrozen(id)) || (await this.state(id)).state === 'running') return
+      if (record === undefined || !(await maker.isRunning(record)) || (await cgroups.isFrozen(id))) return
+      // Whoever had the turn before may have launched something, which may have ended since, or stopped it.
+      if (!isDeepStrictEqual({ launched: record.launched, state: await this.state(id) }, looked)) return
       await this.#start(record, launched)
     })
   }

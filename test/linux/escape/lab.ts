@@ -118,10 +118,12 @@ export class EscapeLab {
         openDirectory: outside
       })
       await controls.start()
-      for (const id of vservers) {
-        const from = id === 'hostile-image' ? hostileImage : image
-        await node.enforcer.create(vserverSpec(from, { id, rights: RIGHTS[id] }))
-      }
+      await Promise.all(
+        vservers.map(async (id) => {
+          const from = id === 'hostile-image' ? hostileImage : image
+          await node.enforcer.create(vserverSpec(from, { id, rights: RIGHTS[id] }))
+        })
+      )
       const seconds = String(randomInt(100_000_000, 999_999_999))
       const stdin = openSync(secret, 'r')
       marker = start('sleep', [seconds], [stdin, 'ignore', 'ignore'], { env: { SLICENET_ESCAPE: token } })

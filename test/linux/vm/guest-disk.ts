@@ -16,7 +16,7 @@ const PACKAGES = ['@ipld/dag-cbor', 'koffi', 'multiformats', 'tweetnacl', 'uint8
 /** What enforcement and its tests run beside what enforcement requires; busybox knows fewer of their options. */
 const PROGRAMS = (
   'bash cat chmod chown chroot cp du env find grep id ldd ln losetup ls mkdir mknod mkfs.ext4 mv perl rm script seq ' +
-  'setpriv setsid sh sleep stat stty sync touch true truncate'
+  'setpriv setsid sh sleep stat stty sync test touch true truncate'
 ).split(' ')
 const COMPILE = ['--noEmit', 'false', '--noCheck', '--rootDir', REPOSITORY]
 /** Of the compiled repository. */

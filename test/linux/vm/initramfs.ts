@@ -24,6 +24,8 @@ mkfs.ext4 -q -O ^has_journal -E nodiscard /dev/ram0
 busybox mount /dev/ram0 /tmp
 busybox chmod 1777 /tmp
 busybox mkdir /dev/pts /dev/shm
+busybox ln -s /proc/self/fd /dev/fd
+for name in stdin:0 stdout:1 stderr:2; do busybox ln -s /proc/self/fd/\${name#*:} /dev/\${name%:*}; done
 busybox mount -t devpts -o ptmxmode=666 devpts /dev/pts
 busybox mount -t tmpfs shm /dev/shm
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
