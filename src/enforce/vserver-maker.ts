@@ -233,9 +233,11 @@ export class VserverMaker {
         throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
       }
       const kill = (pid: number): boolean => signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
-      const init = record === undefined || isAdministrative(record.spec.rights) ? undefined : record.pid
-      if (init !== undefined && left.includes(init)) kill(init)
-      else {
+      if (record !== undefined && !isAdministrative(record.spec.rights)) {
+        // The init first: one signal instead of one a process.
+        const first = record.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
+        for (const pid of first) kill(pid)
+      } else {
         await cgroups.freeze(id)
         for (const pid of await cgroups.processes(id)) kill(pid)
         await cgroups.thaw(id)
