@@ -153,7 +153,8 @@ export class Cgroups implements Startable {
   /** So that no process of a vserver can make another; after a while whether or not all stand still. Idempotent. */
   async freeze(id: string): Promise<void> {
     await this.#setFrozen(id, true)
-    for (let attempt = 0; attempt < FREEZE_ATTEMPTS_MAX && !(await this.#standsStill(id)); attempt++) {
+    for (let attempt = 0; attempt < FREEZE_ATTEMPTS_MAX; attempt++) {
+      if ((await this.#standsStill(id)) || (await this.processes(id)).length === 0) return
       await this.#components.clock.sleep(FREEZE_POLL_MS)
     }
   }

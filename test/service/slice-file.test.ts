@@ -117,8 +117,9 @@ test('how members are to lie to one another is read', (t) => {
 test('the slice descriptions of docs/cli.md are read', async (t) => {
   const text = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8')
   const examples = [...text.matchAll(/```yaml\n(name: [\s\S]*?)```/g)].map(([, yaml = '']) => yaml)
-  t.is(examples.length, 3)
-  const [, mesh, pairs] = examples.map((yaml) => parseSliceFile(yaml).description)
+  t.is(examples.length, 4)
+  const [, monitor, mesh, pairs] = examples.map((yaml) => parseSliceFile(yaml).description)
+  t.deepEqual(monitor?.rights, ['administrative', 'cap-net-raw'])
   t.like(mesh, {
     distinct: ['site'],
     spread: 'organisation',
