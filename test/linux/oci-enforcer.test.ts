@@ -191,7 +191,7 @@ test.serial('a program that cannot be run where it is says so', async (t) => {
   await node.enforcer.upload(spec.id, [{ path: '/opt/script', content, mode: 0o755 }])
   // The file is there, so that only running it shows that nothing can interpret it.
   await node.enforcer.launch(spec.id, { argv: ['/opt/script'], env: {} })
-  t.regex(await collect(node.enforcer.logs(spec.id, { follow: true })), /no such file/)
+  t.regex(await collect(node.enforcer.logs(spec.id, { follow: true })), /no such file/i)
   t.not((await node.enforcer.status(spec.id))?.exit?.exitCode, 0)
   for (const cwd of ['/nowhere', '/proc/self/fd', '/bin/sh']) {
     const program = { argv: ['true'], env: {}, cwd }

@@ -87,7 +87,7 @@ async function layOut(root: string): Promise<void> {
 }
 
 async function copyPrograms(root: string, init: GuestDiskInit): Promise<void> {
-  const runtimes = init.runtimes ?? { runc: (await findHostProgram('runc'))! }
+  const runtimes = init.runtimes ?? (await hostRuntime())
   const required = HOST_REQUIREMENTS.filter(
     ({ onlyFor, program }) => onlyFor === undefined && program !== 'runc'
   )
@@ -118,6 +118,14 @@ async function copyPrograms(root: string, init: GuestDiskInit): Promise<void> {
     await run('cp', ['--dereference', path, join(root, 'usr/bin', name)])
     await chmod(join(root, 'usr/bin', name), 0o755)
   }
+}
+
+async function hostRuntime(): Promise<Readonly<Record<string, string>>> {
+  for (const name of ['runc', 'crun']) {
+    const path = await findHostProgram(name)
+    if (path !== undefined) return { [name]: path }
+  }
+  throw new Error('this machine lacks an OCI runtime')
 }
 
 /** Packages with all that they depend on, by their directories right below node_modules. */

@@ -20,7 +20,7 @@ const PARAMETERS: Readonly<Record<string, string>> = { 'brd.ko': 'rd_nr=1 rd_siz
 /** Runs as the first process, which takes over orphans. Images must lie on a file system that can be mounted idmapped. */
 const START = `#!/bin/busybox sh
 export PATH=/usr/sbin:/usr/bin
-mkfs.ext4 -q -O ^has_journal -E nodiscard /dev/ram0
+mkfs.ext4 -q -O ^has_journal,^resize_inode -N 32768 -E nodiscard /dev/ram0
 busybox mount /dev/ram0 /tmp
 busybox chmod 1777 /tmp
 busybox mkdir /dev/pts /dev/shm
