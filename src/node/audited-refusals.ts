@@ -24,11 +24,11 @@ export async function noteRefusal(
   if (audit === undefined || first === undefined || leaf === undefined) return
   const { rights, slice = '' } = ticketObject.decode(leaf).body
   if (!isAdministrative(rights)) return
-  const { issuer, node } = ticketObject.decode(first).body
-  if (node !== key.principal || !delegations.isAgent(issuer)) return
   try {
-    ticketObject.open(first)
+    const { issuer, node } = ticketObject.open(first).body
+    if (node !== key.principal || !delegations.isAgent(issuer)) return
   } catch {
+    // Malformed, or signed by nobody.
     return
   }
   const details = { rights: [...rights], message }

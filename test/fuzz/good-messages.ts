@@ -36,7 +36,7 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
           node: PEER,
           resources: NO_RESOURCES,
           ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }],
-          rights: ['raw-socket'],
+          rights: ['administrative', 'cap-net-raw'],
           durationMs: 60_000,
           supersedes: ID,
           canDelegate: true

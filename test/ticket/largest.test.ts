@@ -4,6 +4,7 @@ import { delegationObject } from '../../src/ticket/delegation.ts'
 import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
 import { leaseObject } from '../../src/ticket/lease.ts'
 import { RESOURCE_NAMES, type Resources } from '../../src/ticket/resources.ts'
+import { RIGHTS } from '../../src/ticket/rights.ts'
 import { surrenderObject } from '../../src/ticket/surrender.ts'
 import { delegate, lease, makeKey } from './fixtures.ts'
 
@@ -18,7 +19,7 @@ const ports = Array.from({ length: LIMITS.portRangesPerTicketMax }, (_one, index
   first: 60_000 + index,
   last: 65_000
 }))
-const wide = { ...term, resources, ports, rights: ['raw-socket' as const], epoch: MOST }
+const wide = { ...term, resources, ports, rights: RIGHTS, epoch: MOST }
 
 /** Sorted ids that differ, each as long as any. */
 function ids(count: number): string[] {

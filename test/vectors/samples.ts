@@ -13,6 +13,7 @@ import { NO_RESOURCES, type Resources } from '../../src/ticket/resources.ts'
 import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
 import { revocationObject } from '../../src/ticket/revocation.ts'
 import { surrenderObject, type Surrender } from '../../src/ticket/surrender.ts'
+import { RIGHTS } from '../../src/ticket/rights.ts'
 import { ticketObject } from '../../src/ticket/ticket.ts'
 import { HOUR, IMAGE, NOW, amounts, delegate, demand, issue, makeKey } from '../ticket/fixtures.ts'
 
@@ -64,7 +65,7 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
           seq: Number.MAX_SAFE_INTEGER,
           resources: WIDE,
           ports: (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({ protocol, first: 1, last: 65_535 })),
-          rights: ['raw-socket'] as const,
+          rights: RIGHTS,
           overbookPercent: 1000,
           maxDepth: 8,
           counts: [ticket.id]
@@ -74,6 +75,13 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
     ],
     ticket: [
       sample(ticketObject, 'ordinary', 'as an agent grants it', ticket.body, agent),
+      sample(
+        ticketObject,
+        'administrative',
+        'for an administrative slice: capabilities, and no ports',
+        { ...ticket.body, ports: [], rights: ['administrative', 'cap-net-raw'] as const },
+        agent
+      ),
       sample(
         ticketObject,
         'superseding',
@@ -258,7 +266,8 @@ function adverts(node: SigningKey, agent: SigningKey): Sample[] {
     ...ofNode,
     accepts: { principals: [agent.principal], organisations: [node.principal] },
     memberships: [membershipObject.sign(vouch(agent, node), agent).bytes],
-    rights: ['raw-socket'],
+    rights: ['raw-socket', 'administrative', 'cap-net-raw'],
+    administrators: [agent.principal],
     coordinate: { vector: [0, -1, 60_000_000, -60_000_000], height: 250, error: 1000 }
   }
   return [
