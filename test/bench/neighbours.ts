@@ -1,7 +1,8 @@
 /**
  * What one greedy vserver costs its neighbour, as a share of what that is guaranteed (paper §3.3): `npm run bench --
  * neighbours`. The neighbour uses all it gets and is guaranteed half of the machine; it is measured alone and beside the
- * greedy one, which is guaranteed the other half; and once with its weight taken away. The machine should be idle.
+ * greedy one, which is guaranteed the other half; and once without its weight and whoever looks after guarantees. The machine
+ * should be idle.
  */
 import { writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
@@ -42,8 +43,8 @@ export const neighbours: Bench = async (context) => {
       context.progress(`${name}: ${costs.map((cost) => cost.toFixed(3)).join(', ')}`)
       figures.push(figure(`neighbour_cost_${name}`, costs, { unit: 'share', atMost: COST_MAX }))
     }
-    const control = await costsOf(node, SPINNERS, context, { weight: false })
-    return [...figures, figure('neighbour_cost_without_weight', control, { unit: 'share' })]
+    const control = await costsOf(node, SPINNERS, context, { isProtected: false })
+    return [...figures, figure('neighbour_cost_unprotected', control, { unit: 'share' })]
   } finally {
     await node.stop()
   }
@@ -53,7 +54,7 @@ async function costsOf(
   node: OciNode,
   script: string,
   { signal }: BenchContext,
-  { weight = true } = {}
+  { isProtected = true } = {}
 ): Promise<number[]> {
   const costs: number[] = []
   for (let run = 0; run < RUNS; run++) {
@@ -62,13 +63,17 @@ async function costsOf(
       const id = await start(node, 'neighbour', HALF, `${`(${SPIN}) & `.repeat(CORES - 1)}${SPIN}`)
       const alone = await cpuOf(node, id, signal)
       await start(node, 'greedy', GREEDY, script)
-      if (!weight)
+      if (!isProtected) {
         for (const file of await node.groupFiles(id, 'cpu.shares', 'cpu.weight'))
           await writeFile(file, file.endsWith('weight') ? '1' : '2')
+        await node.enforcer.stop()
+      }
       await systemClock.sleep(BEGIN_MS, { signal })
       costs.push(Math.max(0, 1 - (await cpuOf(node, id, signal)) / (alone / 2)))
+      await node.enforcer.start()
       if ((await node.enforcer.usage('greedy')).pids < 2) throw new Error(`this ended by itself: ${script}`)
     } finally {
+      await node.enforcer.start()
       for (const { id } of await node.enforcer.list()) await node.enforcer.destroy(id)
     }
   }
@@ -87,9 +92,8 @@ async function start(
 }
 
 /** CPU µs that a vserver gets each ms. */
-async function cpuOf({ enforcer }: OciNode, id: string, signal: AbortSignal): Promise<number> {
-  const [before, began] = [await enforcer.usage(id), performance.now()]
+async function cpuOf(node: OciNode, id: string, signal: AbortSignal): Promise<number> {
+  const [before, began] = [await node.cpuMicros(id), performance.now()]
   await systemClock.sleep(MEASURED_MS, { signal })
-  const [after, ended] = [await enforcer.usage(id), performance.now()]
-  return (after.cpuMicros - before.cpuMicros) / (ended - began)
+  return ((await node.cpuMicros(id)) - before) / (performance.now() - began)
 }

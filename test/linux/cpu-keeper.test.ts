@@ -69,12 +69,7 @@ async function capOf(id: string): Promise<number> {
 
 /** Thousandths of a core that it uses. */
 async function usedBy(id: string): Promise<number> {
-  const [file] = await node.groupFiles(id, 'cpuacct.usage', 'cpu.stat')
-  const micros = async (): Promise<number> => {
-    const text = await readFile(file!, 'utf8')
-    return file!.endsWith('stat') ? Number(/usage_usec (\d+)/.exec(text)?.[1]) : Number(text) / 1000
-  }
-  const [before, began] = [await micros(), performance.now()]
+  const [before, began] = [await node.cpuMicros(id), performance.now()]
   await systemClock.sleep(MEASURED_MS)
-  return ((await micros()) - before) / (performance.now() - began)
+  return ((await node.cpuMicros(id)) - before) / (performance.now() - began)
 }

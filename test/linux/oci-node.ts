@@ -136,6 +136,13 @@ export class OciNode {
       .filter((file) => existsSync(file))
   }
 
+  /** What a vserver has used of the processor, also while the enforcer is stopped; CPU µs. */
+  async cpuMicros(id: string): Promise<number> {
+    const [file] = await this.groupFiles(id, 'cpuacct.usage', 'cpu.stat')
+    const text = await readFile(file!, 'utf8')
+    return file!.endsWith('stat') ? Number(/usage_usec (\d+)/.exec(text)?.[1]) : Number(text) / 1000
+  }
+
   async #processesNaming(text: string): Promise<string[]> {
     const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
     const lines = await Promise.all(
