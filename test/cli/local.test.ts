@@ -193,7 +193,7 @@ test('devnet commands pass on what they are given, and exec ends as its program'
   await cli(['devnet', 'down', '--name', 'other'], { services })
   t.like((await cli(['devnet', 'status', '--json'], { services })).json(), { devnet: { name: 'devnet' } })
   t.deepEqual(asked, [
-    { name: 'devnet', nodes: 5, agents: 2, brokers: 0, nat: false },
+    { name: 'devnet', nodes: 5, agents: 2, brokers: 0, administrator: false, nat: false },
     { name: 'devnet', argv: ['ip', '-4', 'a'], host: 'node1' },
     { name: 'devnet', argv: ['ls'] },
     'other'

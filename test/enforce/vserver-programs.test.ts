@@ -28,7 +28,7 @@ test('a program that ended well while it was still being launched is not started
     },
     roots: { rootPath: () => '/' },
     cgroups: { isFrozen: async () => false, path: () => '/group' },
-    maker: { isRunning: async () => true, programDir: () => '/programs' },
+    maker: { requireRunning: async () => record, isRunning: async () => true, programDir: () => '/programs' },
     runner: {
       state: async () => state,
       launch: async () => {
