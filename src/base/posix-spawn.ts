@@ -115,21 +115,31 @@ function calls(): Calls {
 
 /** Throws `SpawnError` when the program cannot be run; it then runs in no part. */
 export function posixSpawn(init: SpawnInit): Child {
-  const ends = init.descriptors.map((descriptor) => new DescriptorEnds(descriptor))
+  const ends: DescriptorEnds[] = []
   try {
+    for (const descriptor of init.descriptors) ends.push(new DescriptorEnds(descriptor))
     const pid = spawnWith(
       init,
       ends.map(({ theirs }) => theirs)
     )
-    const ended = endOf(pid)
+    const streams = ends.map((each, fd) => each.stream(fd))
+    let isOver = false
+    const ended = new Promise<ChildEnd>((resolve) =>
+      waitFor(pid, (end) => {
+        isOver = true
+        // Nothing reads from this one, so that nothing else would tell it that the other end is closed.
+        streams[0]?.destroy()
+        resolve(end)
+      })
+    )
     return {
       pid,
-      streams: ends.map((each, fd) => each.stream(fd)),
+      streams,
       ended,
-      hasEnded: () => !waitedFor.has(pid),
+      hasEnded: () => isOver,
       kill: (signal) => {
         // Its number is nobody else's until it was waited for.
-        if (waitedFor.has(pid)) process.kill(pid, signal)
+        if (!isOver) process.kill(pid, signal)
       }
     }
   } catch (error) {
@@ -216,15 +226,13 @@ const waitedFor = new Map<number, (end: ChildEnd) => void>()
 let isListening = false
 let looking: NodeJS.Timeout | undefined
 
-async function endOf(pid: number): Promise<ChildEnd> {
+function waitFor(pid: number, ended: (end: ChildEnd) => void): void {
   if (!isListening) process.on('SIGCHLD', look)
   isListening = true
   looking ??= setInterval(look, LOOK_MS)
-  return new Promise((resolve) => {
-    waitedFor.set(pid, resolve)
-    // It may have ended before anybody listened.
-    look()
-  })
+  waitedFor.set(pid, ended)
+  // It may have ended before anybody listened.
+  look()
 }
 
 function look(): void {

@@ -75,6 +75,23 @@ test('a signal goes to a program that runs, and to nobody after', async (t) => {
   t.notThrows(() => child.kill('SIGKILL'))
 })
 
+test.serial('a program that ends leaves no descriptor open, though nobody ended its input', async (t) => {
+  const before = readdirSync('/proc/self/fd').length
+  for (let round = 0; round < 8; round++) {
+    const child = begin('true', [], ['pipe', 'pipe', 'pipe'])
+    for (const stream of child.streams) stream?.resume()
+    await child.ended
+  }
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  t.true(readdirSync('/proc/self/fd').length <= before + 1)
+})
+
+test('a child that has ended stays so, whoever gets its number', async (t) => {
+  const child = begin('true', [], ['ignore', 'ignore', 'ignore'])
+  await child.ended
+  t.true(child.hasEnded())
+})
+
 test.serial('many programs at once end each for itself, and leave no descriptor open', async (t) => {
   const before = readdirSync('/proc/self/fd').length
   const codes = Array.from({ length: 64 }, (_, index) => index)
