@@ -137,7 +137,7 @@ export class Cgroups implements Startable {
         ? [this.#hierarchies[0]!.directory, 'cpu.max', `${quota} ${period}`]
         : [v1, 'cpu.cfs_quota_us', String(quota)]
     await writeFile(join(directory, this.path(id), file), value).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
+      if (error.code !== 'ENOENT' && error.code !== 'ENODEV') throw error
     })
   }
 

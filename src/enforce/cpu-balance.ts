@@ -26,7 +26,7 @@ export interface CpuLook {
 const MISSED_SHARE_MIN = 0.03
 const MISSED_MIN = 20
 /** More than so many thousandths of a core idle, and nobody waits for what others take. */
-const IDLE_MIN = 50
+export const IDLE_MIN = 50
 /** Takers give back what is missed and a quarter more, so that it is there at the next look. */
 const HASTE = 1.25
 /** What they get again at a look. */

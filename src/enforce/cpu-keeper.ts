@@ -7,7 +7,7 @@ import type { Clock } from '../base/clock.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import type { Logger } from '../base/log.ts'
 import type { Cgroups } from './cgroup.ts'
-import { CpuBalance, type CpuShare } from './cpu-balance.ts'
+import { CpuBalance, IDLE_MIN, type CpuShare } from './cpu-balance.ts'
 import { cpuCapMillis } from './oci-config.ts'
 import type { VserverRecord } from './vserver-records.ts'
 
@@ -40,7 +40,8 @@ export class CpuKeeper implements Startable {
   #before: Before | undefined
   /** Processes of each that were ready at the last looks, the newest last. */
   readonly #ready = new Map<string, readonly number[]>()
-  #applied: ReadonlyMap<string, number> = new Map()
+  /** Caps that stand narrower than leased. */
+  readonly #applied = new Map<string, number>()
   #loop: { stop(): Promise<void> } | undefined
   #skip = 0
 
@@ -84,11 +85,14 @@ export class CpuKeeper implements Startable {
     if (before === undefined) return
     const elapsedMicros = (now.at - before.at) * 1000
     const idle = ((now.idleMicros - before.idleMicros) * 1000) / elapsedMicros
+    const isIdle = idle > IDLE_MIN
+    for (const id of this.#ready.keys()) if (isIdle || !now.used.has(id)) this.#ready.delete(id)
     const shares = records.map((record): CpuShare => {
       const { id, resources } = record.spec
       const used = (((now.used.get(id) ?? 0) - (before.used.get(id) ?? 0)) * 1000) / elapsedMicros
       const guarantee = resources.cpuMillis
-      return { id, guarantee, cap: cpuCapMillis(resources), used, wanted: this.#wanted(id, guarantee - used) }
+      const wanted = isIdle ? 0 : this.#wanted(id, guarantee - used)
+      return { id, guarantee, cap: cpuCapMillis(resources), used, wanted }
     })
     this.#balance.look({ now: now.at, idle, shares })
     await this.#apply()
@@ -117,25 +121,28 @@ export class CpuKeeper implements Startable {
   }
 
   async #apply(): Promise<void> {
-    const narrowed = new Map(this.#balance.narrowed)
-    const before = this.#applied
-    this.#applied = narrowed
-    for (const record of this.#c.records()) {
-      const { id } = record.spec
-      const [was, is] = [before.get(id), narrowed.get(id)]
-      if (was === is) continue
-      if (was === undefined)
-        this.#c.logger.info('a vserver takes what others are guaranteed of the processor', {
-          id,
-          capMillis: is
-        })
-      await this.#cap(record, is)
+    const { narrowed } = this.#balance
+    const records = new Map(this.#c.records().map((record) => [record.spec.id, record]))
+    for (const id of new Set([...narrowed.keys(), ...this.#applied.keys()])) {
+      const [record, capMillis] = [records.get(id), narrowed.get(id)]
+      if (record !== undefined) {
+        if (!this.#applied.has(id))
+          this.#c.logger.info('a vserver takes what others are guaranteed of the processor', {
+            id,
+            capMillis
+          })
+        // Also where it stands already: a resize writes the whole cap.
+        await this.#cap(record, capMillis)
+      }
+      if (record === undefined || capMillis === undefined) this.#applied.delete(id)
+      else this.#applied.set(id, capMillis)
     }
   }
 
-  async #cap({ spec }: VserverRecord, narrowed: number | undefined): Promise<void> {
-    const cap = cpuCapMillis(spec.resources)
-    await this.#c.cgroups.capCpu(spec.id, narrowed === undefined ? cap : Math.min(narrowed, cap))
+  async #cap({ spec: { id, resources } }: VserverRecord, narrowed: number | undefined): Promise<void> {
+    const cap = cpuCapMillis(resources)
+    const least = Math.min(resources.cpuMillis, cap)
+    await this.#c.cgroups.capCpu(id, narrowed === undefined ? cap : Math.min(Math.max(narrowed, least), cap))
   }
 }
 
