@@ -217,7 +217,11 @@ export class VserverMaker {
     const id = typeof recordOrId === 'string' ? recordOrId : recordOrId.spec.id
     const { cgroups, network, programs, roots, runtime, volume } = this.#c
     await cgroups.thaw(id)
-    await Promise.all([this.#endProcesses(id, record), network.detach(id)])
+    // What shares the node's network is held to its rules to the end.
+    const isApart = record !== undefined && !isAdministrative(record.spec.rights)
+    const processes = this.#endProcesses(id, record)
+    if (!isApart) await processes
+    await Promise.all([processes, network.detach(id)])
     await Promise.all([programs.settle(this.programDir(id)), runtime.delete(id)])
     await roots.remove(id)
     await cgroups.remove(id)

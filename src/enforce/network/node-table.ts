@@ -196,7 +196,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
   }`
 }
 
-/** Vservers that share the node's network reach what all others reach, and send from nobody's port. */
+/** Vservers that share the node's network reach what all others reach, and its own ports, and send from nobody's port. */
 function users({ uplink }: NodeTableInit): string {
   return `
   chain from_node {
@@ -209,7 +209,8 @@ function users({ uplink }: NodeTableInit): string {
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmp type echo-request icmp id @icmp_taken ${drop('port')}
     ct direction reply accept
-    oifname != "${uplink}" accept
+    oifname "lo" accept
+    oifname != "${uplink}" ${drop('device')}
     ip daddr @allowed accept
     ip daddr @denied ${drop('denied')}
   }`

@@ -69,6 +69,7 @@ function ipv6Lines(users: readonly NodeUser[], uplink: string): string[] {
     ...users.map(({ ids }) => `add element ${USERS_TABLE_6} users { ${ids.first}-${ids.last} }`),
     `add chain ${chain} { type filter hook output priority 0; policy accept; }`,
     `add rule ${chain} meta skuid @users fib saddr type != local counter drop`,
+    `add rule ${chain} meta skuid @users oifname != { "lo", "${uplink}" } counter drop`,
     `add rule ${chain} meta skuid @users oifname "${uplink}" ip6 daddr != 2000::/3 counter drop`
   ]
 }
@@ -90,10 +91,15 @@ function deviceLines(device: string, uplink: string): string[] {
   ]
 }
 
-/** Names of the node's devices. */
-async function localDevices(): Promise<string[]> {
-  const links = JSON.parse(await run('ip', ['-j', 'link', 'show'])) as readonly { readonly ifname: string }[]
-  return links.map(({ ifname }) => ifname)
+interface LocalDevice {
+  readonly ifname: string
+  /** Another one for a device that is made again. */
+  readonly ifindex: number
+}
+
+/** The node's devices. */
+async function localDevices(): Promise<readonly LocalDevice[]> {
+  return JSON.parse(await run('ip', ['-j', 'link', 'show'])) as readonly LocalDevice[]
 }
 
 /** Devices may have names that chains may not. */
@@ -109,7 +115,8 @@ export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
 /** Lines for those that share the node's network, on every device that there is now. */
 export async function currentUsersLines(records: Iterable<LinkRecord>, uplink: string): Promise<string[]> {
   const users = usersOf(records)
-  return usersLines(users, { uplink, devices: users.length === 0 ? [] : await localDevices() })
+  const devices = users.length === 0 ? [] : await localDevices()
+  return usersLines(users, { uplink, devices: devices.map(({ ifname }) => ifname) })
 }
 
 const ATTEMPTS_MAX = 3
@@ -147,7 +154,7 @@ export class NodeUsers {
   /** Puts them in place on devices that came since; nothing where there are none. */
   async refresh(uplink: string): Promise<void> {
     if (usersOf(this.#records()).length === 0) return
-    const devices = (await localDevices()).join(' ')
+    const devices = (await localDevices()).map(({ ifname, ifindex }) => `${ifindex}:${ifname}`).join(' ')
     if (devices === this.#devices) return
     await this.apply(uplink)
     this.#devices = devices

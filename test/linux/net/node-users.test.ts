@@ -180,6 +180,38 @@ except OSError as e: print(e.errno)
   t.is(await as(OTHER, send('2001:db8::9', '2001:db8::77')), 'sent')
 })
 
+test.serial('it reaches a vserver by the ports that this owns, and by no other way', async (t) => {
+  const { probe, address } = await lab.vserver('inner', [udp(9010)])
+  const seen = async (dport: number): Promise<number> =>
+    (await probe.ask<Seen[]>({ op: 'take', match: { dport }, least: 1, wait: 0.4 })).length
+  t.is(await as(FIRST, sendUdp(lab.nodeAddress, 9010)), '')
+  t.is(await seen(9010), 1)
+  const before = (await lab.counters()).drops.device
+  t.is(await as(FIRST, sendUdp(address, 7020)), '1')
+  t.is((await lab.counters()).drops.device, before + 1)
+  t.is(await seen(7020), 0)
+  t.is(await as(OTHER, sendUdp(address, 7021)), '', 'somebody else may, as the node itself')
+  t.is(await seen(7021), 1)
+  await lab.ask({ op: 'detach', id: 'inner' })
+})
+
+test.serial('a device that is made again under its name is looked after as well', async (t) => {
+  const make = async (): Promise<void> => {
+    await lab.onNode(['ip', 'link', 'add', 'again0', 'type', 'veth', 'peer', 'name', 'again1'])
+    await lab.onNode(['ip', 'link', 'set', 'again0', 'up'])
+  }
+  const rules = async (): Promise<string> => lab.onNode(['nft', 'list', 'table', 'netdev', 'slicenet_users'])
+  await make()
+  while (!(await rules()).includes('"again0"')) await new Promise((resolve) => setTimeout(resolve, 100))
+  await lab.onNode(['ip', 'link', 'del', 'again0'])
+  await make()
+  while (!(await rules()).includes('"again0"')) await new Promise((resolve) => setTimeout(resolve, 100))
+  const before = (await lab.counters()).injected
+  await as(FIRST, sendFrame('again0', 7013, ''))
+  t.is((await lab.counters()).injected, before + 1)
+  await lab.onNode(['ip', 'link', 'del', 'again0'])
+})
+
 test.serial('a device that comes later is looked after within moments', async (t) => {
   await lab.onNode(['ip', 'link', 'add', 'late0', 'type', 'veth', 'peer', 'name', 'late1'])
   await lab.onNode(['ip', 'link', 'set', 'late0', 'up'])
