@@ -3,10 +3,19 @@ import { open, readFile } from 'node:fs/promises'
 import { LIMITS } from '../base/limits.ts'
 import type { VserverProcess } from './enforcer.ts'
 
+/** Each takes three descriptors. */
+const PIDS_AT_ONCE = 64
+
 /** Those of `pids` that are there; `firstId` is the host id that is user 0 of their vserver. */
 export async function readProcesses(pids: readonly number[], firstId: number): Promise<VserverProcess[]> {
-  const found = await Promise.all(pids.map(async (pid) => readProcess(pid, firstId)))
-  return found.filter((process) => process !== undefined)
+  const found: VserverProcess[] = []
+  for (let at = 0; at < pids.length; at += PIDS_AT_ONCE) {
+    const read = await Promise.all(
+      pids.slice(at, at + PIDS_AT_ONCE).map(async (pid) => readProcess(pid, firstId))
+    )
+    found.push(...read.filter((process) => process !== undefined))
+  }
+  return found
 }
 
 async function readProcess(pid: number, firstId: number): Promise<VserverProcess | undefined> {
@@ -21,9 +30,10 @@ async function readProcess(pid: number, firstId: number): Promise<VserverProcess
     const startedTicks = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19])
     const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1]) - firstId
     return { pid, startedTicks, uid, argv: argv.length === 0 ? [`[${name}]`] : argv }
-  } catch {
+  } catch (error) {
     // It ended meanwhile.
-    return undefined
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined
+    throw error
   }
 }
 

@@ -57,15 +57,18 @@ function auditedHandler(
     const subject = subjectOf(record)
     const details = detailsOf(params)
     await audit.note(subject, method, 'begins', details)
+    // What is done is done, whether or not its end can be noted: its beginning was.
+    const noteEnd = async (outcome: string, more: AuditDetails = {}): Promise<void> =>
+      audit.note(subject, method, outcome, { ...details, ...more }).catch(() => {})
+    let result: object
     try {
-      const result = await handler(params, call)
-      const exit = 'exitCode' in result ? { exitCode: Number(result.exitCode) } : {}
-      await audit.note(subject, method, 'done', { ...details, ...exit })
-      return result
+      result = await handler(params, call)
     } catch (error) {
-      await audit.note(subject, method, asSlicenetError(error).code, details)
+      await noteEnd(asSlicenetError(error).code)
       throw error
     }
+    await noteEnd('done', 'exitCode' in result ? { exitCode: Number(result.exitCode) } : {})
+    return result
   }
 }
 

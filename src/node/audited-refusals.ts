@@ -22,15 +22,15 @@ export async function noteRefusal(
   const { audit, delegations, key } = components
   const [first, leaf] = [tickets[0], tickets.at(-1)]
   if (audit === undefined || first === undefined || leaf === undefined) return
-  const { rights, slice = '' } = ticketObject.decode(leaf).body
-  if (!isAdministrative(rights)) return
+  if (!isAdministrative(ticketObject.decode(leaf).body.rights)) return
   try {
-    const { issuer, node } = ticketObject.open(first).body
-    if (node !== key.principal || !delegations.isAgent(issuer)) return
+    const { issuer, node, rights: granted } = ticketObject.open(first).body
+    // No ticket has rights that the one before it has not.
+    if (node !== key.principal || !delegations.isAgent(issuer) || !isAdministrative(granted)) return
+    const { rights, slice = '' } = ticketObject.open(leaf).body
+    const details = { rights: [...rights], message }
+    await audit.note({ slice, principal: body.issuer, rights }, 'refuse', code, details)
   } catch {
-    // Malformed, or signed by nobody.
-    return
+    // Malformed, signed by nobody, or not to be noted.
   }
-  const details = { rights: [...rights], message }
-  await audit.note({ slice, principal: body.issuer, rights }, 'refuse', code, details).catch(() => {})
 }

@@ -3,6 +3,7 @@
  * is another one. What is over sooner is not seen: this tells what a slice runs, not every call that it makes.
  */
 import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
 import { repeat, type Startable } from '../base/lifecycle.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Logger } from '../base/log.ts'
@@ -22,7 +23,7 @@ export interface ProcessWatchComponents {
 
 interface Watched {
   /** Command lines by process. */
-  known: ReadonlyMap<string, string>
+  readonly known: Map<string, string>
   /** By the monotonic clock. */
   minuteBegan: number
   noted: number
@@ -66,8 +67,11 @@ export class ProcessWatch implements Startable {
   async #lookAt(record: LeaseRecord): Promise<void> {
     const { enforcer, clock } = this.#components
     const { vserver } = record.lease.body
-    // It may be gone by now.
-    const processes = await enforcer.processes(vserver).catch(() => [])
+    const processes = await enforcer.processes(vserver).catch((error: unknown) => {
+      // It may be gone by now.
+      if (error instanceof SlicenetError && error.code === 'NOT_FOUND') return []
+      throw error
+    })
     const now = clock.monotonic()
     const watched = this.#watched.get(vserver) ?? {
       known: new Map(),
@@ -80,15 +84,18 @@ export class ProcessWatch implements Startable {
       await this.#tellPassedOver(record, watched)
       Object.assign(watched, { minuteBegan: now, noted: 0, passedOver: 0 })
     }
-    const before = watched.known
-    watched.known = new Map(processes.map((process) => [keyOf(process), process.argv.join(' ')]))
+    const { known } = watched
+    const present = new Set(processes.map(keyOf))
+    for (const key of known.keys()) if (!present.has(key)) known.delete(key)
     for (const process of processes) {
-      if (before.get(keyOf(process)) === watched.known.get(keyOf(process))) continue
+      const line = process.argv.join(' ')
+      if (known.get(keyOf(process)) === line) continue
       if (watched.noted >= LIMITS.auditProcessesPerMinute) watched.passedOver += 1
       else {
         watched.noted += 1
         await this.#note(record, process)
       }
+      known.set(keyOf(process), line)
     }
   }
 
