@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, readdir, readlink, rm, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { readRecords } from './vserver-records.ts'
+import { readRecords, whereGone } from './vserver-records.ts'
 
 export class ImageUsers {
   readonly #directory: string
@@ -30,9 +30,9 @@ export class ImageUsers {
   /** Ids of vservers by the id of their image. */
   async find(): Promise<ReadonlyMap<string, readonly string[]>> {
     const found = new Map<string, string[]>()
-    for (const name of await readdir(this.#directory).catch(() => [])) {
+    for (const name of await readdir(this.#directory).catch(whereGone([]))) {
       const path = join(this.#directory, name)
-      const target = await readlink(path).catch(() => undefined)
+      const target = await readlink(path).catch(whereGone(undefined))
       const records = target === undefined ? undefined : await readRecords(target)
       // The node is gone, with all that it had.
       if (records === undefined) await rm(path, { force: true })

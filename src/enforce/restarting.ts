@@ -60,9 +60,12 @@ export class Restarting implements Startable {
   }
 
   async #look(signal: AbortSignal): Promise<void> {
-    const due = this.#components
-      .records()
-      .filter(({ launched, pid }) => pid !== undefined && (launched?.program.restart ?? 'never') !== 'never')
+    const records = this.#components.records()
+    const ids = new Set(records.map(({ spec }) => spec.id))
+    for (const id of this.#failed.keys()) if (!ids.has(id)) this.#failed.delete(id)
+    const due = records.filter(
+      ({ launched, pid }) => pid !== undefined && (launched?.program.restart ?? 'never') !== 'never'
+    )
     for (const { spec, launched } of due) {
       if (signal.aborted) return
       if (launched !== undefined) await this.#tend(spec.id, launched)

@@ -183,7 +183,9 @@ export class VserverPrograms implements Startable {
         again
       })
     } catch (error) {
-      await records.put(record)
+      const { launched: before, ...rest } = record
+      // Of one that is launched anew, what was before it is gone: nothing of that may come back.
+      await records.put(before === undefined || launched.restarts === 0 ? rest : record)
       throw error
     }
   }

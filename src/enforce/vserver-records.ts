@@ -85,12 +85,20 @@ export class VserverRecords implements Startable {
 
 /** Those in a directory that somebody else writes; `undefined` when there is no such directory. */
 export async function readRecords(directory: string): Promise<VserverRecord[] | undefined> {
-  const names = await readdir(directory).catch(() => undefined)
+  const names = await readdir(directory).catch(whereGone(undefined))
   if (names === undefined) return undefined
   const texts = names
     .filter((name) => name.endsWith('.json'))
-    .map(async (name) => readFile(join(directory, name), 'utf8').catch(() => ''))
+    .map(async (name) => readFile(join(directory, name), 'utf8').catch(whereGone('')))
   return (await Promise.all(texts)).flatMap((text) => parse(text) ?? [])
+}
+
+/** For what is not there; what cannot be read for another reason is there for all that anybody knows. */
+export function whereGone<T>(value: T): (error: NodeJS.ErrnoException) => T {
+  return (error) => {
+    if (error.code !== 'ENOENT') throw error
+    return value
+  }
 }
 
 /** A file that the power went out on is no record; what it spoke of did not outlive that either. */
