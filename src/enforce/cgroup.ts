@@ -136,7 +136,10 @@ export class Cgroups implements Startable {
       v1 === undefined
         ? [this.#hierarchies[0]!.directory, 'cpu.max', `${quota} ${period}`]
         : [v1, 'cpu.cfs_quota_us', String(quota)]
-    await writeFile(join(directory, this.path(id), file), value).catch((error: NodeJS.ErrnoException) => {
+    const group = join(directory, this.path(id))
+    // Each writing gives it another period's worth at once.
+    if ((await read(group, file)).trim() === value) return
+    await writeFile(join(group, file), value).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOENT' && error.code !== 'ENODEV') throw error
     })
   }
