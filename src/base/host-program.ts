@@ -136,7 +136,7 @@ export function begin(
 }
 
 /**
- * As `begin`, with Node's own child process: for what is at a terminal or lives long. A program that does not exist shows as an
+ * As `begin`, with Node's own child process: for what is read piece by piece for long. A program that does not exist shows as an
  * `error` event on the child.
  */
 export function start(

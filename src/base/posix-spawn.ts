@@ -6,6 +6,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { constants } from 'node:os'
+import { getSystemErrorName } from 'node:util'
 import koffi from 'koffi'
 
 /** A descriptor of the child: none (/dev/null), one of ours, or a new one whose other end is ours. */
@@ -43,8 +44,7 @@ export class SpawnError extends Error {
   readonly code: string
 
   constructor(call: string, number: number, subject: string) {
-    const code =
-      Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
+    const code = getSystemErrorName(-number)
     super(`${call} ${subject}: ${code}`)
     this.name = 'SpawnError'
     this.code = code

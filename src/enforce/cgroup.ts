@@ -92,23 +92,22 @@ export class Cgroups implements Startable {
     const path = this.path(id)
     if (this.unified) {
       const directory = join(this.#hierarchies[0]!.directory, path)
-      const [cpu, memory, stat, pids] = await Promise.all(
-        ['cpu.stat', 'memory.current', 'memory.stat', 'pids.current'].map((file) => read(directory, file))
+      const [memory, stat, pids] = await Promise.all(
+        ['memory.current', 'memory.stat', 'pids.current'].map((file) => read(directory, file))
       )
       return {
-        cpuMicros: field(cpu, 'usage_usec'),
+        cpuMicros: this.cpuMicros(id),
         memoryBytes: Math.max(0, Number(memory) - field(stat, 'inactive_file')),
         pids: Number(pids)
       }
     }
-    const [cpu, memory, stat, pids] = await Promise.all([
-      this.#read('cpuacct', path, 'cpuacct.usage'),
+    const [memory, stat, pids] = await Promise.all([
       this.#read('memory', path, 'memory.usage_in_bytes'),
       this.#read('memory', path, 'memory.stat'),
       this.#read('pids', path, 'pids.current')
     ])
     return {
-      cpuMicros: Math.floor(Number(cpu) / 1000),
+      cpuMicros: this.cpuMicros(id),
       memoryBytes: Math.max(0, Number(memory) - field(stat, 'total_inactive_file')),
       pids: Number(pids)
     }

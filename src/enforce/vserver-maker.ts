@@ -218,9 +218,8 @@ export class VserverMaker {
     const { cgroups, network, programs, roots, runtime, volume } = this.#c
     await cgroups.thaw(id)
     // What shares the node's network is held to its rules to the end.
-    const isApart = record !== undefined && !isAdministrative(record.spec.rights)
     const processes = this.#endProcesses(id, record)
-    if (!isApart) await processes
+    if (!isApart(record)) await processes
     await Promise.all([processes, network.detach(id)])
     await Promise.all([programs.settle(this.programDir(id)), runtime.delete(id)])
     await roots.remove(id)
@@ -236,7 +235,6 @@ export class VserverMaker {
   async #endProcesses(id: string, record: VserverRecord | undefined): Promise<void> {
     const { cgroups, clock } = this.#c
     const path = cgroups.path(id)
-    const hasOwnProcesses = record?.pid !== undefined && !isAdministrative(record.spec.rights)
     const deadline = clock.monotonic() + END_DEADLINE_MS
     for (;;) {
       const left = await cgroups.processes(id)
@@ -245,7 +243,7 @@ export class VserverMaker {
         throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
       }
       const kill = (pid: number): boolean => signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
-      if (hasOwnProcesses) {
+      if (isApart(record)) {
         // The init first: one signal instead of one a process.
         const first = record.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
         for (const pid of first) kill(pid)
@@ -262,6 +260,11 @@ export class VserverMaker {
     await this.#c.records.remove(record.spec.id)
     this.#c.idRanges.giveBack(record.uidBase)
   }
+}
+
+/** Whether a vserver is known to have processes and a network of its own. */
+function isApart(record: VserverRecord | undefined): record is VserverRecord {
+  return record !== undefined && !isAdministrative(record.spec.rights)
 }
 
 /** A refusal of the network or an image keeps its code; what a host program said is the monitor's failure. */

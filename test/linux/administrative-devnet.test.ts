@@ -1,37 +1,21 @@
 /** An administrative slice from its description to what is noted of it, on a devnet with an administrator. */
-import { once } from 'node:events'
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import anyTest, { type TestFn } from 'ava'
-import { run, start } from '../../src/base/host-program.ts'
+import { run } from '../../src/base/host-program.ts'
 import type { AuditEntry } from '../../src/daemon/audit-protocol.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+import { runCommand, type Outcome } from './command-line.ts'
 
 /** They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const NAME = 'adm'
 let home = ''
 
-interface Outcome {
-  readonly exitCode: number
-  readonly stdout: string
-  readonly stderr: string
-}
-
 async function slicenet(...words: string[]): Promise<Outcome> {
-  const env = { HOME: home, SLICENET_HOME: home }
-  const child = start(process.execPath, [MAIN, ...words], ['ignore', 'pipe', 'pipe'], { env })
-  const read = async (stream: NodeJS.ReadableStream | null): Promise<string> => {
-    let text = ''
-    for await (const chunk of stream ?? []) text += String(chunk)
-    return text
-  }
-  const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr), once(child, 'close')])
-  return { exitCode: child.exitCode ?? -1, stdout, stderr }
+  return runCommand(words, { home })
 }
 
 const on = async (host: string, ...words: string[]): Promise<Outcome> =>

@@ -1,39 +1,22 @@
-import { once } from 'node:events'
 import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import anyTest, { type TestFn } from 'ava'
-import { start } from '../../src/base/host-program.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+import { runCommand, type Outcome } from './command-line.ts'
 
 /** Tests of the whole: real daemons on hosts of a devnet, spoken to as a user would. They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const REDEEMER = fileURLToPath(new URL('fixtures/redeemer.ts', import.meta.url))
 const CHEATING_AGENT = fileURLToPath(new URL('fixtures/cheating-agent.ts', import.meta.url))
 const NAME = 'whole'
 let home = ''
 
-interface Outcome {
-  readonly exitCode: number
-  readonly stdout: string
-  readonly stderr: string
-}
-
 async function slicenet(words: readonly string[], input = ''): Promise<Outcome> {
-  const env = { HOME: home, SLICENET_HOME: home }
-  const child = start(process.execPath, [MAIN, ...words], ['pipe', 'pipe', 'pipe'], { env })
-  child.stdin?.end(input)
-  const read = async (stream: NodeJS.ReadableStream | null): Promise<string> => {
-    let text = ''
-    for await (const chunk of stream ?? []) text += String(chunk)
-    return text
-  }
-  const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr), once(child, 'close')])
-  return { exitCode: child.exitCode ?? -1, stdout, stderr }
+  return runCommand(words, { home, input })
 }
 
 const on = (host: string, words: readonly string[], input?: string): Promise<Outcome> =>

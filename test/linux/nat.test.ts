@@ -1,11 +1,10 @@
-import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import anyTest, { type TestFn } from 'ava'
-import { run, start } from '../../src/base/host-program.ts'
+import { run } from '../../src/base/host-program.ts'
 import type { Lan } from '../../src/daemon/devnet-lan.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
 import { createDevnetNetwork, type DevnetNetwork } from '../../src/daemon/devnet-network.ts'
@@ -13,6 +12,7 @@ import type { PeerHostInit } from '../../src/peer/host.ts'
 import { DEFAULT_REACH } from '../../src/peer/reach.ts'
 import type { PeerRequest } from './fixtures/peer-process.ts'
 import { LineProgram } from './net/lab.ts'
+import { runCommand, type Outcome } from './command-line.ts'
 
 /**
  * A node and a researcher behind NATs of their own, beside a public agent, node and researcher: real daemons, vservers and
@@ -20,16 +20,9 @@ import { LineProgram } from './net/lab.ts'
  */
 const test = (anyTest as TestFn<undefined>).serial
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url))
 const PEER_PROCESS = fileURLToPath(new URL('fixtures/peer-process.ts', import.meta.url))
 const NAME = 'nat'
 let home = ''
-
-interface Outcome {
-  readonly exitCode: number
-  readonly stdout: string
-  readonly stderr: string
-}
 
 interface HostView {
   readonly name: string
@@ -43,15 +36,7 @@ interface PingDocument {
 }
 
 async function slicenet(words: readonly string[], variables: Record<string, string> = {}): Promise<Outcome> {
-  const env = { HOME: home, SLICENET_HOME: home, ...variables }
-  const child = start(process.execPath, [MAIN, ...words], ['ignore', 'pipe', 'pipe'], { env })
-  const read = async (stream: NodeJS.ReadableStream | null): Promise<string> => {
-    let text = ''
-    for await (const chunk of stream ?? []) text += String(chunk)
-    return text
-  }
-  const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr), once(child, 'close')])
-  return { exitCode: child.exitCode ?? -1, stdout, stderr }
+  return runCommand(words, { home, variables })
 }
 
 const on = (host: string, words: readonly string[]): Promise<Outcome> =>
