@@ -259,6 +259,8 @@ export const LIMITS = {
   devnetHostsMax: 200,
   /** Each takes 65,536 user ids of the host, of which there are 2³². */
   vserversPerNodeMax: 512,
+  /** Vservers made ahead. */
+  sparesPerNodeMax: 16,
   /** Virtual machines that a node makes or removes at the same time; more wait their turn. */
   vserversInWorkMax: 4,
   execsPerVserverMax: 32,

@@ -118,6 +118,7 @@ export class NodeRole implements Startable {
         runDirectory: `/run/slicenet-${shortName}`,
         uidBase: nodeUidBase(node.index),
         volumeBytes: node.volume,
+        spares: node.spares,
         policy: policyOf(node)
       }
     )

@@ -1,6 +1,7 @@
 /**
  * The node's own control groups, one below the top of each hierarchy with one vserver's each in it, under cgroups v2,
- * v1 or both at once. The OCI runtime makes and limits the vservers' groups; this reads, and removes what is left.
+ * v1 or both at once. The OCI runtime makes the vservers' groups; this reads them, changes their limits, and removes what
+ * is left.
  */
 import { availableParallelism } from 'node:os'
 import { readFileSync } from 'node:fs'
@@ -9,7 +10,8 @@ import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import { cpuQuota } from './oci-config.ts'
+import type { Resources } from '../ticket/resources.ts'
+import { cpuCapMillis, cpuQuota, cpuShares } from './oci-config.ts'
 
 const BUSY_ATTEMPTS_MAX = 200
 const FREEZE_ATTEMPTS_MAX = 100
@@ -125,6 +127,48 @@ export class Cgroups implements Startable {
     const v1 = this.#controller('cpuacct')
     const directory = join(v1 ?? this.#hierarchies[0]!.directory, this.path(id))
     return numbers(readNow(directory, v1 === undefined ? 'cgroup.threads' : 'tasks'))
+  }
+
+  /** Holds a vserver that has its groups to other limits. Throws `VSERVER_FAILED` where the kernel takes one of them not. */
+  async limit(id: string, resources: Resources): Promise<void> {
+    const { memoryBytes, pids } = resources
+    const [shares, memory] = [cpuShares(resources), String(memoryBytes)]
+    try {
+      await this.capCpu(id, cpuCapMillis(resources))
+      if (this.unified) {
+        const directory = join(this.#hierarchies[0]!.directory, this.path(id))
+        await writeFile(join(directory, 'cpu.weight'), String(weightOf(shares)))
+        await writeFile(join(directory, 'memory.max'), memory)
+        await writeFile(join(directory, 'pids.max'), String(pids))
+        return
+      }
+      await this.#write('cpu', id, 'cpu.shares', String(shares))
+      await this.#limitMemory(id, memory)
+      await this.#write('pids', id, 'pids.max', String(pids))
+    } catch (error) {
+      const { message } = error as Error
+      throw new SlicenetError('VSERVER_FAILED', `a limit of vserver ${id} cannot be changed: ${message}`, {
+        cause: error
+      })
+    }
+  }
+
+  /** Memory and swap together may never be less than memory alone: so what grows grows first, and what shrinks last. */
+  async #limitMemory(id: string, bytes: string): Promise<void> {
+    const [alone, together] = ['memory.limit_in_bytes', 'memory.memsw.limit_in_bytes']
+    const before = Number(await this.#read('memory', this.path(id), alone))
+    const order = Number(bytes) > before ? [together, alone] : [alone, together]
+    for (const file of order) {
+      await this.#write('memory', id, file, bytes).catch((error: NodeJS.ErrnoException) => {
+        // A kernel that does not count swap has no such file, and where it may not be made one says so otherwise.
+        if (file === alone || !['ENOENT', 'EACCES', 'EPERM'].includes(error.code ?? '')) throw error
+      })
+    }
+  }
+
+  async #write(controller: string, id: string, file: string, value: string): Promise<void> {
+    const directory = this.#controller(controller)
+    if (directory !== undefined) await writeFile(join(directory, this.path(id), file), value)
   }
 
   /** Changes how much of the processor a vserver may use, in thousandths of a core. One without a group is passed over. */
@@ -291,6 +335,11 @@ function numbers(lines: string): number[] {
     .split('\n')
     .filter((line) => line !== '')
     .map(Number)
+}
+
+/** What cgroups v1 count from 2 to 2^18 as v2 count it, from 1 to 10^4: as OCI runtimes convert it. */
+function weightOf(shares: number): number {
+  return 1 + Math.floor(((shares - 2) * 9999) / 262_142)
 }
 
 /** One number of a `name value` table; 0 when it is not there. */

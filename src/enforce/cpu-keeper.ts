@@ -87,11 +87,10 @@ export class CpuKeeper implements Startable {
     const idle = ((now.idleMicros - before.idleMicros) * 1000) / elapsedMicros
     const isIdle = idle > IDLE_MIN
     for (const id of this.#ready.keys()) if (isIdle || !now.used.has(id)) this.#ready.delete(id)
-    const shares = records.map((record): CpuShare => {
-      const { id, resources } = record.spec
+    const shares = records.map(({ spec: { id, resources }, container }): CpuShare => {
       const used = (((now.used.get(id) ?? 0) - (before.used.get(id) ?? 0)) * 1000) / elapsedMicros
       const guarantee = resources.cpuMillis
-      const wanted = isIdle ? 0 : this.#wanted(id, guarantee - used)
+      const wanted = isIdle ? 0 : this.#wanted(id, container, guarantee - used)
       return { id, guarantee, cap: cpuCapMillis(resources), used, wanted }
     })
     this.#balance.look({ now: now.at, idle, shares })
@@ -99,24 +98,26 @@ export class CpuKeeper implements Startable {
   }
 
   #sample(records: readonly VserverRecord[]): Before {
-    const used = new Map(records.map(({ spec }) => [spec.id, this.#c.cgroups.cpuMicros(spec.id)]))
+    const used = new Map(
+      records.map(({ spec, container }) => [spec.id, this.#c.cgroups.cpuMicros(container)])
+    )
     return { at: this.#c.clock.monotonic(), idleMicros: idleMicros(), used }
   }
 
   /** In thousandths of a core; nobody asks after one that has its guarantee. */
-  #wanted(id: string, missing: number): number {
+  #wanted(id: string, container: string, missing: number): number {
     if (missing <= 0) {
       this.#ready.delete(id)
       return 0
     }
-    const looks = [...(this.#ready.get(id) ?? []), this.#readyTasks(id)].slice(-WAITING_LOOKS)
+    const looks = [...(this.#ready.get(id) ?? []), this.#readyTasks(container)].slice(-WAITING_LOOKS)
     this.#ready.set(id, looks)
     return looks.length < WAITING_LOOKS ? 0 : 1000 * Math.min(...looks)
   }
 
-  #readyTasks(id: string): number {
+  #readyTasks(container: string): number {
     let ready = 0
-    for (const task of this.#c.cgroups.tasks(id).slice(0, TASKS_MAX)) if (isReady(task)) ready++
+    for (const task of this.#c.cgroups.tasks(container).slice(0, TASKS_MAX)) if (isReady(task)) ready++
     return ready
   }
 
@@ -139,10 +140,13 @@ export class CpuKeeper implements Startable {
     }
   }
 
-  async #cap({ spec: { id, resources } }: VserverRecord, narrowed: number | undefined): Promise<void> {
+  async #cap({ spec: { resources }, container }: VserverRecord, narrowed: number | undefined): Promise<void> {
     const cap = cpuCapMillis(resources)
     const least = Math.min(resources.cpuMillis, cap)
-    await this.#c.cgroups.capCpu(id, narrowed === undefined ? cap : Math.min(Math.max(narrowed, least), cap))
+    await this.#c.cgroups.capCpu(
+      container,
+      narrowed === undefined ? cap : Math.min(Math.max(narrowed, least), cap)
+    )
   }
 }
 

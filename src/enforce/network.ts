@@ -15,6 +15,8 @@ export interface VserverNetwork extends Startable {
    * share, and nothing goes out that they made below IP. Idempotent. Returns the node's address.
    */
   attachIds(user: NetworkUser): Promise<{ readonly address: string }>
+  /** What is attached as `id` is `to` from now on, with the same link. Throws `NOT_FOUND`. */
+  rename(id: string, to: string): Promise<void>
   /** Removes all of it. Idempotent. */
   detach(id: string): Promise<void>
   /** Ids attached now, also those left by an earlier daemon. */

@@ -65,6 +65,7 @@ const CPU_PERIOD_MICROS = 100_000
 const CPU_MILLIS_MIN = 10
 /** What a cgroup gets whose shares nobody set; here the weight of one whole core. */
 const SHARES_PER_CORE = 1024
+const CPU_SHARES_MIN = 2
 
 export interface OciConfigInit {
   readonly spec: VserverSpec
@@ -242,6 +243,11 @@ export function cpuCapMillis({ cpuMillis, cpuMillisMax }: Resources): number {
   return Math.max(cpuMillis, cpuMillisMax, CPU_MILLIS_MIN)
 }
 
+/** The weight of a vserver among others, as cgroups v1 count it. */
+export function cpuShares({ cpuMillis }: Resources): number {
+  return Math.max(CPU_SHARES_MIN, Math.round((cpuMillis * SHARES_PER_CORE) / 1000))
+}
+
 /** A cap as the kernel takes it: so many microseconds in every period of so many. */
 export function cpuQuota(capMillis: number): { readonly quota: number; readonly period: number } {
   const millis = Math.max(capMillis, CPU_MILLIS_MIN)
@@ -250,10 +256,10 @@ export function cpuQuota(capMillis: number): { readonly quota: number; readonly 
 
 /** The limits of a running vserver; the devices that it may use are settled when it is made. */
 export function ociLimits(resources: Resources): Record<string, unknown> {
-  const { cpuMillis, memoryBytes, pids } = resources
+  const { memoryBytes, pids } = resources
   return {
     cpu: {
-      shares: Math.max(2, Math.round((cpuMillis * SHARES_PER_CORE) / 1000)),
+      shares: cpuShares(resources),
       ...cpuQuota(cpuCapMillis(resources))
     },
     // Memory and swap together: so no swap beyond the memory.

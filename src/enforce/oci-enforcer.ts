@@ -53,6 +53,7 @@ import {
   type InstalledRuntime
 } from './runtime-choice.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
+import { Spares } from './spares.ts'
 import { Turns } from './turns.ts'
 import { VserverMaker } from './vserver-maker.ts'
 import { VserverPrograms } from './vserver-programs.ts'
@@ -83,6 +84,8 @@ export interface OciEnforcerInit {
   /** Default: the one that works. */
   readonly runtime?: OciRuntimeName
   readonly policy?: Partial<Resources>
+  /** How many vservers like the last are made ahead. Default 0. */
+  readonly spares?: number
 }
 
 /** What there is only once the runtime was found. */
@@ -91,6 +94,7 @@ interface Started {
   readonly warnings: readonly string[]
   readonly maker: VserverMaker
   readonly programs: VserverPrograms
+  readonly spares: Spares
 }
 
 export class OciEnforcer implements Enforcer {
@@ -157,6 +161,7 @@ export class OciEnforcer implements Enforcer {
       this.#started = await this.#assemble()
       await this.#sweep(this.#started.maker)
       await this.#started.programs.start()
+      await this.#started.spares.start()
     } catch (error) {
       await this.stop()
       // With vservers running the disks must stay; without any, a start that failed leaves the machine as it was.
@@ -165,8 +170,9 @@ export class OciEnforcer implements Enforcer {
     }
   }
 
-  /** Vservers run on; what was begun is finished first. */
+  /** Vservers run on; what was begun is finished first. Of those that nobody has yet nothing is left. */
   async stop(): Promise<void> {
+    await this.#started?.spares.stop()
     await this.#started?.programs.stop()
     await this.#turns.idle()
     this.#started = undefined
@@ -197,7 +203,7 @@ export class OciEnforcer implements Enforcer {
   }
 
   async create(spec: VserverSpec, options: { readonly signal?: AbortSignal } = {}): Promise<VserverStatus> {
-    const { maker, programs } = this.#running()
+    const { maker, programs, spares } = this.#running()
     checkVserverSpec(spec)
     return this.#turns.takeCostly(spec.id, async () => {
       options.signal?.throwIfAborted()
@@ -206,7 +212,10 @@ export class OciEnforcer implements Enforcer {
         throw new SlicenetError('VSERVER_FAILED', `vserver ${spec.id} exists with another specification`)
       }
       if (before !== undefined && (await maker.isRunning(before))) return this.#describe(before)
-      const made = await maker.make(spec, options)
+      spares.postpone()
+      const spare = before === undefined ? await spares.take(spec) : undefined
+      const made = await (spare === undefined ? this.#make(spec, options) : maker.claim(spare, spec, options))
+      spares.expect(spec)
       await programs.resume(made)
       return this.#describe(this.#records.require(spec.id))
     })
@@ -225,7 +234,7 @@ export class OciEnforcer implements Enforcer {
     await this.#turns.take(id, async () => {
       const record = await this.#running().maker.requireRunning(id)
       const owner = { uid: record.uidBase, gid: record.uidBase }
-      this.#inRoot(id, (rootFd) => {
+      this.#inRoot(record, (rootFd) => {
         for (const { path, content, mode } of files) {
           writeFileBeneath(rootFd, path, content, { ...owner, mode, directories: { ...owner, mode: 0o755 } })
         }
@@ -236,13 +245,16 @@ export class OciEnforcer implements Enforcer {
   async setKeys(id: string, keys: readonly string[]): Promise<void> {
     checkKeys(keys)
     await this.#turns.take(id, async () => {
-      const { spec, uidBase } = await this.#running().maker.requireRunning(id)
-      this.#inRoot(id, (rootFd) => writeKeys(rootFd, { slice: spec.slice, keys, uidBase }))
+      const record = await this.#running().maker.requireRunning(id)
+      const { spec, uidBase } = record
+      this.#inRoot(record, (rootFd) => writeKeys(rootFd, { slice: spec.slice, keys, uidBase }))
     })
   }
 
   async launch(id: string, program: ProgramSpec): Promise<void> {
-    await this.#running().programs.launch(id, program)
+    const { programs, spares } = this.#running()
+    spares.postpone()
+    await programs.launch(id, program)
   }
 
   async stopProgram(id: string): Promise<void> {
@@ -272,16 +284,16 @@ export class OciEnforcer implements Enforcer {
     const { maker, runtime } = this.#running()
     this.#records.require(id)
     await this.#turns.take(id, async () => {
-      await maker.requireRunning(id)
-      if (!(await this.#cgroups.isFrozen(id))) await runtime.pause(id)
+      const { container } = await maker.requireRunning(id)
+      if (!(await this.#cgroups.isFrozen(container))) await runtime.pause(container)
     })
   }
 
   async thaw(id: string): Promise<void> {
     const { runtime } = this.#running()
-    this.#records.require(id)
+    const { container } = this.#records.require(id)
     await this.#turns.take(id, async () => {
-      if (await this.#cgroups.isFrozen(id)) await runtime.resume(id)
+      if (await this.#cgroups.isFrozen(container)) await runtime.resume(container)
     })
   }
 
@@ -308,18 +320,18 @@ export class OciEnforcer implements Enforcer {
   }
 
   async usage(id: string): Promise<VserverUsage> {
-    this.#records.require(id)
+    const { container } = this.#records.require(id)
     const [group, diskBytes, egressBytes] = await Promise.all([
-      this.#cgroups.usage(id),
-      this.#volume.usedBytes(id),
+      this.#cgroups.usage(container),
+      this.#volume.usedBytes(container),
       this.#components.network.egressBytes(id)
     ])
     return { ...group, diskBytes, egressBytes }
   }
 
   async processes(id: string): Promise<readonly VserverProcess[]> {
-    const { uidBase } = this.#records.require(id)
-    return readProcesses(await this.#cgroups.processes(id), uidBase)
+    const { uidBase, container } = this.#records.require(id)
+    return readProcesses(await this.#cgroups.processes(container), uidBase)
   }
 
   async #assemble(): Promise<Started> {
@@ -368,7 +380,23 @@ export class OciEnforcer implements Enforcer {
       },
       { openFilesMax }
     )
-    return { runtime, warnings, maker, programs }
+    const spares = new Spares(
+      { ...this.#components, maker, turns: this.#turns },
+      { kept: this.#init.spares ?? 0 }
+    )
+    return { runtime, warnings, maker, programs, spares }
+  }
+
+  /** What waits for nobody yet makes room. */
+  async #make(spec: VserverSpec, options: { readonly signal?: AbortSignal }): Promise<VserverRecord> {
+    const { maker, spares } = this.#running()
+    try {
+      return await maker.make(spec, options)
+    } catch (error) {
+      const isFull = error instanceof SlicenetError && error.code === 'BUSY'
+      if (!isFull || (await spares.discard()) === 0) throw error
+      return maker.make(spec, options)
+    }
   }
 
   async #chooseRuntime(): Promise<InstalledRuntime> {
@@ -389,8 +417,9 @@ export class OciEnforcer implements Enforcer {
       this.#volume.list(),
       this.#components.network.list()
     ])
+    const known = new Set(this.#records.all().flatMap(({ spec, container }) => [spec.id, container]))
     for (const id of new Set([...groups, ...disks, ...links])) {
-      if (this.#records.get(id) !== undefined) continue
+      if (known.has(id)) continue
       this.#components.logger.warn('removing what is left of an unknown vserver', { id })
       await maker.unmake(id)
     }
@@ -404,7 +433,7 @@ export class OciEnforcer implements Enforcer {
     const [runs, program, isFrozen] = await Promise.all([
       maker.isRunning(record),
       programs.state(id),
-      this.#cgroups.isFrozen(id)
+      this.#cgroups.isFrozen(record.container)
     ])
     const exit = program.state === 'exited' ? { exit: program.exit } : {}
     const restarts = record.launched?.restarts ?? 0
@@ -420,8 +449,8 @@ export class OciEnforcer implements Enforcer {
     return { ...running, state: program.state, ...exit }
   }
 
-  #inRoot<T>(id: string, use: (rootFd: number) => T): T {
-    return inVserverRoot(id, this.#roots.rootPath(id), use)
+  #inRoot<T>({ spec, container }: VserverRecord, use: (rootFd: number) => T): T {
+    return inVserverRoot(spec.id, this.#roots.rootPath(container), use)
   }
 
   #running(): Started {

@@ -66,18 +66,6 @@ export class OciRuntime {
     await this.#command(['resume', id])
   }
 
-  /** Changes limits while it runs; `resources` as in the runtime specification. */
-  async update(id: string, resources: Record<string, unknown>): Promise<void> {
-    // crun opens its standard input by path, which cannot be done where that is a socket, as it is here.
-    const file = join(this.#stateDirectory, `${id}.resources`)
-    await writeFile(file, JSON.stringify(resources), { mode: 0o600 })
-    try {
-      await this.#command(['update', '--resources', file, id])
-    } finally {
-      await rm(file, { force: true })
-    }
-  }
-
   /** Ends the container if it runs and forgets it. Idempotent. */
   async delete(id: string): Promise<void> {
     const result = await runAnyway(this.name, [...this.globalArgs, 'delete', '--force', id])

@@ -33,7 +33,8 @@ export interface ProgramRunnerComponents {
 }
 
 export interface LaunchInit {
-  readonly id: string
+  /** The vserver's, as the runtime knows it. */
+  readonly container: string
   /** Path below the top of each cgroup hierarchy. */
   readonly cgroupPath: string
   /** Of this vserver's launched program alone. */
@@ -70,7 +71,7 @@ export class ProgramRunner {
    * `VSERVER_FAILED`.
    */
   async launch(init: LaunchInit & { readonly again?: boolean }): Promise<void> {
-    const { directory, id } = init
+    const { directory, container } = init
     const past =
       init.again === true ? ['exit', 'pid', 'keeper'].map((name) => join(directory, name)) : [directory]
     const [runtimePath] = await Promise.all([
@@ -80,7 +81,7 @@ export class ProgramRunner {
     await mkdir(join(directory, 'exit'), { recursive: true, mode: 0o700 })
     const specification = join(directory, 'process.json')
     await writeFile(specification, JSON.stringify(init.process), { mode: 0o600 })
-    const args = ['--api-version', '1', '--exec', '--cid', id, '--cuuid', id]
+    const args = ['--api-version', '1', '--exec', '--cid', container, '--cuuid', container]
     args.push('--runtime', runtimePath ?? this.#runtime.name)
     args.push(...this.#runtime.globalArgs.map((arg) => `--runtime-arg=${arg}`))
     args.push('--exec-process-spec', specification)
@@ -122,16 +123,16 @@ export class ProgramRunner {
     }
   }
 
-  async state(directory: string, id: string): Promise<ProgramState> {
+  async state(directory: string, container: string): Promise<ProgramState> {
     const pid = await readNumber(join(directory, 'pid'))
     if (pid === undefined) return { state: 'none' }
     const startedAt = await timeOf(join(directory, 'pid'))
-    const exit = await readExit(join(directory, 'exit', id))
+    const exit = await readExit(join(directory, 'exit', container))
     if (exit !== undefined) return { state: 'exited', exit, startedAt }
     const keeper = await readNumber(join(directory, 'keeper'))
     if (keeper !== undefined && (await isKeeper(keeper, directory))) return { state: 'running', pid }
     // It may have ended between the two looks.
-    const late = await readExit(join(directory, 'exit', id))
+    const late = await readExit(join(directory, 'exit', container))
     if (late !== undefined) return { state: 'exited', exit: late, startedAt }
     // The keeper went without a word, as at a reboot, and the program with it.
     return { state: 'exited', exit: { exitCode: 128 + SIGKILL, exitedAt: startedAt }, startedAt }
@@ -152,18 +153,22 @@ export class ProgramRunner {
   }
 
   /** Sends the launched program a signal; gives whether there is one. */
-  async signal(directory: string, id: string, cgroupPath: string, signal: number): Promise<boolean> {
-    const now = await this.state(directory, id)
+  async signal(directory: string, container: string, cgroupPath: string, signal: number): Promise<boolean> {
+    const now = await this.state(directory, container)
     return (
       now.state === 'running' && signalProcess(now.pid, signal, () => isProcessInCgroup(now.pid, cgroupPath))
     )
   }
 
   /** SIGTERM, then SIGKILL after 5 s; resolves when the program has ended. Idempotent. */
-  async stop(directory: string, id: string, cgroupPath: string): Promise<void> {
-    const before = await this.state(directory, id)
+  async stop(directory: string, container: string, cgroupPath: string): Promise<void> {
+    const before = await this.state(directory, container)
     if (before.state !== 'running') return
-    await this.#end(before.pid, cgroupPath, async () => (await this.state(directory, id)).state !== 'running')
+    await this.#end(
+      before.pid,
+      cgroupPath,
+      async () => (await this.state(directory, container)).state !== 'running'
+    )
   }
 
   /**
@@ -178,7 +183,7 @@ export class ProgramRunner {
     const process = { ...init.process, ...atTerminal(init.terminal) }
     await writeFile(specification, JSON.stringify(process), { mode: 0o600 })
     const command = [this.#runtime.name, ...this.#runtime.globalArgs, 'exec', '--process', specification]
-    command.push('--pid-file', pidFile, init.id)
+    command.push('--pid-file', pidFile, init.container)
     const { child, streams } =
       init.terminal === undefined ? startPiped(command) : startAtTerminal(command, init.terminal)
     const exited = child.ended.then(({ exitCode }) => exitCode ?? 128 + SIGKILL)

@@ -31,6 +31,8 @@ const BTRFS_IOC_QGROUP_LIMIT = 0x8030_942b
 const BTRFS_VOL_ARGS_BYTES = 4096
 const BTRFS_QGROUP_LIMIT_MAX_RFER = 1n
 
+const CLONE_NEWUTS = 0x0400_0000
+
 const TIOCSWINSZ = 0x5414
 const TIOCGPTPEER = 0x5441
 /** `_IOW('T', 0x31, int)` */
@@ -70,6 +72,8 @@ interface Calls {
   readonly mkdirat: (fd: number, path: string, mode: number) => number
   readonly renameat: (fromFd: number, from: string, toFd: number, to: string) => number
   readonly unlinkat: (fd: number, path: string, flags: number) => number
+  readonly setns: (fd: number, type: number) => number
+  readonly sethostname: (name: string, bytes: number) => number
   readonly ioctl: (fd: number, request: number, argument: Buffer) => number
   readonly ioctlNumber: (fd: number, request: number, argument: number) => number
 }
@@ -95,6 +99,8 @@ function calls(): Calls {
     mkdirat: f('mkdirat', ['int', 'str', 'uint']),
     renameat: f('renameat', ['int', 'str', 'int', 'str']),
     unlinkat: f('unlinkat', ['int', 'str', 'int']),
+    setns: f('setns', ['int', 'int']),
+    sethostname: f('sethostname', ['str', 'size_t']),
     ioctl: f('ioctl', ['int', 'ulong', 'void *']),
     ioctlNumber: f('ioctl', ['int', 'ulong', 'long'])
   }
@@ -247,6 +253,28 @@ function withDirectory<T>(path: string, use: (fd: number) => T): T {
     return use(fd)
   } finally {
     closeSync(fd)
+  }
+}
+
+/** Gives the container of process `pid`, which has a name of its own, another host name. */
+export function setHostName(pid: number, name: string): void {
+  const c = calls()
+  // Of this thread alone, on which nothing else happens meanwhile.
+  const own = openSync('/proc/thread-self/ns/uts', constants.O_RDONLY)
+  try {
+    const inside = openSync(`/proc/${pid}/ns/uts`, constants.O_RDONLY)
+    try {
+      check('setns', c.setns(inside, CLONE_NEWUTS), `the host name of process ${pid}`)
+    } finally {
+      closeSync(inside)
+    }
+    try {
+      check('sethostname', c.sethostname(name, Buffer.byteLength(name)), name)
+    } finally {
+      check('setns', c.setns(own, CLONE_NEWUTS), 'the own host name')
+    }
+  } finally {
+    closeSync(own)
   }
 }
 

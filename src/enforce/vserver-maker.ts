@@ -2,23 +2,27 @@
  * Makes vservers and takes them away again: the order of the steps, which of them go side by side, and how a step that
  * fails unwinds those before it.
  */
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import type { Logger } from '../base/log.ts'
+import { together } from '../base/together.ts'
 import type { Resources } from '../ticket/resources.ts'
 import { isAdministrative } from '../ticket/rights.ts'
+import { prepareRoot } from './account.ts'
 import { isInCgroup, isProcessInCgroup, type Cgroups } from './cgroup.ts'
 import type { VserverSpec } from './enforcer.ts'
 import { IDS_PER_VSERVER, type IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
-import { ociConfig, ociLimits } from './oci-config.ts'
+import { ociConfig } from './oci-config.ts'
 import type { OciRuntime } from './oci-runtime.ts'
+import { inVserverRoot } from './program-lookup.ts'
 import type { ProgramRunner } from './program-runner.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
-import { signalProcess } from './syscall.ts'
+import { setHostName, signalProcess } from './syscall.ts'
 import type { VserverRecord, VserverRecords } from './vserver-records.ts'
 import type { VserverRoots } from './vserver-root.ts'
 import type { Volume } from './volume.ts'
@@ -28,6 +32,21 @@ const END_DEADLINE_MS = 10_000
 const END_POLL_MS = 2
 /** Runtimes start processes under smaller numbers only, where no user namespace maps them. */
 const UNMAPPED_IDS_MAX = 2 ** 31
+
+/** Names of containers made ahead; no vserver is called so. */
+const SPARE_PREFIX = 'spare-'
+const MIB = 1024 ** 2
+/** Of one that waits: enough for its init, which sleeps. */
+const SPARE_RESOURCES: Resources = {
+  cpuMillis: 10,
+  cpuMillisMax: 1000,
+  memoryBytes: 32 * MIB,
+  diskBytes: 16 * MIB,
+  egressBps: 0,
+  egressBpsMax: 16_000,
+  egressBytesPerDay: MIB,
+  pids: 32
+}
 
 export interface VserverMakerComponents {
   readonly clock: Clock
@@ -49,6 +68,14 @@ export interface VserverMakerInit {
   readonly programsDir: string
   /** Of one process in a vserver; as `OciProcessInit` has it. */
   readonly openFilesMax: number
+}
+
+/** A vserver that was made ahead and is nobody's yet. */
+export interface Spare {
+  /** Its spec is that of no lease. */
+  readonly record: VserverRecord
+  /** Tells the image that it stands on from one that took its place. */
+  readonly imageInode: number
 }
 
 /** Milliseconds that each step took; some run side by side. */
@@ -81,6 +108,7 @@ export class VserverMaker {
     idRanges.claim(uidBase)
     const record: VserverRecord = {
       spec,
+      container: before?.container ?? spec.id,
       uidBase,
       phase: before?.phase ?? 'making',
       ...(before?.launched === undefined ? {} : { launched: before.launched })
@@ -88,17 +116,84 @@ export class VserverMaker {
     try {
       await records.put(record)
       const made = await this.#steps(record, imageRoot, options.signal)
+      this.#settleIn(made)
       await records.put(made)
       return made
     } catch (error) {
       const keepFiles = before?.phase === 'made'
-      await this.#takeDown(record, { keepFiles }).catch((cleanUpError: unknown) => {
-        this.#c.logger.error('a half-made vserver could not be removed', { id: spec.id, error: cleanUpError })
-      })
+      await this.#cleared(spec.id, this.#takeDown(record, { keepFiles }))
       if (!keepFiles) await this.#forget(record)
       options.signal?.throwIfAborted()
       throw asVserverFailure(error)
     }
+  }
+
+  /**
+   * Makes a vserver for nobody yet, of an image and with rights that somebody may lease: all but what a lease says of it, and
+   * with next to no resources. Nothing is written down of it: after a crash it is a container that no record speaks of.
+   */
+  async makeSpare({ image, rights }: Pick<VserverSpec, 'image' | 'rights'>): Promise<Spare> {
+    const { idRanges, images } = this.#c
+    const imageRoot = await images.open(image)
+    const container = `${SPARE_PREFIX}${randomBytes(6).toString('hex')}`
+    const spec = {
+      id: container,
+      slice: 'spare',
+      image,
+      resources: SPARE_RESOURCES,
+      ports: [],
+      rights,
+      keys: []
+    }
+    const record: VserverRecord = { spec, container, uidBase: idRanges.take(), phase: 'making' }
+    idRanges.claim(record.uidBase)
+    try {
+      const { ino: imageInode } = await stat(imageRoot)
+      return { record: await this.#steps(record, imageRoot), imageInode }
+    } catch (error) {
+      await this.#cleared(container, this.#discard(record))
+      throw asVserverFailure(error)
+    }
+  }
+
+  /** Whether it runs, over its image as that is now. */
+  async isUsable({ record, imageInode }: Spare): Promise<boolean> {
+    const image = await this.#c.images.open(record.spec.image).then(stat, () => undefined)
+    return image?.ino === imageInode && (await this.isRunning(record))
+  }
+
+  /** Has a spare one be the vserver that `spec` says, which differs in what is the lease's alone. */
+  async claim(
+    { record: spare }: Spare,
+    spec: VserverSpec,
+    { signal }: { readonly signal?: AbortSignal } = {}
+  ): Promise<VserverRecord> {
+    const { clock, logger, network, records } = this.#c
+    const began = clock.monotonic()
+    const { container } = spare
+    const record: VserverRecord = { ...spare, spec, phase: 'making' }
+    try {
+      await records.put(record)
+      await network.rename(container, spec.id)
+      const limited = this.#limit(record)
+      this.#settleIn(record)
+      await limited
+      signal?.throwIfAborted()
+      const made: VserverRecord = { ...record, phase: 'made' }
+      await records.put(made)
+      const milliseconds = Math.round((clock.monotonic() - began) * 10) / 10
+      logger.info('spare vserver taken', { id: spec.id, slice: spec.slice, container, milliseconds })
+      return made
+    } catch (error) {
+      await this.#cleared(spec.id, this.unmake(spec.id))
+      signal?.throwIfAborted()
+      throw asVserverFailure(error)
+    }
+  }
+
+  /** Removes a spare one. */
+  async discardSpare({ record }: Spare): Promise<void> {
+    await this.#discard(record)
   }
 
   /** Changes the limits of a running vserver: all of them, or none where one fails. */
@@ -140,11 +235,11 @@ export class VserverMaker {
     )
     // After the program's name, which may hold anything but ends with the last bracket, comes the state.
     const state = stat!.slice(stat!.lastIndexOf(')') + 2, stat!.lastIndexOf(')') + 3)
-    return state !== '' && !'ZX'.includes(state) && isInCgroup(group!, this.#c.cgroups.path(record.spec.id))
+    return state !== '' && !'ZX'.includes(state) && isInCgroup(group!, this.#c.cgroups.path(record.container))
   }
 
   async #steps(record: VserverRecord, imageRoot: string, signal?: AbortSignal): Promise<VserverRecord> {
-    const { spec, uidBase } = record
+    const { spec, container, uidBase } = record
     const { clock, cgroups, logger, roots, runtime, volume } = this.#c
     const times: StepTimes = {}
     const timed = async <T>(step: string, work: Promise<T>): Promise<T> => {
@@ -158,44 +253,41 @@ export class VserverMaker {
       const message = 'a node with so high an index on its machine can have no administrative slices'
       throw new SlicenetError('VSERVER_FAILED', message, { hint: 'give it an `index` of 62 at most' })
     }
-    const bundle = roots.bundle(spec.id)
-    const disk = timed('disk', volume.create(spec.id, spec.resources.diskBytes))
-    const root = timed(
-      'root',
-      roots.make({ id: spec.id, slice: spec.slice, keys: spec.keys, uidBase, imageRoot, disk })
-    )
-    // Both have come to an end before one's failure is dealt with.
-    await Promise.allSettled([disk, root])
-    await root
+    const bundle = roots.bundle(container)
+    const disk = timed('disk', volume.create(container, spec.resources.diskBytes))
+    const root = timed('root', roots.make({ id: container, uidBase, imageRoot, disk }))
+    await together<unknown>([disk, root])
     const config = ociConfig({
       spec,
       uidBase,
-      rootPath: roots.rootPath(spec.id),
-      cgroupPath: cgroups.path(spec.id),
+      rootPath: roots.rootPath(container),
+      cgroupPath: cgroups.path(container),
       seccompProfile: this.#c.seccompProfile,
       openFilesMax: this.#init.openFilesMax,
       arch: process.arch
     })
     await writeFile(join(bundle, 'config.json'), JSON.stringify(config), { mode: 0o600 })
     const pidFile = join(bundle, 'init.pid')
-    const created = timed('runtime create', runtime.create(spec.id, { bundle, pidFile })).then(async () =>
+    const created = timed('runtime create', runtime.create(container, { bundle, pidFile })).then(async () =>
       Number(await readFile(pidFile, 'utf8'))
     )
     const attached = timed('network', this.#attach(record, created))
     // Nothing but the init runs yet, which needs no network; who launches programs waits for both.
-    const started = created.then(() => timed('runtime start', runtime.start(spec.id)))
-    await Promise.allSettled([created, attached, started])
-    const [pid, { address }] = await Promise.all([created, attached, started])
+    const started = created.then(() => timed('runtime start', runtime.start(container)))
+    await together<unknown>([created, attached, started])
+    const [pid, { address }] = await Promise.all([created, attached])
     logger.info('vserver made', { id: spec.id, slice: spec.slice, pid, address, milliseconds: times })
     return { ...record, phase: 'made', pid, address }
   }
 
   async #limit(record: VserverRecord): Promise<void> {
-    const { runtime, volume } = this.#c
-    const { id, resources } = record.spec
-    volume.limit(id, resources.diskBytes)
-    await runtime.update(id, ociLimits(resources))
-    if (record.pid !== undefined) await this.#attach(record, record.pid)
+    const { cgroups, volume } = this.#c
+    const { container, spec } = record
+    volume.limit(container, spec.resources.diskBytes)
+    await together<unknown>([
+      cgroups.limit(container, spec.resources),
+      ...(record.pid === undefined ? [] : [this.#attach(record, record.pid)])
+    ])
   }
 
   /** A link of its own, or a share of the node's for the programs with its ids. */
@@ -215,32 +307,38 @@ export class VserverMaker {
   ): Promise<void> {
     const record = typeof recordOrId === 'string' ? undefined : recordOrId
     const id = typeof recordOrId === 'string' ? recordOrId : recordOrId.spec.id
+    const container = record?.container ?? id
     const { cgroups, network, programs, roots, runtime, volume } = this.#c
-    await cgroups.thaw(id)
+    await cgroups.thaw(container)
     // What shares the node's network is held to its rules to the end.
-    const processes = this.#endProcesses(id, record)
+    const processes = this.#endProcesses(container, record)
     if (!isApart(record)) await processes
-    await Promise.all([processes, network.detach(id)])
-    await Promise.all([programs.settle(this.programDir(id)), runtime.delete(id)])
-    await roots.remove(id)
-    await cgroups.remove(id)
+    // A spare one that was being taken has its link under the one name or the other.
+    const links = [...new Set([id, container])]
+    await Promise.all([processes, ...links.map(async (link) => network.detach(link))])
+    await Promise.all([programs.settle(this.programDir(id)), runtime.delete(container)])
+    await roots.remove(container)
+    await cgroups.remove(container)
     if (options.keepFiles) return
-    await Promise.all([volume.destroy(id), rm(this.programDir(id), { recursive: true, force: true })])
+    await Promise.all([volume.destroy(container), rm(this.programDir(id), { recursive: true, force: true })])
   }
 
   /**
    * Ends everything in the vserver: by its init where that has a process namespace, which the kernel then empties; else, and
    * where nothing is known of it, all of it while it stands still, so that nothing forks faster than it is ended.
    */
-  async #endProcesses(id: string, record: VserverRecord | undefined): Promise<void> {
+  async #endProcesses(container: string, record: VserverRecord | undefined): Promise<void> {
     const { cgroups, clock } = this.#c
-    const path = cgroups.path(id)
+    const path = cgroups.path(container)
     const deadline = clock.monotonic() + END_DEADLINE_MS
     for (;;) {
-      const left = await cgroups.processes(id)
+      const left = await cgroups.processes(container)
       if (left.length === 0) return
       if (clock.monotonic() > deadline) {
-        throw new SlicenetError('VSERVER_FAILED', `processes of vserver ${id} do not end: ${left.join(', ')}`)
+        throw new SlicenetError(
+          'VSERVER_FAILED',
+          `processes of vserver ${container} do not end: ${left.join(', ')}`
+        )
       }
       const kill = (pid: number): boolean => signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, path))
       if (isApart(record)) {
@@ -248,12 +346,32 @@ export class VserverMaker {
         const first = record.pid !== undefined && left.includes(record.pid) ? [record.pid] : left
         for (const pid of first) kill(pid)
       } else {
-        await cgroups.freeze(id)
-        for (const pid of await cgroups.processes(id)) kill(pid)
-        await cgroups.thaw(id)
+        await cgroups.freeze(container)
+        for (const pid of await cgroups.processes(container)) kill(pid)
+        await cgroups.thaw(container)
       }
       await clock.sleep(END_POLL_MS)
     }
+  }
+
+  /** What a failure left is cleared away before that is told; nobody is told of a failure to do so but the log. */
+  async #cleared(id: string, work: Promise<void>): Promise<void> {
+    await work.catch((error: unknown) =>
+      this.#c.logger.error('a half-made vserver could not be removed', { id, error })
+    )
+  }
+
+  async #discard(record: VserverRecord): Promise<void> {
+    await this.#takeDown(record, { keepFiles: false })
+    this.#c.idRanges.giveBack(record.uidBase)
+  }
+
+  /** Writes into its root, and gives its kernel, what is the slice's: names, the account and its keys. */
+  #settleIn({ spec, container, uidBase, pid }: VserverRecord): void {
+    const rootPath = this.#c.roots.rootPath(container)
+    const { slice, keys } = spec
+    inVserverRoot(spec.id, rootPath, (rootFd) => prepareRoot(rootFd, { slice, keys, uidBase }))
+    if (pid !== undefined) setHostName(pid, slice)
   }
 
   async #forget(record: VserverRecord): Promise<void> {

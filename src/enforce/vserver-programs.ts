@@ -72,7 +72,8 @@ export class VserverPrograms implements Startable {
 
   /** Of the launched one. */
   async state(id: string): Promise<ProgramState> {
-    return this.#c.runner.state(this.#c.maker.programDir(id), id)
+    const container = this.#c.records.get(id)?.container ?? id
+    return this.#c.runner.state(this.#c.maker.programDir(id), container)
   }
 
   async launch(id: string, program: ProgramSpec): Promise<void> {
@@ -106,17 +107,18 @@ export class VserverPrograms implements Startable {
     const { cgroups, maker, records, runner, turns } = this.#c
     records.require(id)
     await turns.take(id, async () => {
-      if (await cgroups.isFrozen(id)) throw frozen(id)
       const { launched: _launched, ...record } = records.require(id)
+      if (await cgroups.isFrozen(record.container)) throw frozen(id)
       await records.put(record)
-      await runner.stop(maker.programDir(id), id, cgroups.path(id))
+      await runner.stop(maker.programDir(id), record.container, cgroups.path(record.container))
     })
   }
 
   async signal(id: string, signal: ProgramSignal): Promise<void> {
     const { cgroups, maker, records, runner } = this.#c
-    records.require(id)
-    const sent = await runner.signal(maker.programDir(id), id, cgroups.path(id), constants.signals[signal])
+    const { container } = records.require(id)
+    const path = cgroups.path(container)
+    const sent = await runner.signal(maker.programDir(id), container, path, constants.signals[signal])
     if (!sent) throw new SlicenetError('NOT_FOUND', `no program runs in vserver ${id}`)
   }
 
@@ -127,15 +129,18 @@ export class VserverPrograms implements Startable {
   ): Promise<ExecSession> {
     const { cgroups, roots, runner } = this.#c
     checkProgram(program)
-    const process = this.#process(await this.#thawed(id), program)
+    const record = await this.#thawed(id)
+    const { container } = record
+    const process = this.#process(record, program)
     const others = this.#execs.get(id) ?? 0
     if (others >= LIMITS.execsPerVserverMax) {
       throw new SlicenetError('BUSY', `${others} programs are attached to vserver ${id} already`)
     }
     this.#execs.set(id, others + 1)
     try {
-      const directory = join(roots.bundle(id), `exec-${randomUUID()}`)
-      const session = await runner.exec({ id, cgroupPath: cgroups.path(id), directory, process, terminal })
+      const directory = join(roots.bundle(container), `exec-${randomUUID()}`)
+      const cgroupPath = cgroups.path(container)
+      const session = await runner.exec({ container, cgroupPath, directory, process, terminal })
       const release = (): void => this.#releaseExec(id)
       session.exitCode.then(release, release)
       return session
@@ -169,16 +174,16 @@ export class VserverPrograms implements Startable {
   /** Nothing of a program that cannot be started is kept. */
   async #start(record: VserverRecord, launched: Launched): Promise<void> {
     const { cgroups, maker, records, runner } = this.#c
-    const { id } = record.spec
+    const { container, spec } = record
     const process = this.#process(record, launched.program)
     // Before it: should the daemon end now, what runs is known.
     await records.put({ ...record, launched })
     try {
       const again = launched.restarts > 0
       await runner.launch({
-        id,
-        cgroupPath: cgroups.path(id),
-        directory: maker.programDir(id),
+        container,
+        cgroupPath: cgroups.path(container),
+        directory: maker.programDir(spec.id),
         process,
         again
       })
@@ -194,7 +199,12 @@ export class VserverPrograms implements Startable {
     const { cgroups, maker, records, turns } = this.#c
     await turns.take(id, async () => {
       const record = records.get(id)
-      if (record === undefined || !(await maker.isRunning(record)) || (await cgroups.isFrozen(id))) return
+      if (
+        record === undefined ||
+        !(await maker.isRunning(record)) ||
+        (await cgroups.isFrozen(record.container))
+      )
+        return
       // Whoever had the turn before may have launched something, which may have ended since, or stopped it.
       if (!isDeepStrictEqual({ launched: record.launched, state: await this.state(id) }, looked)) return
       await this.#start(record, launched)
@@ -203,13 +213,13 @@ export class VserverPrograms implements Startable {
 
   async #thawed(id: string): Promise<VserverRecord> {
     const record = await this.#c.maker.requireRunning(id)
-    if (await this.#c.cgroups.isFrozen(id)) throw frozen(id)
+    if (await this.#c.cgroups.isFrozen(record.container)) throw frozen(id)
     return record
   }
 
-  #process({ spec, uidBase }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
+  #process({ spec, uidBase, container }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
     const openFilesMax = this.#openFilesMax
-    const rootPath = this.#c.roots.rootPath(spec.id)
+    const rootPath = this.#c.roots.rootPath(container)
     return inVserverRoot(spec.id, rootPath, (rootFd) =>
       lookUpProgram(rootFd, { spec, uidBase, program, openFilesMax })
     )

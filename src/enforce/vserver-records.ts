@@ -10,6 +10,8 @@ import type { ProgramSpec, VserverSpec } from './enforcer.ts'
 
 export interface VserverRecord {
   readonly spec: VserverSpec
+  /** What the runtime, its groups, disk and bundle are called: the vserver's id, or another where it was made ahead. */
+  readonly container: string
   /** First host id of its range. */
   readonly uidBase: number
   /** `making` until it ran once: after a crash then, nobody knows how far it came. */
@@ -104,7 +106,8 @@ export function whereGone<T>(value: T): (error: NodeJS.ErrnoException) => T {
 /** A file that the power went out on is no record; what it spoke of did not outlive that either. */
 function parse(text: string): VserverRecord | undefined {
   try {
-    return JSON.parse(text) as VserverRecord
+    const record = JSON.parse(text) as Omit<VserverRecord, 'container'> & Partial<VserverRecord>
+    return { ...record, container: record.container ?? record.spec.id }
   } catch {
     return undefined
   }

@@ -6,11 +6,9 @@ import { chmod, chown, copyFile, mkdir, rename, rm, stat } from 'node:fs/promise
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import { prepareRoot, type AccountInit } from './account.ts'
 import { findHostProgram } from './host-requirements.ts'
 import type { IdRanges } from './id-ranges.ts'
 import { isMountPoint } from './mount-table.ts'
-import { withRoot } from './root-files.ts'
 import { mount, MOUNT_FLAGS, mountIdmapped, unmount } from './syscall.ts'
 
 export interface VserverRootsComponents {
@@ -22,8 +20,11 @@ export interface VserverRootsInit {
   readonly runDirectory: string
 }
 
-export interface MakeRootInit extends AccountInit {
+export interface MakeRootInit {
+  /** What the container is called. */
   readonly id: string
+  /** Host id of the vserver's root. */
+  readonly uidBase: number
   /** The unpacked image. */
   readonly imageRoot: string
   /** The vserver's directory on the volume; a promise, so that it can be made meanwhile. */
@@ -80,7 +81,7 @@ export class VserverRoots implements Startable {
 
   async stop(): Promise<void> {}
 
-  /** Mounts the root and puts the account in it. Idempotent: a root that is mounted stays as it is. */
+  /** Mounts the root. Idempotent: one that is mounted stays as it is. */
   async make(init: MakeRootInit): Promise<void> {
     const bundle = this.bundle(init.id)
     const lower = join(bundle, 'lower')
@@ -118,7 +119,6 @@ export class VserverRoots implements Startable {
       // The overlay holds a private copy of this mount.
       unmount(lower)
     }
-    withRoot(root, (rootFd) => prepareRoot(rootFd, init))
   }
 
   /** Unmounts the root and removes the bundle. Idempotent. */

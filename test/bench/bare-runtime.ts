@@ -59,8 +59,8 @@ export async function withBareRuntime<T>(
     await cgroups.start()
     const images = new ImageStore({ clock: systemClock }, { directory: init.imagesDirectory })
     const imageRoot = await images.open(spec.image)
-    const { id, slice, keys } = spec
-    await roots.make({ id, slice, keys, uidBase, imageRoot, disk: Promise.resolve(disk) })
+    const { id } = spec
+    await roots.make({ id, uidBase, imageRoot, disk: Promise.resolve(disk) })
     const config = ociConfig({
       spec,
       uidBase,

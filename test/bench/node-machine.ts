@@ -91,7 +91,8 @@ const enforcer = new OciEnforcer(
     runDirectory: init.runDirectory,
     nodeShort: init.nodeShort,
     uidBase: nodeUidBase(UID_INDEX),
-    volumeBytes: VOLUME_BYTES
+    volumeBytes: VOLUME_BYTES,
+    spares: 1
   }
 )
 const watch = new FraudWatch()

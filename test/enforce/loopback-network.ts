@@ -29,6 +29,13 @@ export class LoopbackNetwork implements VserverNetwork {
     return { address: '127.0.0.1' }
   }
 
+  async rename(id: string, to: string): Promise<void> {
+    const link = this.links.get(id)
+    if (link === undefined) throw new SlicenetError('NOT_FOUND', `no vserver ${id} is attached`)
+    this.links.delete(id)
+    this.links.set(to, { ...link, id: to })
+  }
+
   async detach(id: string): Promise<void> {
     this.links.delete(id)
     this.users.delete(id)

@@ -27,7 +27,7 @@ function oneProgram(init: {
     clock,
     logger: silentLogger,
     records: (): VserverRecord[] => [
-      { spec: vserverSpec('image'), uidBase: 0, phase: 'made', pid: 1, launched }
+      { spec: vserverSpec('image'), container: 'made-ahead', uidBase: 0, phase: 'made', pid: 1, launched }
     ],
     stateOf: async (): Promise<ProgramState> => {
       if (init.isOnlyNoted === true && starts.length === 0) return { state: 'none' }

@@ -11,7 +11,7 @@ import { vserverSpec } from './enforcer-contract.ts'
 test('a program that ended well while it was still being launched is not started again', async (t) => {
   const clock = new ManualClock()
   const spec = vserverSpec('image')
-  let record: VserverRecord = { spec, uidBase: 0, phase: 'made', pid: 1 }
+  let record: VserverRecord = { spec, container: spec.id, uidBase: 0, phase: 'made', pid: 1 }
   let state: ProgramState = { state: 'none' }
   let launches = 0
   let exitCode = 0

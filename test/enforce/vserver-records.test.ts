@@ -10,7 +10,12 @@ test('a record that a crash left half written is removed at the next start, and 
   t.teardown(() => rm(directory, { recursive: true, force: true }))
   const before = new VserverRecords({ directory })
   await before.start()
-  await before.put({ spec: vserverSpec('sha256:0', { id: 'whole' }), uidBase: 1, phase: 'making' })
+  await before.put({
+    spec: vserverSpec('sha256:0', { id: 'whole' }),
+    container: 'spare-1',
+    uidBase: 1,
+    phase: 'making'
+  })
   await writeFile(join(directory, 'half.json.new'), '{"spec":')
   await writeFile(join(directory, 'torn.json'), '')
 

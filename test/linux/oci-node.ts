@@ -12,6 +12,7 @@ import { nodeUidBase } from '../../src/enforce/id-ranges.ts'
 import { buildImage } from '../../src/enforce/image-build.ts'
 import { ImageStore } from '../../src/enforce/image-store.ts'
 import { OciEnforcer } from '../../src/enforce/oci-enforcer.ts'
+import type { VserverRecord } from '../../src/enforce/vserver-records.ts'
 import { LoopbackNetwork } from '../enforce/loopback-network.ts'
 
 /** Devnets take ranges from the lower end; administrative slices must lie in the lower half. */
@@ -38,17 +39,20 @@ export class OciNode {
   image = ''
   enforcer: OciEnforcer
 
-  private constructor(directory: string) {
+  readonly #spares: number
+
+  private constructor(directory: string, spares: number) {
     this.directory = directory
+    this.#spares = spares
     this.images = new ImageStore({ clock }, { directory: join(directory, 'images') })
     this.enforcer = this.#newEnforcer()
   }
 
-  static async start(): Promise<OciNode> {
+  static async start({ spares = 0 }: { readonly spares?: number } = {}): Promise<OciNode> {
     const directory = await mkdtemp(join(tmpdir(), 'slicenet-test-'))
     // The roots of vservers lie below it.
     await chmod(directory, 0o711)
-    const node = new OciNode(directory)
+    const node = new OciNode(directory, spares)
     try {
       await node.images.start()
       node.image = (await buildImage('busybox', { images: node.images })).id
@@ -62,6 +66,11 @@ export class OciNode {
 
   async restart(): Promise<void> {
     await this.enforcer.stop()
+    await this.takeOver()
+  }
+
+  /** Another enforcer of the same node, as after a crash of the daemon that had the one before. */
+  async takeOver(): Promise<void> {
     this.enforcer = this.#newEnforcer()
     await this.enforcer.start()
   }
@@ -100,9 +109,26 @@ export class OciNode {
     }
   }
 
+  /** What a vserver's groups, disk and bundle are called. */
+  async container(id: string): Promise<string> {
+    const record = await readFile(join(this.directory, 'state/vservers', `${id}.json`), 'utf8')
+    return (JSON.parse(record) as VserverRecord).container
+  }
+
+  /** Containers that are there, whoever's they are, by their groups. */
+  async containers(): Promise<string[]> {
+    const found = new Set<string>()
+    for (const { directory } of findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))) {
+      const groups = join(directory, `slicenet-${this.nodeShort}`)
+      const entries = await readdir(groups, { withFileTypes: true }).catch(() => [])
+      for (const entry of entries) if (entry.isDirectory()) found.add(entry.name)
+    }
+    return [...found]
+  }
+
   /** A file as programs of the vserver see it. */
   async readInside(id: string, path: string): Promise<string> {
-    return readFile(join(this.directory, 'run/vservers', id, 'root', path), 'utf8')
+    return readFile(join(this.directory, 'run/vservers', await this.container(id), 'root', path), 'utf8')
   }
 
   /** Has the disk's accounts up to date with what was written. */
@@ -113,16 +139,18 @@ export class OciNode {
   /** What the kernel holds the vserver to, by the names of its files. */
   async limits(id: string): Promise<Record<string, string>> {
     const limits: Record<string, string> = {}
+    const container = await this.container(id)
     for (const { directory } of findHierarchies(await readFile('/proc/self/mountinfo', 'utf8'))) {
       for (const file of LIMIT_FILES) {
-        const path = join(directory, `slicenet-${this.nodeShort}`, id, file)
+        const path = join(directory, `slicenet-${this.nodeShort}`, container, file)
         const value = await readFile(path, 'utf8').catch(() => undefined)
         if (value !== undefined) limits[file] = value.trim()
       }
     }
-    const disk = join(this.directory, 'state/volume', id)
+    const disk = join(this.directory, 'state/volume', container)
     const table = await run('btrfs', ['qgroup', 'show', '-r', '-f', '--raw', disk])
-    limits.disk = table.trim().split(/\s+/).at(-1) ?? ''
+    const [, , , most = ''] = /^\d+\/\d+ .*$/m.exec(table)?.[0].split(/\s+/) ?? []
+    limits.disk = most
     return limits
   }
 
@@ -164,7 +192,8 @@ export class OciNode {
         runDirectory: join(this.directory, 'run'),
         nodeShort: this.nodeShort,
         uidBase: this.uidBase,
-        volumeBytes: VOLUME_BYTES
+        volumeBytes: VOLUME_BYTES,
+        spares: this.#spares
       }
     )
   }

@@ -31,7 +31,9 @@ export function removedPortLines(before: LinkRecord, after: LinkRecord): string[
 /** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
 export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
   if (gained.length === 0) return
-  requireUnclaimed(gained, [{ by: 'a program of the node', ports: await listeningPorts(uplink.address) }])
+  const protocols = new Set(gained.map(({ protocol }) => protocol))
+  const ports = await listeningPorts(uplink.address, protocols)
+  requireUnclaimed(gained, [{ by: 'a program of the node', ports }])
 }
 
 export function notAttached(id: string): SlicenetError {

@@ -10,6 +10,7 @@ import { SlicenetError } from '../../base/errors.ts'
 import { repeat } from '../../base/lifecycle.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
+import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
@@ -29,6 +30,7 @@ import {
   mergeRanges,
   NODE_TABLE,
   ownershipLines,
+  portLines,
   requireUnclaimed,
   reservedLines,
   SHARED_CLAIM
@@ -101,6 +103,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #recordsDirectory: string
   readonly #flowsMax: number
   readonly #records = new Map<string, LinkRecord>()
+  /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
+  readonly #whole = new Set<string>()
   /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
   readonly #tasks = new Map<string, Promise<unknown>>()
   readonly #users = new NodeUsers(() => this.#records.values())
@@ -181,6 +185,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     await Promise.allSettled(this.#tasks.values())
     this.#uplink = undefined
     this.#records.clear()
+    this.#whole.clear()
   }
 
   async attach(link: NodeLink): Promise<{ readonly address: string }> {
@@ -191,12 +196,25 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#inOrder(user.id, () => this.#attachIds(user))
   }
 
+  async rename(id: string, to: string): Promise<void> {
+    await this.#inOrder(id, async () => {
+      const record = this.#records.get(id)
+      if (record === undefined) throw notAttached(id)
+      const renamed = { ...record, id: to }
+      this.#records.delete(id)
+      this.#records.set(to, renamed)
+      if (this.#whole.delete(id)) this.#whole.add(to)
+      await writeRecord(this.#recordsDirectory, renamed)
+    })
+  }
+
   async detach(id: string): Promise<void> {
     await this.#inOrder(id, async () => {
       const record = this.#records.get(id)
       if (record === undefined) return
       await (record.ids === undefined ? this.#release(record) : this.#releaseIds(record))
       this.#records.delete(id)
+      this.#whole.delete(id)
     })
   }
 
@@ -256,27 +274,32 @@ class LinuxNodeNetwork implements NodeNetwork {
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
     const { id, resources } = link
+    const isWhole = same && this.#whole.delete(id)
     const record = { id, index, namespace: namespace ?? '', ports, silentPorts, resources }
     this.#records.set(link.id, record)
     const plan = planLink(index)
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
-      const parts = [
-        same ? addressInside(plan, await link.pid) : this.#makeLink(record, link.pid, uplink.mtu),
-        shapeLinks(this.#shaping(uplink), [shapedLink(record)]),
+      const ends = [
+        this.#endInside(record, { isThere: same, isWhole }, link.pid),
         requireUnheard(gained, uplink)
       ]
-      // All have come to an end before one's failure is undone.
-      await Promise.allSettled(parts)
-      await Promise.all(parts)
-      // The source check stands on the device.
-      await applyRules([
+      const lines = [
         ...(same ? removedPortLines(before, record) : []),
-        ...linkLines(record),
-        ...(usersOf(this.#records.values()).length > 0 ? userDeviceLines(plan.device, uplink.device) : [])
+        ...(isWhole ? portLines('add', { plan, ports, silentPorts }) : this.#deviceLines(record, uplink))
+      ]
+      const parts = [
+        // The source check stands on the device.
+        together(ends).then(async () => applyRules(lines)),
+        shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+      ]
+      await together(parts)
+      await Promise.all([
+        isWhole ? undefined : raiseLink(plan),
+        this.#forgetGained(gained, same ? plan : undefined)
       ])
-      await Promise.all([raiseLink(plan), this.#forgetGained(gained, same ? plan : undefined)])
+      this.#whole.add(id)
     } catch (error) {
       await this.#undo(record, same ? before : undefined)
       throw error
@@ -317,8 +340,15 @@ class LinuxNodeNetwork implements NodeNetwork {
     await removeRecord(this.#recordsDirectory, index)
   }
 
-  async #makeLink(record: LinkRecord, process: VserverLink['pid'], mtu: number): Promise<void> {
+  async #endInside(
+    record: LinkRecord,
+    { isThere, isWhole }: { readonly isThere: boolean; readonly isWhole: boolean },
+    process: VserverLink['pid']
+  ): Promise<void> {
+    if (isWhole) return
     const pid = await process
+    if (isThere) return addressInside(planLink(record.index), pid)
+    const { mtu } = this.#running()
     const placed = { ...record, namespace: await namespaceOf(pid) }
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
@@ -343,6 +373,12 @@ class LinuxNodeNetwork implements NodeNetwork {
       protocols.has('icmp') ? forgetArrivals(uplink.address, 'icmp') : undefined,
       changed !== undefined && protocols.has('udp') ? forgetVserver(changed.address, 'udp') : undefined
     ])
+  }
+
+  #deviceLines(record: LinkRecord, uplink: Uplink): string[] {
+    const { device } = planLink(record.index)
+    const hasUsers = usersOf(this.#records.values()).length > 0
+    return [...linkLines(record), ...(hasUsers ? userDeviceLines(device, uplink.device) : [])]
   }
 
   /** After a failed attach: what was attached before stays, what is new goes. */

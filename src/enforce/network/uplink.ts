@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { run } from '../../base/host-program.ts'
-import type { PortRange } from '../../ticket/ports.ts'
+import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
 
 export interface Uplink {
   readonly device: string
@@ -34,13 +34,19 @@ export async function findUplink(
   return { device, address, mtu: link?.mtu ?? 1500 }
 }
 
-/** Ports that programs of the node listen on at `address`, without those that only the node itself can reach. */
-export async function listeningPorts(address: string): Promise<PortRange[]> {
+/** Ports of `protocols` that programs of the node listen on at `address`, without those that only the node itself can reach. */
+export async function listeningPorts(
+  address: string,
+  protocols: ReadonlySet<PortProtocol>
+): Promise<PortRange[]> {
+  const names = (['tcp', 'udp'] as const).filter((protocol) => protocols.has(protocol))
   const tables = await Promise.all(
-    (['tcp', 'tcp6', 'udp', 'udp6'] as const).map(async (name) => {
-      const table = await readFile(`/proc/self/net/${name}`, 'utf8').catch(() => '')
-      return listeners(table, name.startsWith('tcp') ? 'tcp' : 'udp', address)
-    })
+    names
+      .flatMap((protocol) => [protocol, `${protocol}6`])
+      .map(async (name) => {
+        const table = await readFile(`/proc/self/net/${name}`, 'utf8').catch(() => '')
+        return listeners(table, name.startsWith('tcp') ? 'tcp' : 'udp', address)
+      })
   )
   return tables.flat()
 }

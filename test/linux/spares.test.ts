@@ -1,0 +1,144 @@
+/** Vservers made ahead with real containers: who gets one has what was leased and nothing else, and none is left behind. */
+import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import test from 'ava'
+import { outputOf, SMALL, vserverSpec } from '../enforce/enforcer-contract.ts'
+import { OciNode } from './oci-node.ts'
+
+const MIB = 1024 * 1024
+
+let node: OciNode
+
+test.before(async () => {
+  node = await OciNode.start({ spares: 1 })
+})
+
+test.afterEach.always(async () => {
+  for (const { id } of await node.enforcer.list()) await node.enforcer.destroy(id)
+})
+
+test.after.always(async () => {
+  await node?.stop()
+})
+
+async function sh(id: string, script: string): Promise<string> {
+  const session = await node.enforcer.exec(id, { argv: ['sh', '-c', script], env: {} })
+  await session.write(undefined)
+  return (await outputOf(session)).output
+}
+
+/** Waits for the one that is made ahead. */
+async function spare(): Promise<string> {
+  for (let tries = 0; tries < 500; tries++) {
+    const taken = await Promise.all((await node.enforcer.list()).map(({ id }) => node.container(id)))
+    const [found] = (await node.containers()).filter((name) => !taken.includes(name))
+    if (found !== undefined && (await runsInit(found))) return found
+    await delay(20)
+  }
+  throw new Error('nothing was made ahead')
+}
+
+async function runsInit(container: string): Promise<boolean> {
+  const [group] = await node.groupFiles(container, 'cgroup.procs')
+  const pids = await readFile(group ?? '', 'utf8').catch(() => '')
+  const programs = await Promise.all(
+    pids.split('\n').map(async (pid) => readFile(`/proc/${pid}/comm`, 'utf8').catch(() => ''))
+  )
+  return programs.includes('init\n')
+}
+
+/** Makes one, and waits for another to be there. */
+async function primed(): Promise<string> {
+  await node.enforcer.create(vserverSpec(node.image, { id: 'first' }))
+  const container = await spare()
+  await node.enforcer.destroy('first')
+  return container
+}
+
+test.serial('one made ahead becomes what was leased: names, account, keys, limits, ports', async (t) => {
+  const container = await primed()
+  const resources = { ...SMALL, cpuMillis: 300, cpuMillisMax: 700, memoryBytes: 48 * MIB, pids: 24 }
+  const over = { resources, slice: 'astronomy', keys: ['ssh-ed25519 AAAA one'] }
+  const ports = [{ protocol: 'tcp' as const, first: 20_001, last: 20_001 }]
+  await node.enforcer.create(vserverSpec(node.image, { ...over, id: 'ahead', ports }))
+  // At once, when none waits.
+  await node.enforcer.create(vserverSpec(node.image, { ...over, id: 'fresh' }))
+  t.is(await node.container('ahead'), container)
+  t.is(await node.container('fresh'), 'fresh')
+
+  t.deepEqual(await node.limits('ahead'), await node.limits('fresh'))
+  const look =
+    'hostname; cat /etc/hostname /etc/hosts /etc/passwd; cat ~astronomy/.ssh/authorized_keys; id astronomy'
+  t.is(await sh('ahead', look), await sh('fresh', look))
+  t.regex(await sh('ahead', look), /^astronomy\nastronomy\n/)
+  t.deepEqual(node.network.links.get('ahead')?.ports, ports)
+  t.false(node.network.links.has(container))
+  t.deepEqual((await node.enforcer.list()).map(({ id }) => id).sort(), ['ahead', 'fresh'])
+
+  await node.enforcer.destroy('ahead')
+  await node.enforcer.destroy('fresh')
+  t.false((await node.containers()).includes(container))
+})
+
+test.serial('its programs, files, state and usage are its own', async (t) => {
+  const container = await primed()
+  const { id } = await node.enforcer.create(vserverSpec(node.image, { id: 'ahead' }))
+  t.is(await node.container(id), container)
+  await node.enforcer.upload(id, [{ path: '/tmp/hello', content: Buffer.from('hi'), mode: 0o644 }])
+  await node.enforcer.launch(id, { argv: ['sh', '-c', 'cat /tmp/hello; sleep 60'], env: {} })
+  t.is((await node.enforcer.status(id))?.state, 'running')
+  await node.enforcer.freeze(id)
+  t.true((await node.enforcer.status(id))?.isFrozen)
+  await node.enforcer.thaw(id)
+  t.true((await node.enforcer.usage(id)).pids >= 2)
+  t.true((await node.enforcer.processes(id)).some(({ argv }) => argv.includes('60')))
+  await node.restart()
+  t.is((await node.enforcer.status(id))?.state, 'running')
+  await node.enforcer.stopProgram(id)
+  await node.enforcer.destroy(id)
+  t.false((await node.containers()).includes(container))
+})
+
+test.serial('one whose lease cannot be had leaves nothing, and the next is made anew', async (t) => {
+  const container = await primed()
+  node.network.attachesToFail = 1
+  await t.throwsAsync(node.enforcer.create(vserverSpec(node.image, { id: 'refused' })), {
+    code: 'VSERVER_FAILED'
+  })
+  t.false((await node.containers()).includes(container))
+  t.is(await node.enforcer.status('refused'), undefined)
+  await node.enforcer.create(vserverSpec(node.image, { id: 'next' }))
+  t.is(await node.container('next'), 'next')
+  await node.enforcer.destroy('next')
+})
+
+test.serial('one that died waiting is not given to anybody', async (t) => {
+  const container = await primed()
+  const [group] = await node.groupFiles(container, 'cgroup.procs')
+  for (const pid of (await readFile(group!, 'utf8')).trim().split('\n')) process.kill(Number(pid), 'SIGKILL')
+  await node.enforcer.create(vserverSpec(node.image, { id: 'lucky' }))
+  t.is(await node.container('lucky'), 'lucky')
+  t.false((await node.containers()).includes(container))
+  await node.enforcer.destroy('lucky')
+})
+
+test.serial('after a crash those that wait are removed, and one that was taken stays', async (t) => {
+  const taken = await primed()
+  await node.enforcer.create(vserverSpec(node.image, { id: 'kept' }))
+  const waiting = await spare()
+  const crashed = node.enforcer
+  await node.takeOver()
+  t.deepEqual(await node.containers(), [taken])
+  t.not(waiting, taken)
+  t.is((await node.enforcer.status('kept'))?.state, 'created')
+  await node.enforcer.destroy('kept')
+  t.deepEqual(await node.network.list(), [])
+  await crashed.stop()
+})
+
+test.serial('a daemon that stops leaves none', async (t) => {
+  await primed()
+  await node.enforcer.stop()
+  t.deepEqual(await node.containers(), [])
+  await node.takeOver()
+})
