@@ -3,6 +3,7 @@ import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { runAnyway } from '../../../src/base/host-program.ts'
 import { findHierarchies } from '../../../src/enforce/cgroup.ts'
+import type { VserverRecord } from '../../../src/enforce/vserver-records.ts'
 import { indexOfClass, indexOfDevice, planLink } from '../../../src/enforce/network/address-plan.ts'
 
 export interface HostOfNode {
@@ -15,10 +16,15 @@ export interface HostOfNode {
   readonly namespace: string
 }
 
+/** Containers made ahead are called so until somebody has them, and after. */
+const SPARE = /^spare-/
+
 /** Vserver ids by kind of thing, sorted; an id is there as often as the thing is. */
 export type HostView = Readonly<Record<string, readonly string[]>>
 
 export interface SeenHost {
+  /** Containers that nobody has yet, whatever of them is there; they are not in the view. */
+  readonly spares: readonly string[]
   readonly view: HostView
   /** The process of each vserver and the time at which it was started, which no other process has. */
   readonly inits: ReadonlyMap<string, string>
@@ -49,8 +55,18 @@ export async function seeHost(host: HostOfNode): Promise<SeenHost> {
     runtime,
     ...links
   }
-  for (const ids of Object.values(view)) ids.sort()
-  return { view, inits: groups.inits }
+  const owners = await ownersOf(join(enforce, 'vservers'))
+  const called = Object.entries(view).map(
+    ([kind, found]) => [kind, found.map((name) => owners.get(name) ?? name)] as const
+  )
+  const spares = new Set(called.flatMap(([, found]) => found.filter((name) => SPARE.test(name))))
+  return {
+    spares: [...spares],
+    view: Object.fromEntries(
+      called.map(([kind, found]) => [kind, found.filter((name) => !spares.has(name)).sort()])
+    ),
+    inits: new Map([...groups.inits].map(([container, init]) => [owners.get(container) ?? container, init]))
+  }
 }
 
 /** How the host differs from holding each of `ids` exactly once and nothing else; `orphan`s and things `missing`. */
@@ -63,6 +79,18 @@ export function differences(view: HostView, ids: readonly string[]): string[] {
     const orphans = found.filter((id) => !ids.includes(id)).map((id) => `orphan ${kind} ${id}`)
     return [...missing, ...doubled, ...orphans]
   })
+}
+
+/** Ids of vservers by the names of their containers. */
+async function ownersOf(directory: string): Promise<Map<string, string>> {
+  const owners = new Map<string, string>()
+  for (const name of await names(directory)) {
+    const text = await readFile(join(directory, name), 'utf8').catch(() => '')
+    if (!name.endsWith('.json') || text === '') continue
+    const { spec, container } = JSON.parse(text) as Pick<VserverRecord, 'spec' | 'container'>
+    owners.set(container, spec.id)
+  }
+  return owners
 }
 
 async function seeGroups(

@@ -13,6 +13,8 @@ const SHORT_MS = [1_500, 3_000, 6_000] as const
 const STANDING = { least: 2, most: 4 } as const
 /** As long as operations at once take on a machine with time to spare. */
 const OPERATIONS_MS = 500
+const SPARE_TRIES_MAX = 200
+const SPARE_POLL_MS = 50
 /** As long as a start takes. */
 const START_MS = 1_200
 
@@ -31,8 +33,13 @@ export class Lane {
 
   /** Starts the node and looks after it. */
   async revive(fault: Fault = 'none'): Promise<void> {
+    const { spares: before } = await this.node.see()
     await this.node.start(fault)
-    const found = await this.ledger.faults()
+    const { spares } = await this.node.see()
+    const left = before
+      .filter((container) => spares.includes(container))
+      .map((each) => `orphan spare ${each}`)
+    const found = [...left, ...(await this.ledger.faults())]
     this.faults.push(...found.map((fault) => `after ${this.#before}: ${fault}`))
   }
 
@@ -42,8 +49,10 @@ export class Lane {
 
   /** One life, from its start to its death at the point. */
   async killAt(point: Point): Promise<void> {
+    await this.node.keepSpares(point.operation === 'claim' ? 1 : 0)
     await this.revive()
     await this.#stand()
+    if (point.operation === 'claim') await this.#awaitSpare()
     if (point.operation === 'recover') await this.#killTwice(point)
     else await this.#killDoing(point)
     this.#died(point.name)
@@ -76,6 +85,7 @@ export class Lane {
 
   /** One life in which several things are done at once, killed in their midst or before it was ready. */
   async killWhenever(number: Numbers): Promise<void> {
+    await this.node.keepSpares(1)
     if (number(8) === 0) {
       const process = this.node.spawn()
       const wait = number(START_MS)
@@ -107,8 +117,18 @@ export class Lane {
     for (const claim of standing.slice(STANDING.most)) await this.ledger.end(claim)
   }
 
+  /** One is made ahead after a vserver that is made for somebody. */
+  async #awaitSpare(): Promise<void> {
+    await this.ledger.acquire(LONG_MS)
+    for (let tries = 0; tries < SPARE_TRIES_MAX; tries++) {
+      if ((await this.node.see()).spares.length > 0) return
+      await delay(SPARE_POLL_MS)
+    }
+    throw new Error('no vserver was made ahead')
+  }
+
   async #drive({ operation }: Point): Promise<boolean> {
-    if (operation === 'redeem') return this.ledger.acquire(LONG_MS)
+    if (operation === 'redeem' || operation === 'claim') return this.ledger.acquire(LONG_MS)
     if (operation === 'expire') {
       for (const term of SHORT_MS) if (await this.ledger.acquire(term)) return true
       return false

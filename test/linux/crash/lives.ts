@@ -1,5 +1,6 @@
 /** The lives of one node: its daemon is started again and again on the same state, and dies at a moment or whenever. */
-import { readFile, type FileHandle } from 'node:fs/promises'
+import { readFile, writeFile, type FileHandle } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { createControlClient } from '../../../src/daemon/control-client.ts'
 import type { LeaseView } from '../../../src/daemon/control-protocol.ts'
@@ -54,6 +55,14 @@ export class NodeLives {
   get process(): JsonProcess {
     if (this.#process === undefined) throw new TypeError('the node was never started')
     return this.#process
+  }
+
+  /** How many vservers the lives to come make ahead. */
+  async keepSpares(count: number): Promise<void> {
+    const path = join(this.init.state, 'slicenet.yaml')
+    const config = JSON.parse(await readFile(path, 'utf8')) as { node: { spares: number } }
+    config.node.spares = count
+    await writeFile(path, JSON.stringify(config))
   }
 
   /** From now on the daemon dies when the moment is there; `death` resolves with the moment it says it died at. */

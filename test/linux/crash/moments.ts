@@ -53,6 +53,7 @@ export function watchingDecorators(watch: Watcher): PartDecorators {
     }),
     network: (network) =>
       changed(network, {
+        rename: (id, to) => around('rename', () => network.rename(id, to)),
         attach: (link) => around('attach', () => network.attach(link)),
         detach: (id) => around('detach', () => network.detach(id))
       }),

@@ -64,6 +64,7 @@ export class CrashOverlay {
           address: this.#hosts.address(name),
           uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
           volume: '2GiB',
+          spares: 0,
           agents: [{ address: agentAddress, overbookPercent: 1000 }]
         }
       })

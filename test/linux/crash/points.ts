@@ -1,6 +1,6 @@
 /** The labelled points at which a node is killed, as data: what it was doing, and the moment of `moments.ts` that is meant. */
 
-export const OPERATIONS = ['redeem', 'renew', 'delete', 'expire', 'recover'] as const
+export const OPERATIONS = ['redeem', 'claim', 'renew', 'delete', 'expire', 'recover'] as const
 export type Operation = (typeof OPERATIONS)[number]
 
 /** The daemon is killed from outside, as soon as the holder has its reply. */
@@ -33,6 +33,16 @@ const MOMENTS: Readonly<Record<Operation, readonly (readonly [label: string, mom
     ['active durable', 'commit done: active'],
     ['reply not yet written', 'answered: newLease'],
     ['reply received', RECEIVED]
+  ],
+  // A redemption that takes a vserver which was made ahead.
+  claim: [
+    ['spare not yet taken', 'create begun'],
+    ['spare recorded, link not yet renamed', 'rename begun'],
+    ['link renamed', 'rename done'],
+    ['rules being set', 'nft begun'],
+    ['link stands', 'attach done'],
+    ['vserver created', 'create done'],
+    ['active durable', 'commit done: active']
   ],
   renew: [
     ['demand taken', 'called: renewLease'],
