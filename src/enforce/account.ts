@@ -46,11 +46,9 @@ export function prepareRoot(rootFd: number, init: AccountInit): void {
     `127.0.0.1 localhost\n127.0.1.1 ${init.slice}\n::1 localhost ip6-localhost ip6-loopback\n`,
     0o644
   )
-  const passwd =
-    readFileBeneath(rootFd, '/etc/passwd', LIMITS.rootFileBytesMax) ?? 'root:x:0:0:root:/root:/bin/sh\n'
+  const { passwd, group } = prepareAccounts(rootFd, init.uidBase)
   const name = accountName(init.slice)
   if (findAccount(passwd, name) === undefined) {
-    const group = readFileBeneath(rootFd, '/etc/group', LIMITS.rootFileBytesMax) ?? 'root:x:0:\n'
     const id = freeId(passwd, group)
     put('/etc/passwd', `${endLine(passwd)}${name}:x:${id}:${id}::/home/${name}:/bin/sh\n`, 0o644)
     put('/etc/group', `${endLine(group)}${name}:x:${id}:\n`, 0o644)
@@ -59,6 +57,26 @@ export function prepareRoot(rootFd: number, init: AccountInit): void {
     if (shadow !== undefined) put('/etc/shadow', `${endLine(shadow)}${name}:*:19000:0:99999:7:::\n`, 0o600)
   }
   writeKeys(rootFd, init)
+}
+
+/**
+ * Makes sure that accounts and groups stand in plain files, which whoever enters the root can read, and gives what these say: an
+ * image may have anything by their names, also a pipe at which an OCI runtime would wait.
+ */
+export function prepareAccounts(
+  rootFd: number,
+  uidBase: number
+): { readonly passwd: string; readonly group: string } {
+  const kept = (path: string, otherwise: string): string => {
+    const text = readFileBeneath(rootFd, path, LIMITS.rootFileBytesMax)
+    if (text !== undefined) return text
+    writeFileBeneath(rootFd, path, Buffer.from(otherwise), { uid: uidBase, gid: uidBase, mode: 0o644 })
+    return otherwise
+  }
+  return {
+    passwd: kept('/etc/passwd', 'root:x:0:0:root:/root:/bin/sh\n'),
+    group: kept('/etc/group', 'root:x:0:\n')
+  }
 }
 
 /** Replaces the account's `authorized_keys`. */

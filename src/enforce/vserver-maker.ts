@@ -11,7 +11,7 @@ import type { Logger } from '../base/log.ts'
 import { together } from '../base/together.ts'
 import type { Resources } from '../ticket/resources.ts'
 import { isAdministrative } from '../ticket/rights.ts'
-import { prepareRoot } from './account.ts'
+import { prepareAccounts, prepareRoot } from './account.ts'
 import { isInCgroup, isProcessInCgroup, type Cgroups } from './cgroup.ts'
 import type { VserverSpec } from './enforcer.ts'
 import { IDS_PER_VSERVER, type IdRanges } from './id-ranges.ts'
@@ -19,12 +19,12 @@ import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
 import { ociConfig } from './oci-config.ts'
 import type { OciRuntime } from './oci-runtime.ts'
-import { inVserverRoot } from './program-lookup.ts'
 import type { ProgramRunner } from './program-runner.ts'
+import { withRoot } from './root-files.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
 import { setHostName, signalProcess } from './syscall.ts'
 import type { VserverRecord, VserverRecords } from './vserver-records.ts'
-import type { VserverRoots } from './vserver-root.ts'
+import type { MakeRootInit, VserverRoots } from './vserver-root.ts'
 import type { Volume } from './volume.ts'
 
 const SIGKILL = 9
@@ -115,8 +115,9 @@ export class VserverMaker {
     }
     try {
       await records.put(record)
-      const made = await this.#steps(record, imageRoot, options.signal)
-      this.#settleIn(made)
+      const { slice, keys } = spec
+      const prepare = (rootFd: number): void => prepareRoot(rootFd, { slice, keys, uidBase })
+      const made = await this.#steps(record, { imageRoot, prepare }, options.signal)
       await records.put(made)
       return made
     } catch (error) {
@@ -149,7 +150,8 @@ export class VserverMaker {
     idRanges.claim(record.uidBase)
     try {
       const { ino: imageInode } = await stat(imageRoot)
-      return { record: await this.#steps(record, imageRoot), imageInode }
+      const prepare = (rootFd: number): void => void prepareAccounts(rootFd, record.uidBase)
+      return { record: await this.#steps(record, { imageRoot, prepare }), imageInode }
     } catch (error) {
       await this.#cleared(container, this.#discard(record))
       throw asVserverFailure(error)
@@ -175,9 +177,7 @@ export class VserverMaker {
     try {
       await records.put(record)
       await network.rename(container, spec.id)
-      const limited = this.#limit(record)
-      this.#settleIn(record)
-      await limited
+      await together([this.#limit(record), this.#name(record)])
       signal?.throwIfAborted()
       const made: VserverRecord = { ...record, phase: 'made' }
       await records.put(made)
@@ -238,7 +238,11 @@ export class VserverMaker {
     return state !== '' && !'ZX'.includes(state) && isInCgroup(group!, this.#c.cgroups.path(record.container))
   }
 
-  async #steps(record: VserverRecord, imageRoot: string, signal?: AbortSignal): Promise<VserverRecord> {
+  async #steps(
+    record: VserverRecord,
+    content: Pick<MakeRootInit, 'imageRoot' | 'prepare'>,
+    signal?: AbortSignal
+  ): Promise<VserverRecord> {
     const { spec, container, uidBase } = record
     const { clock, cgroups, logger, roots, runtime, volume } = this.#c
     const times: StepTimes = {}
@@ -255,7 +259,7 @@ export class VserverMaker {
     }
     const bundle = roots.bundle(container)
     const disk = timed('disk', volume.create(container, spec.resources.diskBytes))
-    const root = timed('root', roots.make({ id: container, uidBase, imageRoot, disk }))
+    const root = timed('root', roots.make({ id: container, uidBase, disk, ...content }))
     await together<unknown>([disk, root])
     const config = ociConfig({
       spec,
@@ -366,11 +370,10 @@ export class VserverMaker {
     this.#c.idRanges.giveBack(record.uidBase)
   }
 
-  /** Writes into its root, and gives its kernel, what is the slice's: names, the account and its keys. */
-  #settleIn({ spec, container, uidBase, pid }: VserverRecord): void {
-    const rootPath = this.#c.roots.rootPath(container)
-    const { slice, keys } = spec
-    inVserverRoot(spec.id, rootPath, (rootFd) => prepareRoot(rootFd, { slice, keys, uidBase }))
+  /** Writes into its root, and tells its kernel, what is the slice's. */
+  async #name({ spec: { slice, keys }, container, uidBase, pid }: VserverRecord): Promise<void> {
+    const root = this.#c.roots.rootPath(container)
+    withRoot(root, (rootFd) => prepareRoot(rootFd, { slice, keys, uidBase }))
     if (pid !== undefined) setHostName(pid, slice)
   }
 

@@ -9,6 +9,7 @@ import type { Startable } from '../base/lifecycle.ts'
 import { findHostProgram } from './host-requirements.ts'
 import type { IdRanges } from './id-ranges.ts'
 import { isMountPoint } from './mount-table.ts'
+import { withRoot } from './root-files.ts'
 import { mount, MOUNT_FLAGS, mountIdmapped, unmount } from './syscall.ts'
 
 export interface VserverRootsComponents {
@@ -29,6 +30,8 @@ export interface MakeRootInit {
   readonly imageRoot: string
   /** The vserver's directory on the volume; a promise, so that it can be made meanwhile. */
   readonly disk: Promise<string>
+  /** Writes what is to be in it from the beginning. */
+  readonly prepare: (rootFd: number) => void
 }
 
 export class VserverRoots implements Startable {
@@ -81,7 +84,7 @@ export class VserverRoots implements Startable {
 
   async stop(): Promise<void> {}
 
-  /** Mounts the root. Idempotent: one that is mounted stays as it is. */
+  /** Mounts the root and prepares it. Idempotent: one that is mounted stays as it is. */
   async make(init: MakeRootInit): Promise<void> {
     const bundle = this.bundle(init.id)
     const lower = join(bundle, 'lower')
@@ -119,6 +122,7 @@ export class VserverRoots implements Startable {
       // The overlay holds a private copy of this mount.
       unmount(lower)
     }
+    withRoot(root, init.prepare)
   }
 
   /** Unmounts the root and removes the bundle. Idempotent. */

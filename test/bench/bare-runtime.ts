@@ -7,6 +7,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { join } from 'node:path'
 import { systemClock } from '../../src/base/clock.ts'
 import { HOST_PATH } from '../../src/base/host-program.ts'
+import { prepareRoot } from '../../src/enforce/account.ts'
 import { openFilesPerProcess } from '../../src/enforce/capacity.ts'
 import { Cgroups } from '../../src/enforce/cgroup.ts'
 import type { VserverSpec } from '../../src/enforce/enforcer.ts'
@@ -59,8 +60,9 @@ export async function withBareRuntime<T>(
     await cgroups.start()
     const images = new ImageStore({ clock: systemClock }, { directory: init.imagesDirectory })
     const imageRoot = await images.open(spec.image)
-    const { id } = spec
-    await roots.make({ id, uidBase, imageRoot, disk: Promise.resolve(disk) })
+    const { id, slice, keys } = spec
+    const prepare = (rootFd: number): void => prepareRoot(rootFd, { slice, keys, uidBase })
+    await roots.make({ id, uidBase, imageRoot, disk: Promise.resolve(disk), prepare })
     const config = ociConfig({
       spec,
       uidBase,
