@@ -272,6 +272,7 @@ export class NodeRole implements Startable {
     const { manager } = this
     await Promise.all(manager.table.holding().map((record) => manager.end(record, 'the node is given up')))
     for (const { id } of await this.#enforcer.list()) await this.#enforcer.destroy(id)
+    await this.#oci.discardSpares()
     await this.#stopParts()
     await this.#network.remove()
     await this.#enforcer.stop()

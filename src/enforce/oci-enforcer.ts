@@ -172,12 +172,17 @@ export class OciEnforcer implements Enforcer {
 
   /** Vservers run on; what was begun is finished first. Of those that nobody has yet nothing is left. */
   async stop(): Promise<void> {
-    await this.#started?.spares.stop()
+    await this.discardSpares()
     await this.#started?.programs.stop()
     await this.#turns.idle()
     this.#started = undefined
     await this.#idRanges.stop()
     await this.#parts.stop()
+  }
+
+  /** Removes the vservers that nobody has yet; none is made ahead from here on. */
+  async discardSpares(): Promise<void> {
+    await this.#started?.spares.stop()
   }
 
   /**

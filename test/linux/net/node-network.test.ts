@@ -33,6 +33,27 @@ test.serial('a detached link leaves nothing, and detaching again is no error', a
   t.notRegex(await run('nsenter', [...insideOf(vserver.pid).slice(1), 'ip', '-o', 'link']), /eth0/)
 })
 
+test.serial(
+  'a link goes by another name with all that it has, and gains and loses ports under it',
+  async (t) => {
+    const { pid, probe, address } = await lab.vserver('spare', [tcp(9000)])
+    await probe.ask({ op: 'listen', port: 9000 })
+    const before = await kernelState()
+    await lab.ask({ op: 'rename', id: 'spare', to: 'one' })
+    t.deepEqual(await lab.ask({ op: 'list' }), ['one'])
+    t.is(await kernelState(), before)
+    await t.throwsAsync(lab.ask({ op: 'rename', id: 'spare', to: 'two' }), { code: 'NOT_FOUND' })
+    t.regex(await lab.world.ask<string>({ op: 'connect', host: lab.nodeAddress, port: 9000 }), /:\d+$/)
+
+    await probe.ask({ op: 'listen', port: 9001 })
+    t.deepEqual(await lab.ask({ op: 'attach', link: lab.link('one', pid, [tcp(9001)]) }), { address })
+    t.regex(await lab.world.ask<string>({ op: 'connect', host: lab.nodeAddress, port: 9001 }), /:\d+$/)
+    t.is(await lab.world.ask({ op: 'connect', host: lab.nodeAddress, port: 9000 }), 'ECONNREFUSED')
+    await lab.ask({ op: 'detach', id: 'one' })
+    t.is(await kernelState(), pristine)
+  }
+)
+
 test.serial('an attach that fails leaves nothing and its ports free', async (t) => {
   const pid = await lab.standIn()
   const ports = [tcp(9000), icmp(7)]

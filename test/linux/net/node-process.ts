@@ -15,12 +15,14 @@ interface Request {
     | 'attach'
     | 'attachAll'
     | 'attachIds'
+    | 'rename'
     | 'detach'
     | 'list'
     | 'egressBytes'
     | 'counters'
     | 'remove'
   readonly id?: string
+  readonly to?: string
   readonly link?: NodeLink
   readonly links?: readonly NodeLink[]
   readonly user?: NetworkUser
@@ -36,6 +38,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   stop: async () => network.stop(),
   attach: async ({ link }) => (link === undefined ? undefined : network.attach(link)),
   attachAll: async ({ links = [] }) => Promise.all(links.map((link) => network.attach(link))),
+  rename: async ({ id, to }) => network.rename(id ?? '', to ?? ''),
   attachIds: async ({ user }) => (user === undefined ? undefined : network.attachIds(user)),
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
