@@ -13,7 +13,7 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
-import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import { DEVICE_PREFIX, planLink } from './address-plan.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
@@ -38,7 +38,7 @@ import {
 import { applyRules, readChains } from './ruleset.ts'
 import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
-import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
+import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
@@ -297,7 +297,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await together(parts)
       await Promise.all([
         isWhole ? undefined : raiseLink(plan),
-        this.#forgetGained(gained, same ? plan : undefined)
+        forgetGained(gained, { nodeAddress: uplink.address, vserver: same ? plan.address : undefined })
       ])
       this.#whole.add(id)
     } catch (error) {
@@ -361,17 +361,6 @@ class LinuxNodeNetwork implements NodeNetwork {
       { by: 'the node', ports: this.#init.reservedPorts },
       SHARED_CLAIM,
       ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
-    ])
-  }
-
-  /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
-  async #forgetGained(gained: readonly PortRange[], changed: LinkPlan | undefined): Promise<void> {
-    const uplink = this.#running()
-    const protocols = new Set(gained.map((range) => range.protocol))
-    await Promise.all([
-      protocols.has('udp') ? forgetArrivals(uplink.address, 'udp') : undefined,
-      protocols.has('icmp') ? forgetArrivals(uplink.address, 'icmp') : undefined,
-      changed !== undefined && protocols.has('udp') ? forgetVserver(changed.address, 'udp') : undefined
     ])
   }
 
