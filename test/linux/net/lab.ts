@@ -90,6 +90,8 @@ async function end(child: ChildProcess): Promise<void> {
 export interface LabInit {
   /** One letter, distinct in each test file. */
   readonly letter: string
+  /** Besides `world` and `node`. */
+  readonly hosts?: readonly string[]
   readonly network?: Partial<NodeNetworkInit>
 }
 
@@ -108,7 +110,7 @@ export class Lab {
     this.#init = init
     // The process id keeps two runs on one machine apart.
     this.name = `${init.letter}${process.pid}`
-    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node'] })
+    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node', ...(init.hosts ?? [])] })
   }
 
   get nodeAddress(): string {
@@ -117,6 +119,15 @@ export class Lab {
 
   get worldAddress(): string {
     return this.#hosts.address('world')
+  }
+
+  addressOf(host: string): string {
+    return this.#hosts.address(host)
+  }
+
+  /** Path of a host's network namespace, of the router's too. */
+  namespaceOf(host: string): string {
+    return `/run/netns/slicenet-${this.name}-${host}`
   }
 
   async up(): Promise<void> {
@@ -244,7 +255,7 @@ export class Lab {
   /** Makes the world and the router send packets for inside addresses to the node, as a hostile neighbour can. */
   async routeVserversFromWorld(): Promise<void> {
     const add = ['ip', 'route', 'add', '100.64.0.0/10', 'via']
-    await run('nsenter', [`--net=/run/netns/slicenet-${this.name}-router`, ...add, this.nodeAddress])
+    await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add, this.nodeAddress])
   }
 
   async probeOnNode(): Promise<LineProgram> {
