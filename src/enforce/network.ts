@@ -22,6 +22,8 @@ export interface VserverNetwork extends Startable {
   /** Ids attached now, also those left by an earlier daemon. */
   list(): Promise<string[]>
   egressBytes(id: string): Promise<number>
+  /** Whether it is held to a lower rate than its lease's because the day's bytes run out. */
+  isEgressNarrowed(id: string): Promise<boolean>
 }
 
 export interface VserverLink {

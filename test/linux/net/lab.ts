@@ -19,6 +19,7 @@ import type { PortRange } from '../../../src/ticket/ports.ts'
 import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
 
 const MEGABIT = 1_000_000
+const PLENTY_BYTES = 1e15
 
 /** What a probe saw of one packet. */
 export interface Seen {
@@ -115,6 +116,11 @@ export class Lab {
     return this.#hosts.address('node')
   }
 
+  /** Of the node. */
+  get stateDirectory(): string {
+    return this.#stateDirectory
+  }
+
   get worldAddress(): string {
     return this.#hosts.address('world')
   }
@@ -199,7 +205,7 @@ export class Lab {
     ports: readonly PortRange[] = [],
     resources: Partial<Resources> = {}
   ): NodeLink {
-    return { id, pid, ports, resources: { ...NO_RESOURCES, ...resources } }
+    return { id, pid, ports, resources: { ...NO_RESOURCES, egressBytesPerDay: PLENTY_BYTES, ...resources } }
   }
 
   /** A stand-in, attached, with a probe in it. */
