@@ -18,7 +18,7 @@ import { rightsSchema } from '../ticket/resource-schema.ts'
 import { CAPABILITY_RIGHTS } from '../ticket/rights.ts'
 import { parse } from '../wire/codec.ts'
 import { amount } from './amount-schema.ts'
-import { isAboveRoot, shapingSchema, uplinkSchema } from './shaping-config.ts'
+import { isAboveRoot, leasesTooMuch, shapingSchema, uplinkSchema } from './shaping-config.ts'
 
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(128))
 const nameSchema = v.pipe(
@@ -130,6 +130,10 @@ const nodeFields = v.strictObject({
 const aboveRoot = 'expected no more than uplink.rate'
 const nodeSchema = v.pipe(
   nodeFields,
+  v.forward(
+    v.check((node) => !leasesTooMuch(node), 'expected no more than uplink.rate without uplink.own'),
+    ['capacity', 'egress']
+  ),
   v.forward(
     v.check((node) => !isAboveRoot(node, 'icmp'), aboveRoot),
     ['shaping', 'icmp']

@@ -58,6 +58,14 @@ export function isAboveRoot(
   return (shaping[field] ?? 0) > uplink.rate
 }
 
+/** Whether more is to be leased than there is beside what the node keeps. */
+export function leasesTooMuch(node: {
+  readonly uplink: { readonly rate: number; readonly own: number }
+  readonly capacity: { readonly egress?: number | undefined }
+}): boolean {
+  return (node.capacity.egress ?? 0) > node.uplink.rate - node.uplink.own
+}
+
 export function shapingPolicy({ uplink, shaping }: Rated): ShapingPolicy {
   const bounded = (bps: number): number => Math.min(bps, uplink.rate)
   return {

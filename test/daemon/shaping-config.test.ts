@@ -34,6 +34,11 @@ for (const [title, line, field] of [
   ['a negative root', 'uplink: { rate: -1Mbps }', 'node.uplink.rate'],
   ['nothing for the node itself', 'uplink: { own: 0 }', 'node.uplink.own'],
   ['more for the node itself than there is', 'uplink: { rate: 1Mbps, own: 2Mbps }', 'node.uplink.own'],
+  [
+    'more for slices than there is',
+    'uplink: { rate: 10Mbps, own: 2Mbps }\n  capacity: { egress: 9Mbps }',
+    'node.capacity.egress'
+  ],
   ['a bucket of nothing', 'shaping: { icmp: 0kbps }', 'node.shaping.icmp'],
   ['a negative bucket', 'shaping: { options: -5kbps }', 'node.shaping.options'],
   ['a bucket above the root', 'shaping: { newDestinations: 101Mbps }', 'node.shaping.newDestinations'],

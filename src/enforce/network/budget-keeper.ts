@@ -137,6 +137,8 @@ export class BudgetKeeper {
         logger.error('the cap of a vserver is not changed', { id, error })
       })
     }
+    const attached = new Set([...records()].map(({ id }) => id))
+    for (const id of this.#accounts.keys()) if (!attached.has(id)) this.forget(id)
     await this.#write()
   }
 

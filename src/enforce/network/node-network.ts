@@ -13,33 +13,21 @@ import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, nextIndex, planLink } from './address-plan.ts'
-import { destinationRateRemoval } from './destinations.ts'
-import { linkLines, notAttached, removedPortLines, requireUnheard } from './link-lines.ts'
+import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
+import { LinkTurns } from './link-turns.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
-import { flowCountRemoval, nodeTable, requireRanges } from './node-table.ts'
-import {
-  currentUsersLines,
-  NodeUsers,
-  userDeviceLines,
-  usersOf,
-  USERS_TABLE,
-  USERS_TABLE_6
-} from './node-users.ts'
-import {
-  mergeRanges,
-  NODE_TABLE,
-  ownershipLines,
-  portLines,
-  requireUnclaimed,
-  reservedLines,
-  SHARED_CLAIM
-} from './owned-ports.ts'
+import { nodeRules, type NodeRulesInit } from './node-rules.ts'
+import { requireRanges, type VserverBounds } from './node-table.ts'
+import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
+import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING, type ShapingPolicy } from './rates.ts'
+import { requireUnshaped } from './shaping.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
+import { UplinkWatch } from './uplink-watch.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
@@ -99,15 +87,14 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #clock: Clock
   readonly #init: NodeNetworkInit
   readonly #recordsDirectory: string
-  readonly #flowsMax: number
-  readonly #policy: ShapingPolicy
+  readonly #bounds: VserverBounds
   readonly #records = new Map<string, LinkRecord>()
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
-  /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
-  readonly #tasks = new Map<string, Promise<unknown>>()
+  readonly #turns = new LinkTurns()
   readonly #users = new NodeUsers(() => this.#records.values())
   readonly #shaper: UplinkShaper
+  readonly #watch: UplinkWatch
   #uplink: Uplink | undefined
   #refreshing: { stop(): Promise<void> } | undefined
   #lastIndex = 0
@@ -116,9 +103,17 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#logger = components.logger.child('network')
     this.#clock = components.clock
     this.#init = init
-    this.#flowsMax = init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
-    this.#policy = init.shaping ?? DEFAULT_SHAPING
+    const policy = init.shaping ?? DEFAULT_SHAPING
+    this.#bounds = {
+      flowsPerVserverMax: init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax,
+      destinationsPerMinute: policy.destinationsPerMinute
+    }
     this.#recordsDirectory = join(init.stateDirectory, 'links')
+    this.#watch = new UplinkWatch({
+      logger: this.#logger,
+      find: async () => findUplink(init),
+      renew: async (uplink) => this.#renew(uplink)
+    })
     const { rootBps, nodeBps, stateDirectory, budgetIntervalMs } = init
     this.#shaper = new UplinkShaper(
       {
@@ -127,13 +122,14 @@ class LinuxNodeNetwork implements NodeNetwork {
         records: () => this.#records.values(),
         inOrder: async (id, task) => this.#inOrder(id, task)
       },
-      { rootBps, nodeBps, policy: this.#policy, stateDirectory, budgetIntervalMs }
+      { rootBps, nodeBps, policy, stateDirectory, budgetIntervalMs }
     )
   }
 
   async start(): Promise<void> {
     if (this.#uplink !== undefined) return
     const uplink = await findUplink(this.#init)
+    await requireUnshaped(uplink.device)
     const [records, present, chains] = await Promise.all([
       readRecords(this.#recordsDirectory),
       presentLinks(),
@@ -145,18 +141,8 @@ class LinuxNodeNetwork implements NodeNetwork {
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
     await applyRules([
-      nodeTable({
-        uplink: uplink.device,
-        nodeAddress: uplink.address,
-        allowedPrivateRanges: this.#init.allowedPrivateRanges,
-        flowsPerVserverMax: this.#flowsMax,
-        destinationsPerMinute: this.#policy.destinationsPerMinute
-      }),
-      `add table ${SOURCE_CHECK_TABLE}`,
-      ...reservedLines(this.#init.reservedPorts),
-      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
-      ...links.flatMap((record) => linkLines(record)),
-      ...(await currentUsersLines(kept, uplink.device))
+      ...(await nodeRules(this.#rulesInit(uplink), kept)),
+      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval)
     ])
     await this.#shaper.start(uplink.device, kept)
     for (const record of kept) this.#records.set(record.id, record)
@@ -167,9 +153,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
-    // Devices of others come and go.
+    // Devices come and go.
     this.#refreshing = repeat(
-      () => this.#users.refresh(uplink.device),
+      () => this.#refresh(),
       {
         clock: this.#clock,
         onError: (error) => this.#logger.error('a device is not looked after', { error })
@@ -188,7 +174,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   async stop(): Promise<void> {
     await this.#refreshing?.stop()
     await this.#shaper.stop()
-    await Promise.allSettled(this.#tasks.values())
+    await this.#turns.settled()
     this.#uplink = undefined
     this.#records.clear()
     this.#whole.clear()
@@ -250,7 +236,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async remove(): Promise<void> {
     this.#running()
-    await Promise.allSettled(this.#tasks.values())
+    await this.#turns.settled()
     if (this.#records.size > 0) {
       throw new SlicenetError('BUSY', `${this.#records.size} vservers are attached to the node's network`, {
         hint: 'destroy them first'
@@ -268,6 +254,25 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#uplink = undefined
   }
 
+  async #refresh(): Promise<void> {
+    await this.#watch.look(this.#running())
+    await this.#users.refresh(this.#running().device)
+  }
+
+  /** Puts everything in place for another uplink, while no link is being changed. */
+  async #renew(uplink: Uplink): Promise<void> {
+    await this.#turns.takeAlone(async () => {
+      await requireUnshaped(uplink.device)
+      const present = await presentLinks()
+      const records = [...this.#records.values()]
+      const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
+      await applyRules(await nodeRules(this.#rulesInit(uplink), there))
+      await this.#shaper.move(uplink.device, records)
+      this.#uplink = uplink
+      for (const { index } of records) await forgetVserver(planLink(index).address)
+    })
+  }
+
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
@@ -278,6 +283,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
     this.#requireFree(link.id, ports)
+    this.#shaper.requireRoom(link.id, link.resources)
     const silentPorts = mergeRanges(link.silentPorts ?? [])
     if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
@@ -321,6 +327,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const uplink = this.#running()
     const present = await presentLinks()
     const before = this.#records.get(id)
+    this.#shaper.requireRoom(id, resources)
     const index = before?.index ?? this.#freeIndex(present)
     const ids = { first: firstId, last: lastId }
     const record = { id, index, namespace: '', ports: [], silentPorts: [], resources, ids }
@@ -405,18 +412,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   async #release(record: LinkRecord): Promise<void> {
     const plan = planLink(record.index)
     await removeLink(plan.device)
-    const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
-    await Promise.all([
-      // Adding first makes deleting certain, also after an attach that failed early.
-      applyRules([
-        ...ownershipLines('add', ownership),
-        ...ownershipLines('delete', ownership),
-        ...sourceCheckRemoval(plan.device),
-        ...flowCountRemoval(plan.address, this.#flowsMax),
-        ...destinationRateRemoval(plan.address, this.#policy.destinationsPerMinute)
-      ]),
-      this.#shaper.unshape(record.index)
-    ])
+    await Promise.all([applyRules(removalLines(record, this.#bounds)), this.#shaper.unshape(record.index)])
     await forgetVserver(plan.address)
     await removeRecord(this.#recordsDirectory, record.index)
   }
@@ -429,14 +425,12 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #inOrder<T>(id: string, task: () => Promise<T>): Promise<T> {
     this.#running()
-    const before = this.#tasks.get(id) ?? Promise.resolve()
-    const mine = before.then(task, task)
-    this.#tasks.set(id, mine)
-    try {
-      return await mine
-    } finally {
-      if (this.#tasks.get(id) === mine) this.#tasks.delete(id)
-    }
+    return this.#turns.take(id, task)
+  }
+
+  #rulesInit({ device, address }: Uplink): NodeRulesInit {
+    const { allowedPrivateRanges, reservedPorts } = this.#init
+    return { uplink: device, nodeAddress: address, allowedPrivateRanges, reservedPorts, ...this.#bounds }
   }
 
   #running(): Uplink {

@@ -8,14 +8,18 @@ import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { destinationRules } from './destinations.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
-export interface NodeTableInit {
+/** What each vserver may have. */
+export interface VserverBounds {
+  readonly flowsPerVserverMax: number
+  readonly destinationsPerMinute: number
+}
+
+export interface NodeTableInit extends VserverBounds {
   readonly uplink: string
   /** The node's address on the uplink: what the world sees of its vservers. */
   readonly nodeAddress: string
   /** CIDR ranges that the node's policy lets vservers reach although they are private. */
   readonly allowedPrivateRanges: readonly string[]
-  readonly flowsPerVserverMax: number
-  readonly destinationsPerMinute: number
 }
 
 /** Why the table drops a packet; each is counted. */

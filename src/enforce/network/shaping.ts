@@ -37,6 +37,31 @@ export interface ShapingInit {
   readonly policy: ShapingPolicy
 }
 
+/** Throws `CONFIG_INVALID` where another program shapes the uplink: its queue is left alone. */
+export async function requireUnshaped(uplink: string): Promise<void> {
+  const present = await rootQueue(uplink)
+  // What the kernel puts there by itself has no handle.
+  if (present === undefined || present.handle === SHAPING_MAJOR || present.handle === '0') return
+  const queue = `${present.kind} ${present.handle}:`
+  throw new SlicenetError(
+    'CONFIG_INVALID',
+    `another program shapes the uplink ${uplink}: it has the queue ${queue}`,
+    {
+      hint: `name another uplink, or remove the queue with \`tc qdisc del dev ${uplink} root\``,
+      details: { uplink, ...present }
+    }
+  )
+}
+
+/** The queue at the root of a device. */
+async function rootQueue(
+  device: string
+): Promise<{ readonly kind: string; readonly handle: string } | undefined> {
+  const printed = await run('tc', ['qdisc', 'show', 'dev', device, 'root'])
+  const [, kind, handle] = /^qdisc (\S+) ([0-9a-f]+): root\b/m.exec(printed) ?? []
+  return kind === undefined || handle === undefined ? undefined : { kind, handle }
+}
+
 /** What waits in a leaf: by flow, so that one does not delay the others, where the kernel has that. */
 export type LeafQueue = 'fq_codel' | 'bfifo'
 
@@ -45,10 +70,11 @@ export type LeafQueue = 'fq_codel' | 'bfifo'
  * the kernel has for leaves.
  */
 export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
-  const present = await run('tc', ['qdisc', 'show', 'dev', init.uplink, 'root'])
-  const lines = present.includes(`htb ${SHAPING_MAJOR}: `)
-    ? []
-    : [`qdisc replace dev ${init.uplink} root handle ${SHAPING_MAJOR}: htb default 2`]
+  const present = await rootQueue(init.uplink)
+  const lines =
+    present?.handle === SHAPING_MAJOR
+      ? []
+      : [`qdisc replace dev ${init.uplink} root handle ${SHAPING_MAJOR}: htb default 2`]
   const cap = Math.max(init.rootBps, RATE_BPS_MIN)
   await tcBatch([
     ...lines,

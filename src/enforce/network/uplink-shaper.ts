@@ -5,7 +5,9 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
+import { SlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
+import type { Resources } from '../../ticket/resources.ts'
 import { planLink } from './address-plan.ts'
 import { BudgetKeeper } from './budget-keeper.ts'
 import { shapedLink } from './link-lines.ts'
@@ -85,9 +87,40 @@ export class UplinkShaper {
     )
   }
 
+  /** Shapes another device instead, which may be of the same name. */
+  async move(device: string, records: readonly LinkRecord[]): Promise<void> {
+    const before = this.#device
+    this.#device = device
+    try {
+      await installShaping(this.#shaping())
+      await shapeLinks(
+        this.#shaping(),
+        records.map((record) => this.#shaped(record))
+      )
+    } catch (error) {
+      this.#device = before
+      throw error
+    }
+    if (before !== device) await removeShaping(before)
+  }
+
   /** Classes and queues stay. */
   async stop(): Promise<void> {
     await this.#budgets.close()
+  }
+
+  /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than there is. */
+  requireRoom(id: string, { egressBps }: Resources): void {
+    const { rootBps, nodeBps } = this.#init
+    const others = [...this.#components.records()].filter((record) => record.id !== id)
+    const taken = others.reduce((sum, { resources }) => sum + resources.egressBps, 0)
+    const roomBps = Math.max(0, rootBps - nodeBps)
+    if (taken + egressBps <= roomBps) return
+    throw new SlicenetError(
+      'VSERVER_FAILED',
+      `${egressBps} bits a second cannot be guaranteed: of ${roomBps} that the uplink has beside the node's own, ${taken} are`,
+      { details: { wantedBps: egressBps, guaranteedBps: taken, roomBps } }
+    )
   }
 
   /** Gives a vserver its classes, or changes their rates while traffic flows. */

@@ -253,6 +253,29 @@ export class Lab {
     await run('nsenter', [`--net=/run/netns/slicenet-${this.name}-router`, ...add, this.nodeAddress])
   }
 
+  /** Takes the node's uplink away, as unplugging its card does. */
+  async removeUplink(): Promise<void> {
+    await this.onNode(['ip', 'link', 'del', 'dev', 'up0'])
+  }
+
+  /** Gives the node another uplink of the same name. */
+  async makeUplink(address: string): Promise<void> {
+    const [router, node] = ['router', 'node'].map((host) => `slicenet-${this.name}-${host}`)
+    const gateway = address.replace(/\d+$/, '1')
+    const batch = async (namespace: string | undefined, lines: readonly string[]): Promise<string> =>
+      run('ip', ['-n', namespace ?? '', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+    await batch(router, [
+      `link add name again type veth peer name up0 netns ${node}`,
+      `addr add ${gateway}/24 dev again`,
+      'link set again addrgenmode none up'
+    ])
+    await batch(node, [
+      `addr add ${address}/24 dev up0`,
+      'link set up0 addrgenmode none up',
+      `route add default via ${gateway} dev up0`
+    ])
+  }
+
   async probeOnNode(): Promise<LineProgram> {
     return this.#probe(this.#hosts.enter('node'), 'up0')
   }
