@@ -256,6 +256,8 @@ export const LIMITS = {
   linksPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
+  /** Bits a second of anything that is shaped: what tc takes as a whole number. */
+  rateBpsMax: 1_000_000_000_000,
   devnetHostsMax: 200,
   /** Each takes 65,536 user ids of the host, of which there are 2³². */
   vserversPerNodeMax: 512,

@@ -40,6 +40,7 @@ import type { ImageSupply } from './image-supply.ts'
 import type { Memberships } from './memberships.ts'
 import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
+import { shapingPolicy } from './shaping-config.ts'
 
 export interface RoleComponents {
   readonly key: SigningKey
@@ -102,6 +103,7 @@ export class NodeRole implements Startable {
           last: port
         })),
         allowedPrivateRanges: node.allowedPrivateRanges,
+        shaping: shapingPolicy(node),
         stateDirectory: join(stateDirectory, 'network')
       }
     )

@@ -72,6 +72,8 @@ export interface VserverStatus {
   readonly restarts?: number
   /** No process in it gets the processor until it is thawed. */
   readonly isFrozen?: true
+  /** It has nearly or wholly used the bytes that it may send in a day, and sends more slowly until the day (UTC) is over. */
+  readonly isEgressNarrowed?: true
 }
 
 /** A process in a virtual machine. */

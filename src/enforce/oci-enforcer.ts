@@ -361,10 +361,11 @@ export class OciEnforcer implements Enforcer {
     const { maker, programs } = this.#running()
     const { id, image } = record.spec
     const about = { id, image, ...(record.address === undefined ? {} : { address: record.address }) }
-    const [runs, program, isFrozen] = await Promise.all([
+    const [runs, program, isFrozen, isEgressNarrowed] = await Promise.all([
       maker.isRunning(record),
       programs.state(id),
-      this.#cgroups.isFrozen(record.container)
+      this.#cgroups.isFrozen(record.container),
+      this.#components.network.isEgressNarrowed(id)
     ])
     const exit = program.state === 'exited' ? { exit: program.exit } : {}
     const restarts = record.launched?.restarts ?? 0
@@ -373,7 +374,8 @@ export class OciEnforcer implements Enforcer {
       ...about,
       ...(record.pid === undefined ? {} : { pid: record.pid }),
       ...(restarts > 0 ? { restarts } : {}),
-      ...(isFrozen ? { isFrozen } : {})
+      ...(isFrozen ? { isFrozen } : {}),
+      ...(isEgressNarrowed ? { isEgressNarrowed } : {})
     }
     // Between two runs there is nothing for a moment.
     if (program.state === 'none') return { ...running, state: restarts > 0 ? 'running' : 'created' }

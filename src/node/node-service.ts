@@ -60,6 +60,7 @@ function leaseHandlers({ manager, enforcer }: Components): Pick<NodeHandlers, Le
         ...(status.exit === undefined ? {} : { exitCode: status.exit.exitCode }),
         ...(status.restarts === undefined ? {} : { restarts: status.restarts }),
         ...(status.isFrozen === true ? { frozen: true as const } : {}),
+        ...(status.isEgressNarrowed === true ? { egressNarrowed: true as const } : {}),
         ...(usage === undefined ? {} : { usage: { ...usage } })
       }
     }

@@ -72,6 +72,8 @@ export const statusSchema = v.strictObject({
   /** How often the launched program was started again; absent when never. */
   restarts: v.exactOptional(amountSchema),
   frozen: v.exactOptional(v.literal(true)),
+  /** The bytes that it may send in a day run out: until the day (UTC) is over it sends more slowly. */
+  egressNarrowed: v.exactOptional(v.literal(true)),
   usage: v.exactOptional(
     v.strictObject({
       cpuMicros: amountSchema,

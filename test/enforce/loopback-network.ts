@@ -48,4 +48,8 @@ export class LoopbackNetwork implements VserverNetwork {
   async egressBytes(): Promise<number> {
     return 0
   }
+
+  async isEgressNarrowed(): Promise<boolean> {
+    return false
+  }
 }

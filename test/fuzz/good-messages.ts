@@ -83,6 +83,7 @@ export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
       exitCode: 0,
       restarts: 2,
       frozen: true,
+      egressNarrowed: true,
       usage: { cpuMicros: 1, memoryBytes: 2, pids: 3, diskBytes: 4, egressBytes: 5 }
     }
   },

@@ -2,16 +2,24 @@
  * The node's nft table: guards, address translation that keeps owned ports, and the mark of each packet's traffic class.
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
+import { isIPv4 } from 'node:net'
+import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { destinationRules } from './destinations.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
-export interface NodeTableInit {
+/** What each vserver may have. */
+export interface VserverBounds {
+  readonly flowsPerVserverMax: number
+  readonly destinationsPerMinute: number
+}
+
+export interface NodeTableInit extends VserverBounds {
   readonly uplink: string
   /** The node's address on the uplink: what the world sees of its vservers. */
   readonly nodeAddress: string
   /** CIDR ranges that the node's policy lets vservers reach although they are private. */
   readonly allowedPrivateRanges: readonly string[]
-  readonly flowsPerVserverMax: number
 }
 
 /** Why the table drops a packet; each is counted. */
@@ -25,7 +33,8 @@ export const DROP_REASONS = [
   'silenced',
   'inward',
   'node',
-  'port'
+  'port',
+  'destinations'
 ] as const
 export type DropReason = (typeof DROP_REASONS)[number]
 
@@ -66,10 +75,22 @@ ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')
 ${guards(init)}
 ${untracked(init)}
 ${translation(init)}
+${destinationRules(init.destinationsPerMinute, drop('destinations'))}
 ${forwarding(init)}
 ${users(init)}
 }
 `
+}
+
+/** Throws `CONFIG_INVALID` at what is no range of IPv4 addresses. */
+export function requireRanges(ranges: readonly string[]): void {
+  for (const range of ranges) {
+    const [address = '', bits = '32', rest] = range.split('/')
+    if (isIPv4(address) && /^\d{1,2}$/.test(bits) && Number(bits) <= 32 && rest === undefined) continue
+    throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of IPv4 addresses`, {
+      hint: 'write it as 192.0.2.0/24'
+    })
+  }
 }
 
 /** Lines for nft that forget the count of a vserver's connections; adding first makes deleting certain. */
@@ -190,9 +211,11 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ${drop('inward')}
   }
   chain shape {
-    ip hdrlength > 5 meta priority set ip saddr map @caution return
-    ip protocol icmp meta priority set ip saddr map @caution return
+    # The last class that is set counts.
     meta priority set ip saddr map @class
+    ct state { new, invalid, untracked } jump destinations
+    ip protocol icmp meta priority set ip saddr map @icmp_class
+    ip hdrlength > 5 meta priority set ip saddr map @options_class
   }`
 }
 

@@ -19,6 +19,7 @@ import type { PortRange } from '../../../src/ticket/ports.ts'
 import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
 
 const MEGABIT = 1_000_000
+const PLENTY_BYTES = 1e15
 
 /** What a probe saw of one packet. */
 export interface Seen {
@@ -117,6 +118,11 @@ export class Lab {
     return this.#hosts.address('node')
   }
 
+  /** Of the node. */
+  get stateDirectory(): string {
+    return this.#stateDirectory
+  }
+
   get worldAddress(): string {
     return this.#hosts.address('world')
   }
@@ -210,7 +216,7 @@ export class Lab {
     ports: readonly PortRange[] = [],
     resources: Partial<Resources> = {}
   ): NodeLink {
-    return { id, pid, ports, resources: { ...NO_RESOURCES, ...resources } }
+    return { id, pid, ports, resources: { ...NO_RESOURCES, egressBytesPerDay: PLENTY_BYTES, ...resources } }
   }
 
   /** A stand-in, attached, with a probe in it. */
@@ -256,6 +262,29 @@ export class Lab {
   async routeVserversFromWorld(): Promise<void> {
     const add = ['ip', 'route', 'add', '100.64.0.0/10', 'via']
     await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add, this.nodeAddress])
+  }
+
+  /** Takes the node's uplink away, as unplugging its card does. */
+  async removeUplink(): Promise<void> {
+    await this.onNode(['ip', 'link', 'del', 'dev', 'up0'])
+  }
+
+  /** Gives the node another uplink of the same name. */
+  async makeUplink(address: string): Promise<void> {
+    const [router, node] = ['router', 'node'].map((host) => `slicenet-${this.name}-${host}`)
+    const gateway = address.replace(/\d+$/, '1')
+    const batch = async (namespace: string | undefined, lines: readonly string[]): Promise<string> =>
+      run('ip', ['-n', namespace ?? '', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+    await batch(router, [
+      `link add name again type veth peer name up0 netns ${node}`,
+      `addr add ${gateway}/24 dev again`,
+      'link set again addrgenmode none up'
+    ])
+    await batch(node, [
+      `addr add ${address}/24 dev up0`,
+      'link set up0 addrgenmode none up',
+      `route add default via ${gateway} dev up0`
+    ])
   }
 
   async probeOnNode(): Promise<LineProgram> {

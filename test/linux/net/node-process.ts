@@ -19,6 +19,7 @@ interface Request {
     | 'detach'
     | 'list'
     | 'egressBytes'
+    | 'isEgressNarrowed'
     | 'counters'
     | 'remove'
   readonly id?: string
@@ -43,6 +44,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
+  isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {
     const { drops, refused, injected } = await network.counters()
     return { drops, injected, refused: Object.fromEntries(refused) }

@@ -94,7 +94,7 @@ const egress = (): Promise<number> => lab.ask<number>({ op: 'egressBytes', id: '
 const ways: Readonly<Record<string, string>> = {
   plainly: '',
   'past the queue': 's.setsockopt(263, 20, 1)',
-  'with the priority of its class': 's.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0x51ce0015)',
+  'with the priority of its class': 's.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0x51ce0019)',
   'with a mark': 's.setsockopt(socket.SOL_SOCKET, 36, 7)'
 }
 for (const [name, options] of Object.entries(ways)) {

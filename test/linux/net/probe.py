@@ -265,6 +265,20 @@ def op_flood(p):
     return sent
 
 
+def op_scan(p):
+    """A datagram of `size` bytes to each of `count` addresses from `net`.1 on, by the routing table."""
+    data = b"x" * p["size"]
+    first, second, third = (int(n) for n in p["net"].split("."))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for i in range(p["count"]):
+            high, low = divmod(i, 250)
+            try:
+                s.sendto(data, ("%d.%d.%d.%d" % (first, second, third + high, low + 1), p.get("port", 9)))
+            except OSError:
+                pass
+            time.sleep(p.get("pause", 0.001))
+
+
 def main():
     s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(3))
     s.bind((DEVICE, 3))
