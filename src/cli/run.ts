@@ -15,6 +15,7 @@ import { addImageCommand } from './image-command.ts'
 import { addInviteCommand } from './invite-command.ts'
 import { addKeysCommand } from './keys-command.ts'
 import { addLeaseCommand } from './lease-command.ts'
+import { addNodeCommand } from './node-command.ts'
 import {
   colorStyle,
   formatDocument,
@@ -160,6 +161,7 @@ class CommandLine {
     addExplainCommand(root, run)
     addSliceCommand(root, run)
     addLeaseCommand(root, run)
+    addNodeCommand(root, run)
     addTicketCommand(root, run)
     addProofCommand(root, run)
     addOrgCommand(root, run)

@@ -17,6 +17,7 @@ import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import { greCheckLines } from './gre-keys.ts'
 import { flowCountRemoval, nodeTable } from './node-table.ts'
 import {
   currentUsersLines,
@@ -142,6 +143,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         flowsPerVserverMax: this.#flowsMax
       }),
       `add table ${SOURCE_CHECK_TABLE}`,
+      ...greCheckLines(SOURCE_CHECK_TABLE),
       ...reservedLines(this.#init.reservedPorts),
       ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
       ...links.flatMap((record) => linkLines(record)),

@@ -3,6 +3,7 @@
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 export interface NodeTableInit {
@@ -65,6 +66,7 @@ ${OWNER_SETS}
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
 ${guards(init)}
 ${untracked(init)}
+${greChains(init)}
 ${translation(init)}
 ${forwarding(init)}
 ${users(init)}
@@ -175,6 +177,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     # The kernel resets what its own sockets do not know with an empty window.
     tcp flags & rst == rst tcp window 0 ip saddr . meta l4proto . th sport @silent ${drop('silenced')}
     icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
+    ${greOutward(drop('untracked'))}
   }
   chain outward_untracked {
     ip saddr . meta l4proto . th sport @owned return
@@ -187,6 +190,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ct status dnat ip daddr . meta l4proto . th dport @owned return
     ct status dnat icmp type echo-request ip daddr . icmp id @icmp_owned return
     ct state { invalid, related } return
+    ${GRE_INWARD}
     ${drop('inward')}
   }
   chain shape {
@@ -208,6 +212,7 @@ function users({ uplink }: NodeTableInit): string {
     fib saddr type != local ${drop('forged')}
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmp type echo-request icmp id @icmp_taken ${drop('port')}
+    ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
     oifname != "${uplink}" ${drop('device')}
