@@ -120,6 +120,11 @@ function untracked({ nodeAddress }: NodeTableInit): string {
     # Protocol and source port of the packet that the error is about, when its header has no options.
     ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 ip daddr set @th,136,8 . @th,224,16 map @inner_owner
   }
+  # The same from the node itself, whose packets have been routed to it before they come in.
+  chain untracked_local {
+    type route hook output priority -150; policy accept;
+    ct state invalid ip daddr ${nodeAddress} ip protocol { tcp, udp } ip daddr set meta l4proto . th dport map @owner
+  }
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
     iifname ${ANY_LINK} ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${nodeAddress}
