@@ -37,6 +37,7 @@ import {
   SHARED_CLAIM
 } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
+import { silenceKernel } from './silence.ts'
 import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
@@ -284,7 +285,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const ends = [
-        this.#endInside(record, { isThere: same, isWhole }, link.pid),
+        this.#endInside(record, { isThere: same, isWhole }, link.pid).then(() => this.#silence(link, before)),
         requireUnheard(gained, uplink)
       ]
       const lines = [
@@ -355,6 +356,16 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
     await makeLink(planLink(record.index), pid, mtu)
+  }
+
+  /** A link without it is better than none: its programs are only answered for by their kernel. */
+  async #silence({ id, pid, ports, rawSockets }: NodeLink, before: LinkRecord | undefined): Promise<void> {
+    if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
+    try {
+      await silenceKernel(await pid, ports)
+    } catch (error) {
+      this.#logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
+    }
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {
