@@ -32,6 +32,7 @@ import { addPingCommand } from './ping-command.ts'
 import { addProofCommand } from './proof-command.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
+import { addRawCommand } from './raw-command.ts'
 import { addStatusCommand } from './status-command.ts'
 import { addStoreCommand } from './store-command.ts'
 import { addTicketCommand } from './ticket-command.ts'
@@ -166,6 +167,7 @@ class CommandLine {
     addProofCommand(root, run)
     addOrgCommand(root, run)
     addInviteCommand(root, run)
+    addRawCommand(root, run)
     addStatusCommand(root, run)
     addPeersCommand(root, run)
     addPingCommand(root, run)

@@ -194,7 +194,8 @@ function isNamed<T extends string>(names: readonly T[], name: string): name is T
 }
 
 function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
-  const { slice, issuer, holder, ticket, vserver, address, resources, ports, notBefore, notAfter } = body
+  const { slice, issuer, holder, ticket, vserver, address, resources, ports, rights } = body
+  const { notBefore, notAfter } = body
   return {
     lease: id,
     slice,
@@ -205,6 +206,7 @@ function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
     address,
     resources,
     ports: [...ports],
+    rights: [...rights],
     notBefore,
     notAfter,
     state

@@ -115,6 +115,7 @@ export const leaseViewSchema = v.strictObject({
   address: v.string(),
   resources: resourcesSchema,
   ports: portsSchema,
+  rights: v.exactOptional(rightsSchema),
   notBefore: timeSchema,
   notAfter: timeSchema,
   state: v.string()

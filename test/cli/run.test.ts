@@ -20,6 +20,7 @@ const COMMANDS = [
   'slice delete',
   'lease list',
   'node ports',
+  'raw check',
   'ticket inspect',
   'daemon',
   'devnet up',

@@ -31,7 +31,7 @@ export const DROP_REASONS = [
 export type DropReason = (typeof DROP_REASONS)[number]
 
 /** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
-const DENIED = [
+export const DENIED = [
   '0.0.0.0/8',
   '10.0.0.0/8',
   '100.64.0.0/10',

@@ -125,6 +125,11 @@ def watch(s):
                 kept.append(describe(data))
 
 
+def op_bytes(p):
+    """The packet that `op_send` would send, hexadecimal."""
+    return ip_packet(p).hex()
+
+
 def op_send(p):
     data = frame(p)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
