@@ -12,7 +12,7 @@ import { LIMITS } from '../base/limits.ts'
 import { byteUnit, cpuUnit, durationUnit, rateUnit } from '../base/units.ts'
 import { acceptsSchema } from '../ticket/accepts.ts'
 import { connectionPolicyEntries } from '../peer/connection-policy.ts'
-import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
+import { parsePortRange, type PortRange } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { rightsSchema } from '../ticket/resource-schema.ts'
 import { CAPABILITY_RIGHTS } from '../ticket/rights.ts'
@@ -92,7 +92,8 @@ const nodeFields = v.strictObject({
   ports: v.optional(v.pipe(v.array(portRangeText), v.minLength(1)), [
     'tcp/20000-29999',
     'udp/20000-29999',
-    'icmp/20000-29999'
+    'icmp/20000-29999',
+    'gre/20000-29999'
   ]),
   agents: v.pipe(v.array(agentShareSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
   delegationTerm: v.optional(amount(durationUnit), '7d'),
@@ -165,9 +166,9 @@ const purchaseSchema = v.strictObject({
   pids: v.pipe(v.number(), v.integer(), v.minValue(1)),
   /** How many ports of each protocol, whichever are free. */
   ports: v.pipe(
-    v.optional(v.strictObject({ tcp: portCount, udp: portCount, icmp: portCount }), {}),
+    v.optional(v.strictObject({ tcp: portCount, udp: portCount, icmp: portCount, gre: portCount }), {}),
     v.check(
-      ({ tcp, udp, icmp }) => tcp + udp + icmp <= wishesMax,
+      ({ tcp, udp, icmp, gre }) => tcp + udp + icmp + gre <= wishesMax,
       `expected at most ${wishesMax} ports in all`
     )
   ),
@@ -307,20 +308,6 @@ function isMultiaddr(input: string): boolean {
   } catch {
     return false
   }
-}
-
-function parsePortRange(input: string): PortRange | undefined {
-  const match = /^([a-z]+)\/(\d{1,5})(?:-(\d{1,5}))?$/.exec(input)
-  if (match === null) return undefined
-  const [, protocol, from, to] = match
-  const first = Number(from)
-  const last = Number(to ?? from)
-  if (!isPortProtocol(protocol) || first < 1 || last < first || last > 65_535) return undefined
-  return { protocol, first, last }
-}
-
-function isPortProtocol(input: string | undefined): input is PortProtocol {
-  return PORT_PROTOCOLS.some((protocol) => protocol === input)
 }
 
 /** Throws `CONFIG_INVALID` naming the file and each field that is wrong. */

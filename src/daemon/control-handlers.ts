@@ -49,7 +49,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
 function overviewHandlers(
   parts: () => PeerParts,
   { config, startedAt }: ControlHandlersInit
-): Pick<ControlHandlers, 'status' | 'leaseList' | 'leaseAudit'> {
+): Pick<ControlHandlers, 'status' | 'leaseList' | 'leaseAudit' | 'nodePorts'> {
   return {
     async status() {
       const { host, directory, node, agent, brokering } = parts()
@@ -80,6 +80,12 @@ function overviewHandlers(
         throw new SlicenetError('NOT_FOUND', 'this peer is no node, so there are no leases on it')
       }
       return { entries: await node.audit.read(last) }
+    },
+    async nodePorts() {
+      const { node } = parts()
+      if (node === undefined)
+        throw new SlicenetError('NOT_FOUND', 'this peer is no node, so it leases no ports')
+      return { ports: await node.ports() }
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async leaseList() {
@@ -188,7 +194,8 @@ function isNamed<T extends string>(names: readonly T[], name: string): name is T
 }
 
 function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
-  const { slice, issuer, holder, ticket, vserver, address, resources, ports, notBefore, notAfter } = body
+  const { slice, issuer, holder, ticket, vserver, address, resources, ports, rights } = body
+  const { notBefore, notAfter } = body
   return {
     lease: id,
     slice,
@@ -199,6 +206,7 @@ function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
     address,
     resources,
     ports: [...ports],
+    rights: [...rights],
     notBefore,
     notAfter,
     state

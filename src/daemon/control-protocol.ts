@@ -37,6 +37,7 @@ import { byteString } from '../wire/codec.ts'
 import { auditMethods } from './audit-protocol.ts'
 import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
+import { nodePortMethods } from './node-port-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
 import { supplyMethods } from './supply-protocol.ts'
 
@@ -114,6 +115,7 @@ export const leaseViewSchema = v.strictObject({
   address: v.string(),
   resources: resourcesSchema,
   ports: portsSchema,
+  rights: v.exactOptional(rightsSchema),
   notBefore: timeSchema,
   notAfter: timeSchema,
   state: v.string()
@@ -309,6 +311,7 @@ export const controlProtocol = {
     ...contactMethods,
     ...supplyMethods,
     ...auditMethods,
+    ...nodePortMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

@@ -9,8 +9,9 @@ import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
 import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
+import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
-import { findUplink } from '../enforce/network/uplink.ts'
+import { findUplink, listeningPorts } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
@@ -31,12 +32,14 @@ import { imageProtocol } from '../protocol/image-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { canAdvertiseImage, FETCHES_IMAGES } from '../ticket/advertisement.ts'
 import type { Store } from '../store/store.ts'
-import type { PortRange } from '../ticket/ports.ts'
+import { PORT_PROTOCOLS, portsWithout, type PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { FraudFinder } from './fraud-finder.ts'
 import { createUplinkMeter } from './measurements.ts'
 import type { ImageSupply } from './image-supply.ts'
+import { nodePorts } from './node-ports.ts'
+import type { NodePortView } from './node-port-protocol.ts'
 import type { Memberships } from './memberships.ts'
 import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
@@ -97,11 +100,7 @@ export class NodeRole implements Startable {
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),
         rootBps: node.uplink.rate,
         nodeBps: node.uplink.own,
-        reservedPorts: tcpPorts(init.config.listen).map((port) => ({
-          protocol: 'tcp' as const,
-          first: port,
-          last: port
-        })),
+        reservedPorts: ownPorts(init.config),
         allowedPrivateRanges: node.allowedPrivateRanges,
         shaping: shapingPolicy(node),
         stateDirectory: join(stateDirectory, 'network')
@@ -143,6 +142,19 @@ export class NodeRole implements Startable {
     return this.#oci.warnings
   }
 
+  /** Who has which port of the node's address now. */
+  async ports(): Promise<NodePortView[]> {
+    const { config, node } = this.#init
+    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
+    return nodePorts({
+      records: this.manager.table.all(),
+      own: ownPorts(config),
+      heard: await listeningPorts(address, new Set(PORT_PROTOCOLS)),
+      shared: SHARED_CLAIM.ports,
+      now: this.#components.clock.now()
+    })
+  }
+
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
     const { key, store, host, directory, frauds, memberships, measuring, imageSupply, clock, logger } =
@@ -180,7 +192,7 @@ export class NodeRole implements Startable {
         ...(node.administrative === undefined ? {} : { administrative: node.administrative })
       }
     )
-    const shares = sharesOf(node)
+    const shares = sharesOf(config, node)
     for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
     const delegator: Delegator = new Delegator(
       {
@@ -323,8 +335,17 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
   }
 }
 
-/** Each agent's share; where the policy does not say, capacity and ports are split evenly. */
-function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })[] {
+/** What the node itself listens on by its configuration. */
+function ownPorts(config: DaemonConfig): PortRange[] {
+  return tcpPorts(config.listen).map((port) => ({ protocol: 'tcp', first: port, last: port }))
+}
+
+/**
+ * Each agent's share; where the policy does not say, capacity and ports are split evenly. What no slice can own is no
+ * agent's to grant.
+ */
+function sharesOf(config: DaemonConfig, node: NodeConfig): (AgentShare & { readonly address: string })[] {
+  const taken = [...ownPorts(config), ...SHARED_CLAIM.ports]
   const evenly = Math.floor(100 / Math.max(1, node.agents.length))
   return node.agents.map(({ address, sharePercent, ports, rights, ...rest }, index) => ({
     ...rest,
@@ -332,9 +353,13 @@ function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })
     agent: address.slice(address.lastIndexOf('/') + 1),
     rights: leasableRights(node.administrative, rights),
     sharePercent: sharePercent ?? evenly,
-    ports:
+    ports: portsWithout(
       ports ??
-      node.ports.map((range) => part(range, index, node.agents.length)).filter((range) => range !== undefined)
+        node.ports
+          .map((range) => part(range, index, node.agents.length))
+          .filter((range) => range !== undefined),
+      taken
+    )
   }))
 }
 

@@ -31,6 +31,8 @@ export interface VserverLink {
   /** A promise while the process is being made, so that what needs no process is done meanwhile. */
   readonly pid: number | Promise<number>
   readonly ports: readonly PortRange[]
+  /** Whether its programs may use raw sockets: then its kernel answers on no owned port that none of its sockets listens on. */
+  readonly rawSockets?: boolean
   readonly resources: Resources
 }
 

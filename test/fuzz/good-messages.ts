@@ -35,7 +35,7 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
         {
           node: PEER,
           resources: NO_RESOURCES,
-          ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }],
+          ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }, { protocol: 'gre', port: 7, last: 9 }],
           rights: ['administrative', 'cap-net-raw'],
           durationMs: 60_000,
           supersedes: ID,

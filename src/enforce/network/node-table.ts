@@ -6,6 +6,7 @@ import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { destinationRules } from './destinations.ts'
+import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 /** What each vserver may have. */
@@ -39,7 +40,7 @@ export const DROP_REASONS = [
 export type DropReason = (typeof DROP_REASONS)[number]
 
 /** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
-const DENIED = [
+export const DENIED = [
   '0.0.0.0/8',
   '10.0.0.0/8',
   '100.64.0.0/10',
@@ -74,6 +75,7 @@ ${OWNER_SETS}
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
 ${guards(init)}
 ${untracked(init)}
+${greChains(init)}
 ${translation(init)}
 ${destinationRules(init.destinationsPerMinute, drop('destinations'))}
 ${forwarding(init)}
@@ -139,6 +141,11 @@ function untracked({ nodeAddress }: NodeTableInit): string {
     # Protocol and source port of the packet that the error is about, when its header has no options.
     ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 ip daddr set @th,136,8 . @th,224,16 map @inner_owner
   }
+  # The same from the node itself, whose packets have been routed to it before they come in.
+  chain untracked_local {
+    type route hook output priority -150; policy accept;
+    ct state invalid ip daddr ${nodeAddress} ip protocol { tcp, udp } ip daddr set meta l4proto . th dport map @owner
+  }
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
     iifname ${ANY_LINK} ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${nodeAddress}
@@ -196,6 +203,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     # The kernel resets what its own sockets do not know with an empty window.
     tcp flags & rst == rst tcp window 0 ip saddr . meta l4proto . th sport @silent ${drop('silenced')}
     icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
+    ${greOutward(drop('untracked'))}
   }
   chain outward_untracked {
     ip saddr . meta l4proto . th sport @owned return
@@ -208,6 +216,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ct status dnat ip daddr . meta l4proto . th dport @owned return
     ct status dnat icmp type echo-request ip daddr . icmp id @icmp_owned return
     ct state { invalid, related } return
+    ${GRE_INWARD}
     ${drop('inward')}
   }
   chain shape {
@@ -231,6 +240,7 @@ function users({ uplink }: NodeTableInit): string {
     fib saddr type != local ${drop('forged')}
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmp type echo-request icmp id @icmp_taken ${drop('port')}
+    ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
     oifname != "${uplink}" ${drop('device')}

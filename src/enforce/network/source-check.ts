@@ -3,6 +3,7 @@
  * vserver can make, whatever it made it with (design §5: the same rules inside the vserver leaked every spoofed packet).
  */
 import type { LinkPlan } from './address-plan.ts'
+import { GRE_CHECK } from './gre-keys.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
@@ -22,6 +23,7 @@ export function sourceCheckLines(plan: LinkPlan): string[] {
     `flush chain ${chain}`,
     // The frame's type is compared, not the packet's, so that a VLAN tag in front of IPv4 does not pass.
     rule(`ether saddr ${insideMac} ether type ip ip saddr ${address} ip protocol { icmp, tcp, udp } accept`),
+    rule(`ether saddr ${insideMac} ether type ip ip saddr ${address} ${GRE_CHECK} accept`),
     rule(`ether saddr ${insideMac} ether type arp arp saddr ip ${address} accept`),
     rule(`ether type ip ether saddr != ${insideMac} ${refuse('source')}`),
     rule(`ether type ip ip saddr != ${address} ${refuse('source')}`),

@@ -25,13 +25,14 @@ const PLENTY_BYTES = 1e15
 export interface Seen {
   readonly src: string
   readonly dst: string
-  readonly proto?: 'tcp' | 'udp' | 'icmp'
+  readonly proto?: 'tcp' | 'udp' | 'icmp' | 'gre'
   readonly sport?: number
   readonly dport?: number
   readonly flags?: number
   readonly type?: number
   readonly code?: number
   readonly id?: number
+  readonly key?: number
   /** Whether all checksums are right. */
   readonly ok: boolean
   readonly size: number
@@ -311,3 +312,4 @@ export function insideOf(pid: number): string[] {
 export const tcp = (first: number, last = first): PortRange => ({ protocol: 'tcp', first, last })
 export const udp = (first: number, last = first): PortRange => ({ protocol: 'udp', first, last })
 export const icmp = (first: number, last = first): PortRange => ({ protocol: 'icmp', first, last })
+export const gre = (first: number, last = first): PortRange => ({ protocol: 'gre', first, last })

@@ -23,6 +23,8 @@ def checksum(data):
 def transport(p, src, dst):
     payload = bytes(p.get("payload", "x"), "ascii")
     kind = p["proto"]
+    if kind == "gre":
+        return 47, struct.pack("!HHI", p.get("greflags", 0x2000), 0x0800, p["key"]) + payload
     if kind == "icmp":
         body = bytes.fromhex(p["body"]) if "body" in p else payload
         rest = struct.pack("!HH", p.get("id", 0), p.get("seq", 1)) if "body" not in p else b"\0\0\0\0"
@@ -100,6 +102,8 @@ def describe(data, nested=False):
             seen["inner"] = describe(body[8:], True)
         else:
             seen["id"] = struct.unpack("!H", body[4:6])[0]
+    elif number == 47 and len(body) >= 8:
+        seen["proto"], seen["key"] = "gre", struct.unpack("!I", body[4:8])[0]
     return seen
 
 
@@ -119,6 +123,11 @@ def watch(s):
         with kept_lock:
             if len(kept) < KEPT_MAX:
                 kept.append(describe(data))
+
+
+def op_bytes(p):
+    """The packet that `op_send` would send, hexadecimal."""
+    return ip_packet(p).hex()
 
 
 def op_send(p):
