@@ -25,6 +25,7 @@ import {
   type Style
 } from './output.ts'
 import type { Services } from './services.ts'
+import { addNodeCommand } from './node-command.ts'
 import { addOrgCommand } from './org-command.ts'
 import { addPeersCommand } from './peers-command.ts'
 import { addPingCommand } from './ping-command.ts'
@@ -162,6 +163,7 @@ class CommandLine {
     addLeaseCommand(root, run)
     addTicketCommand(root, run)
     addProofCommand(root, run)
+    addNodeCommand(root, run)
     addOrgCommand(root, run)
     addInviteCommand(root, run)
     addStatusCommand(root, run)
