@@ -80,7 +80,8 @@ export class FlowRoots {
       const { sequence, link } = body.head
       const found = places.get(sequence)
       const when = new Date(body.notAfter).toISOString()
-      if (sequence > extent.head.sequence) {
+      // What comes after a fault was not looked at.
+      if (fault === undefined && sequence > extent.head.sequence) {
         faults.push(
           `cut at its end: at ${when} it had ${sequence} pieces, now it ends with ${extent.head.sequence}`
         )
