@@ -193,7 +193,7 @@ test('a flow that goes on is one flow, with all that it carried, also after a ne
   await node.record.write({ all: true })
   const { flows } = await node.whois({ withinMs: 60_000 })
   t.deepEqual(
-    flows.map(({ sentBytes }) => sentBytes).sort(),
+    flows.map(({ sentBytes }) => sentBytes).sort((a, b) => a - b),
     [60, 900],
     'another with that number is another'
   )
