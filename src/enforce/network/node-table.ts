@@ -68,6 +68,7 @@ ${untracked(init)}
 ${translation(init)}
 ${forwarding(init)}
 ${users(init)}
+${departed()}
 }
 `
 }
@@ -193,6 +194,20 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ip hdrlength > 5 meta priority set ip saddr map @caution return
     ip protocol icmp meta priority set ip saddr map @caution return
     meta priority set ip saddr map @class
+  }`
+}
+
+/**
+ * The owner table and connections that the kernel tracks lead to a vserver whose link has gone, until somebody takes them
+ * away: what comes for it then goes no further, and not out by the default route.
+ */
+function departed(): string {
+  return `
+  chain departed {
+    type filter hook postrouting priority 310; policy accept;
+    oifname ${ANY_LINK} accept
+    ip daddr ${VSERVER_POOL} ct status dnat ${drop('device')}
+    ip daddr ${VSERVER_POOL} ct state invalid ${drop('device')}
   }`
 }
 
