@@ -258,6 +258,18 @@ export const LIMITS = {
   flowsPerVserverMax: 4096,
   /** Bits a second of anything that is shaped: what tc takes as a whole number. */
   rateBpsMax: 1_000_000_000_000,
+  /**
+   * The record of flows: connections that are followed at a time, and flows outside connections that are counted; flows in
+   * one piece of the log, how large that may be, and how large a file of the log; signed roots that are kept.
+   */
+  openFlowsMax: 262_144,
+  untrackedFlowsMax: 65_535,
+  flowsPerRecordMax: 2000,
+  flowRecordBytesMax: 4 * 1024 * 1024,
+  flowFileBytesMax: 8 * 1024 * 1024,
+  flowRootsMax: 10_000,
+  /** Flows in one answer of the control socket. */
+  flowsPerAnswerMax: 1000,
   devnetHostsMax: 200,
   /** Each takes 65,536 user ids of the host, of which there are 2³². */
   vserversPerNodeMax: 512,

@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { NodePortView } from '../daemon/node-port-protocol.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
+import { addNodeFlowCommands } from './node-flow-command.ts'
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
 import { formatPorts } from './slice-view.ts'
@@ -14,6 +15,7 @@ export function addNodeCommand(root: Command, run: RunCommand): void {
     .description('tell who has which port, ICMP identifier and GRE key of this node')
     .addHelpText('after', examples('slicenet node ports', 'slicenet node ports --json'))
     .action(() => run(ports, QUESTION))
+  addNodeFlowCommands(node, run)
 }
 
 async function ports(context: CommandContext): Promise<Outcome> {

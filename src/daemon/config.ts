@@ -86,6 +86,8 @@ const nodeFields = v.strictObject({
   ),
   /** How many vservers like the last that was leased are made ahead, for whoever leases such a one next. */
   spares: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(LIMITS.sparesPerNodeMax)), 1),
+  /** What the record of flows may take of the disk; the oldest goes first. */
+  flowLog: v.optional(amount(byteUnit), '1GiB'),
   /** Size of the file system for vservers' disks; the file takes only what is used. */
   volume: v.optional(amount(byteUnit), '20GiB'),
   /** Ports that slices may own. */

@@ -13,6 +13,7 @@ import { contactHandlers } from './contact-handlers.ts'
 import type { ControlMethods } from './control-client.ts'
 import { MEMBER_ACTS, type LeaseView, type MemberAct } from './control-protocol.ts'
 import { discoveryHandlers } from './discovery-handlers.ts'
+import { flowHandlers } from './flow-handlers.ts'
 import { joinHandlers } from './join-handlers.ts'
 import { supplyHandlers } from './supply-handlers.ts'
 import { proofHandlers, ticketHandlers } from './trust-handlers.ts'
@@ -39,6 +40,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
     ...joinHandlers(parts),
     ...contactHandlers(parts),
     ...supplyHandlers(parts),
+    ...flowHandlers(parts),
     async shutdown(options) {
       await init.onShutdown(options)
       return {}

@@ -35,6 +35,7 @@ import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { auditMethods } from './audit-protocol.ts'
+import { flowMethods } from './flow-protocol.ts'
 import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
 import { nodePortMethods } from './node-port-protocol.ts'
@@ -312,6 +313,7 @@ export const controlProtocol = {
     ...supplyMethods,
     ...auditMethods,
     ...nodePortMethods,
+    ...flowMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended
      * and what it has on the machine is taken away first.

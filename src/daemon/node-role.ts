@@ -8,6 +8,7 @@ import type { Random } from '../base/random.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
+import { FlowWatch } from '../enforce/network/flow-watch.ts'
 import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
@@ -16,6 +17,7 @@ import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
 import { auditedHandlers } from '../node/audited-handlers.ts'
+import { FlowRecord } from '../node/flow-record.ts'
 import { imageHandlers } from '../node/image-serving.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
@@ -81,6 +83,7 @@ export class NodeRole implements Startable {
   readonly #network: NodeNetwork
   readonly #oci: OciEnforcer
   readonly #enforcer: Enforcer
+  #flows: FlowRecord | undefined
   #delegator: Delegator | undefined
   #manager: NodeManager | undefined
   #parts: Lifecycle | undefined
@@ -130,6 +133,12 @@ export class NodeRole implements Startable {
   get manager(): NodeManager {
     if (this.#manager === undefined) throw new SlicenetError('BUSY', 'the node is not running')
     return this.#manager
+  }
+
+  /** Whose packets left. Only once started. */
+  get flows(): FlowRecord {
+    if (this.#flows === undefined) throw new SlicenetError('BUSY', 'the node is not running')
+    return this.#flows
   }
 
   /** How many agents hold its delegation now. */
@@ -251,9 +260,22 @@ export class NodeRole implements Startable {
       clock,
       logger: logger.child('audit')
     })
+    const flowWatch = new FlowWatch({
+      clock,
+      logger: logger.child('flows'),
+      ownerOf: (inside) => this.#network.ownerOf(inside),
+      nodeAddress: () => address
+    })
+    const flows = new FlowRecord(
+      { flows: flowWatch, manager, key, store, clock, logger: logger.child('flows') },
+      { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
+    )
+    this.#flows = flows
     this.#parts = new Lifecycle([
       this.audit,
+      flowWatch,
       manager,
+      flows,
       watch,
       delegator,
       ...(uplink === undefined ? [] : [uplink]),
@@ -279,6 +301,7 @@ export class NodeRole implements Startable {
     this.#unsubscribe()
     await parts?.stop()
     this.#manager = undefined
+    this.#flows = undefined
   }
 
   /** Ends every lease and takes away all that the node has on the machine. Its key and records stay. */

@@ -25,10 +25,12 @@ export interface JournalFiles {
   readonly snapshots: readonly SnapshotFile[]
 }
 
-/** The genesis, or the snapshot of a path, at the record of a sequence. */
+/** The genesis, the snapshot of a path at the record of a sequence, or a place in a chain whose past was dropped. */
 export interface Beginning {
   readonly path?: string
   readonly sequence: number
+  /** The link of that record, where there is no snapshot to say it. Default: the genesis's. */
+  readonly link?: Uint8Array
 }
 
 /** A journal directory that is not there has none. */

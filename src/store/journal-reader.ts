@@ -134,7 +134,8 @@ class Walk {
   }
 
   async #begin(): Promise<void> {
-    const { path, sequence } = this.#beginning
+    const { path, sequence, link } = this.#beginning
+    if (link !== undefined) this.#head = { sequence, link }
     if (path === undefined) return
     const following = await this.#followingHead(sequence)
     const { visitChunk } = this.#init

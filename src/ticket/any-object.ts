@@ -9,6 +9,7 @@ import { delegationObject, type Delegation } from './delegation.ts'
 import { fraudProofObject, type FraudProof } from './fraud-proof.ts'
 import { inviteObject, type Invite } from './invite.ts'
 import { leaseObject, type Lease } from './lease.ts'
+import { logRootObject, type LogRoot } from './log-root.ts'
 import { membershipObject, type Membership } from './membership.ts'
 import { redeemObject, type Redeem } from './redeem.ts'
 import { refusalObject, type Refusal } from './refusal.ts'
@@ -28,6 +29,7 @@ interface Bodies {
   readonly refusal: Refusal
   readonly revocation: Revocation
   readonly surrender: Surrender
+  readonly 'log-root': LogRoot
   readonly 'fraud-proof': FraudProof
 }
 export type ObjectTypeName = keyof Bodies
@@ -48,6 +50,7 @@ export const OBJECT_TYPES: { readonly [T in ObjectTypeName]: ObjectType<Bodies[T
   refusal: refusalObject,
   revocation: revocationObject,
   surrender: surrenderObject,
+  'log-root': logRootObject,
   'fraud-proof': fraudProofObject
 }
 

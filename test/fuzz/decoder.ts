@@ -21,6 +21,7 @@ import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
 import { openBundle } from '../../src/ticket/fraud-bundle.ts'
 import { refusalObject } from '../../src/ticket/refusal.ts'
 import { revocationObject } from '../../src/ticket/revocation.ts'
+import { logRootObject } from '../../src/ticket/log-root.ts'
 import { surrenderObject } from '../../src/ticket/surrender.ts'
 import { fraud } from '../ticket/frauds.ts'
 import type { ObjectType, SignedFields } from '../../src/ticket/signed-object.ts'
@@ -71,6 +72,7 @@ export function everyDecoder(number: Numbers): Decoder[] {
     ...objectDecoders(refusalObject, seed),
     ...objectDecoders(revocationObject, seed),
     ...objectDecoders(surrenderObject, seed),
+    ...objectDecoders(logRootObject, seed),
     ...objectDecoders(fraudProofObject, seed),
     ...objectDecoders(membershipObject, seed),
     ...objectDecoders(inviteObject, seed)

@@ -5,6 +5,7 @@ import { delegationObject } from '../../src/ticket/delegation.ts'
 import { fraudProofObject } from '../../src/ticket/fraud-proof.ts'
 import { inviteObject, type Invite } from '../../src/ticket/invite.ts'
 import { leaseObject, type Lease } from '../../src/ticket/lease.ts'
+import { logRootObject, type LogRoot } from '../../src/ticket/log-root.ts'
 import { membershipObject, type Membership } from '../../src/ticket/membership.ts'
 import type { SigningKey } from '../../src/ticket/principal.ts'
 import { redeemObject } from '../../src/ticket/redeem.ts'
@@ -117,6 +118,10 @@ export function sampleTypes(): Readonly<Record<string, readonly Sample[]>> {
     lease: leases(ticket.id, node, holder),
     surrender: [
       sample(surrenderObject, 'ordinary', 'gives a lease up', surrenderOf(ticket.id, node, holder), holder)
+    ],
+    'log-root': [
+      sample(logRootObject, 'ordinary', 'of a log whose beginning was dropped', logRootOf(node, 17), node),
+      sample(logRootObject, 'of a new log', 'begins before its first piece', logRootOf(node, 0), node)
     ],
     revocation: [
       sample(revocationObject, 'of one', 'takes one ticket back', revocation, agent),
@@ -286,6 +291,19 @@ function adverts(node: SigningKey, agent: SigningKey): Sample[] {
 function surrenderOf(lease: string, node: SigningKey, holder: SigningKey): Surrender {
   const term = { notBefore: NOW, notAfter: NOW + HOUR }
   return { issuer: holder.principal, ...term, seq: 1, node: node.principal, lease, vserver: 'v-1' }
+}
+
+function logRootOf(node: SigningKey, begin: number): LogRoot {
+  const place = (sequence: number): LogRoot['head'] => ({ sequence, link: new Uint8Array(randomBytes(32)) })
+  const interval = { notBefore: NOW - HOUR, notAfter: NOW }
+  return {
+    issuer: node.principal,
+    ...interval,
+    seq: NOW,
+    log: 'flows',
+    begin: place(begin),
+    head: place(begin + 3)
+  }
 }
 
 function leases(ticket: string, node: SigningKey, holder: SigningKey): Sample[] {

@@ -29,6 +29,7 @@ import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
+import { UNTRACKED_TABLE } from './untracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
@@ -71,6 +72,8 @@ export interface NodeLink extends VserverLink {
 export interface NodeNetwork extends VserverNetwork {
   attach(link: NodeLink): Promise<{ readonly address: string }>
   counters(): Promise<NetworkCounters>
+  /** The id of the vserver that has an inside address, or had it last if nobody has. */
+  ownerOf(address: string): string | undefined
   /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
   remove(): Promise<void>
 }
@@ -90,6 +93,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #recordsDirectory: string
   readonly #bounds: VserverBounds
   readonly #records = new Map<string, LinkRecord>()
+  /** By inside address, of those that are gone as well: packets of theirs may be told of later. */
+  readonly #owners = new Map<string, string>()
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
   readonly #turns = new LinkTurns()
@@ -147,6 +152,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     ])
     await this.#shaper.start(uplink.device, kept)
     for (const record of kept) this.#records.set(record.id, record)
+    for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
     for (const record of records.filter((each) => !kept.includes(each))) {
       await forgetVserver(planLink(record.index).address)
       await removeRecord(this.#recordsDirectory, record.index)
@@ -196,6 +202,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       const renamed = { ...record, id: to }
       this.#records.delete(id)
       this.#records.set(to, renamed)
+      if (record.ids === undefined) this.#owners.set(planLink(record.index).address, to)
       if (this.#whole.delete(id)) this.#whole.add(to)
       this.#shaper.rename(id, to)
       await writeRecord(this.#recordsDirectory, renamed)
@@ -244,7 +251,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       })
     }
     await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6].flatMap((name) => [
+      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE].flatMap((name) => [
         `add table ${name}`,
         `delete table ${name}`
       ])
@@ -253,6 +260,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     await this.#shaper.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
     this.#uplink = undefined
+  }
+
+  ownerOf(address: string): string | undefined {
+    return this.#owners.get(address)
   }
 
   async #refresh(): Promise<void> {
@@ -294,6 +305,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const record = { id, index, namespace: namespace ?? '', ports, silentPorts, resources }
     this.#records.set(link.id, record)
     const plan = planLink(index)
+    this.#owners.set(plan.address, id)
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)

@@ -80,6 +80,7 @@ ${translation(init)}
 ${destinationRules(init.destinationsPerMinute, drop('destinations'))}
 ${forwarding(init)}
 ${users(init)}
+${departed()}
 }
 `
 }
@@ -225,6 +226,20 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ct state { new, invalid, untracked } jump destinations
     ip protocol icmp meta priority set ip saddr map @icmp_class
     ip hdrlength > 5 meta priority set ip saddr map @options_class
+  }`
+}
+
+/**
+ * The owner table and connections that the kernel tracks lead to a vserver whose link has gone, until somebody takes them
+ * away: what comes for it then goes no further, and not out by the default route.
+ */
+function departed(): string {
+  return `
+  chain departed {
+    type filter hook postrouting priority 310; policy accept;
+    oifname ${ANY_LINK} accept
+    ip daddr ${VSERVER_POOL} ct status dnat ${drop('device')}
+    ip daddr ${VSERVER_POOL} ct state invalid ${drop('device')}
   }`
 }
 

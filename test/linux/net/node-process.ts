@@ -2,11 +2,15 @@
  * The node's network in a process of its own, as the daemon runs it: in the namespace that it is started in. One JSON
  * request a line on standard input, one answer a line on standard output.
  */
+import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
 import { systemClock } from '../../../src/base/clock.ts'
 import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
+import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
 import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
+import { findUplink } from '../../../src/enforce/network/uplink.ts'
 
 interface Request {
   readonly op:
@@ -22,17 +26,41 @@ interface Request {
     | 'isEgressNarrowed'
     | 'counters'
     | 'remove'
+    | 'watchFlows'
+    | 'takeFlows'
+    | 'flowLosses'
+    | 'holdFlows'
+    | 'releaseFlows'
   readonly id?: string
   readonly to?: string
   readonly link?: NodeLink
   readonly links?: readonly NodeLink[]
   readonly user?: NetworkUser
+  readonly all?: boolean
 }
 
 const network = createNodeNetwork(
   { clock: systemClock, logger: silentLogger },
   JSON.parse(process.argv[2] ?? '{}')
 )
+
+let flows: FlowWatch | undefined
+let held: readonly number[] = []
+
+/** Whether somebody in this namespace has subscribed to events of connections. */
+async function isHeard(): Promise<boolean> {
+  const sockets = await readFile('/proc/self/net/netlink', 'utf8')
+  return sockets.split('\n').some((line) => {
+    const [, family, , groups = '0'] = line.trim().split(/\s+/)
+    return family === '12' && Number.parseInt(groups, 16) !== 0
+  })
+}
+
+/** Children of this process that read the events of connections. */
+async function readers(): Promise<number[]> {
+  const children = await readFile(`/proc/self/task/${process.pid}/children`, 'utf8')
+  return children.trim().split(' ').map(Number)
+}
 
 const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   start: async () => network.start(),
@@ -49,7 +77,26 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
     const { drops, refused, injected } = await network.counters()
     return { drops, injected, refused: Object.fromEntries(refused) }
   },
-  remove: async () => network.remove()
+  remove: async () => network.remove(),
+  watchFlows: async () => {
+    const { address } = await findUplink({})
+    const ownerOf = (inside: string): string | undefined => network.ownerOf(inside)
+    const components = { clock: systemClock, logger: silentLogger, ownerOf, nodeAddress: () => address }
+    // So small that it can be made to overflow.
+    flows = new FlowWatch(components, { eventBufferBytes: 65_536 })
+    await flows.start()
+    for (let round = 0; round < 250 && !(await isHeard()); round++) await delay(20)
+  },
+  takeFlows: async ({ all = false }) => flows?.take({ all }),
+  flowLosses: async () => Promise.resolve(flows?.losses()),
+  holdFlows: async () => {
+    held = await readers()
+    for (const pid of held) process.kill(pid, 'SIGSTOP')
+  },
+  releaseFlows: async () => {
+    for (const pid of held) process.kill(pid, 'SIGCONT')
+    return Promise.resolve()
+  }
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -238,6 +238,17 @@ def op_ask(p):
             return errno.errorcode.get(e.errno, str(e))
 
 
+def op_sweep(p):
+    """One datagram to each of many ports, from one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("0.0.0.0", p["sport"]))
+        for port in range(p["first"], p["first"] + p["count"]):
+            try:
+                s.sendto(b"x", (p["host"], port))
+            except ConnectionRefusedError:
+                s.sendto(b"x", (p["host"], port))
+
+
 def op_count(p):
     counted[p["port"]] = 0
 

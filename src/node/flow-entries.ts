@@ -1,0 +1,92 @@
+/** What the record of flows holds: who had which ports from when to when, the flows of each, and what may be missing. */
+import { promisify } from 'node:util'
+import { deflateRaw, inflateRaw } from 'node:zlib'
+import * as v from 'valibot'
+import { SlicenetError } from '../base/errors.ts'
+import { LIMITS } from '../base/limits.ts'
+import { FLOW_PROTOCOLS } from '../enforce/network/tracked-line.ts'
+import { PORT_PROTOCOLS } from '../ticket/ports.ts'
+import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { principalSchema } from '../ticket/principal.ts'
+import { cborCodec } from '../wire/codec.ts'
+
+const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
+const text = v.pipe(v.string(), v.maxLength(128))
+const whose = { lease: idSchema, slice: text, principal: principalSchema }
+
+/** Who had a vserver, and with it its ports. */
+export const tenureSchema = v.strictObject({
+  kind: v.literal('tenure'),
+  ...whose,
+  vserver: text,
+  ports: v.pipe(
+    v.array(v.strictObject({ protocol: v.picklist(PORT_PROTOCOLS), first: port, last: port })),
+    v.maxLength(LIMITS.portRangesPerTicketMax)
+  ),
+  /** UTC ms; without `until` it had not ended when this was written. */
+  from: timeSchema,
+  until: v.exactOptional(timeSchema)
+})
+export type Tenure = v.InferOutput<typeof tenureSchema>
+
+export const flowEntrySchema = v.strictObject({
+  kind: v.literal('flow'),
+  /** Tells it from others of the same time; later entries of one flow count what the earlier ones did and more. */
+  flow: text,
+  vserver: text,
+  /** Absent where nobody is known to have had the vserver. */
+  lease: v.exactOptional(whose.lease),
+  slice: v.exactOptional(whose.slice),
+  principal: v.exactOptional(whose.principal),
+  protocol: v.picklist(FLOW_PROTOCOLS),
+  /** As the world saw it. Of ICMP the port is the identifier, and the other 0. */
+  localAddress: text,
+  localPort: port,
+  remoteAddress: text,
+  remotePort: port,
+  begunBy: v.picklist(['vserver', 'remote']),
+  /** UTC ms. */
+  first: timeSchema,
+  last: timeSchema,
+  sentPackets: amountSchema,
+  sentBytes: amountSchema,
+  receivedPackets: amountSchema,
+  receivedBytes: amountSchema,
+  isTracked: v.boolean(),
+  isOpen: v.boolean()
+})
+export type FlowEntry = v.InferOutput<typeof flowEntrySchema>
+
+const gapSchema = v.strictObject({
+  kind: v.literal('gap'),
+  time: timeSchema,
+  /** Since the node began: see `FlowLosses`. */
+  overruns: amountSchema,
+  skipped: amountSchema,
+  unreadable: amountSchema
+})
+
+export type LogEntry = Tenure | FlowEntry | v.InferOutput<typeof gapSchema>
+
+const entriesCodec = cborCodec<LogEntry[]>(
+  v.pipe(
+    v.array(v.variant('kind', [tenureSchema, flowEntrySchema, gapSchema])),
+    v.maxLength(LIMITS.flowsPerRecordMax)
+  ),
+  { bytesMax: LIMITS.flowRecordBytesMax, depthMax: 5 }
+)
+
+const [pack, unpack] = [promisify(deflateRaw), promisify(inflateRaw)]
+
+export async function encodeEntries(entries: readonly LogEntry[]): Promise<Uint8Array> {
+  return pack(entriesCodec.encode([...entries]))
+}
+
+/** Throws `ENCODING_INVALID`. */
+export async function decodeEntries(bytes: Uint8Array): Promise<LogEntry[]> {
+  try {
+    return entriesCodec.decode(await unpack(bytes, { maxOutputLength: LIMITS.flowRecordBytesMax }))
+  } catch (cause) {
+    throw new SlicenetError('ENCODING_INVALID', 'a piece of the record of flows cannot be read', { cause })
+  }
+}

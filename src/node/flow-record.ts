@@ -1,0 +1,252 @@
+/**
+ * The record of flows: joins what the network saw of each vserver with who had it then, and writes it to a bounded,
+ * hash-chained log, some seconds' worth at a time. It answers for this node's addresses: see `flow-search.ts`.
+ */
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Logger } from '../base/log.ts'
+import type { Flow } from '../enforce/network/flow.ts'
+import type { FlowSource } from '../enforce/network/flow-watch.ts'
+import { ChainedLog } from '../store/chained-log.ts'
+import type { Store } from '../store/store.ts'
+import type { LogRoot } from '../ticket/log-root.ts'
+import type { SigningKey } from '../ticket/principal.ts'
+import type { Signed } from '../ticket/signed-object.ts'
+import { encodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import { FlowRoots, type LogVerdict } from './flow-roots.ts'
+import type { LeaseRecord } from './lease-table.ts'
+
+export interface FlowRecordComponents {
+  readonly flows: FlowSource
+  readonly manager: {
+    readonly table: { all(): readonly Pick<LeaseRecord, 'lease' | 'state'>[] }
+    onChange(listener: () => void): () => void
+  }
+  readonly key: SigningKey
+  readonly store: Store
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+export interface FlowRecordInit {
+  /** Of this node alone. */
+  readonly directory: string
+  /** Of the log on the disk. */
+  readonly bytesMax: number
+  /** Default `LIMITS.flowFileBytesMax`. */
+  readonly fileBytesMax?: number
+}
+
+const WRITE_INTERVAL_MS = 5000
+const SNAPSHOT_INTERVAL_MS = 60_000
+const SIGN_INTERVAL_MS = 3_600_000
+/** Packets of a vserver may be told of after its end. */
+const REMEMBERED_MS = 10 * 60_000
+const PENDING_MAX = 4 * LIMITS.openFlowsMax
+
+export class FlowRecord implements Startable {
+  readonly #c: FlowRecordComponents
+  readonly #init: FlowRecordInit
+  /** By lease; those that ended lately as well. */
+  readonly #tenures = new Map<string, Tenure>()
+  #pending: LogEntry[] = []
+  #log: ChainedLog | undefined
+  #roots: FlowRoots | undefined
+  #loop: { stop(): Promise<void> } | undefined
+  #unsubscribe = (): void => {}
+  #lastSnapshot = 0
+  #losses = ''
+  /** Changes and looks at the log come one after the other. */
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(components: FlowRecordComponents, init: FlowRecordInit) {
+    this.#c = components
+    this.#init = init
+  }
+
+  /** Throws `STORE_FAILED`. The node manager must have started. */
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { clock, logger, store, key, manager } = this.#c
+    this.#roots = await FlowRoots.open(store, key)
+    await this.#openLog()
+    this.#unsubscribe = manager.onChange(() => this.#noteTenures())
+    this.#lastSnapshot = clock.monotonic()
+    this.#noteTenures()
+    await this.write({ all: false })
+    this.#loop = repeat(
+      () => this.#turn(),
+      { clock, onError: (error) => logger.error('flows are not recorded', { error }) },
+      { intervalMs: WRITE_INTERVAL_MS, initialDelayMs: WRITE_INTERVAL_MS }
+    )
+  }
+
+  /** Writes what there is, and signs it. */
+  async stop(): Promise<void> {
+    if (this.#loop === undefined) return
+    await this.#loop.stop()
+    this.#loop = undefined
+    this.#unsubscribe()
+    try {
+      await this.write({ all: true })
+      await this.sign()
+    } finally {
+      await this.#last
+      await this.#log?.close()
+      this.#log = undefined
+    }
+  }
+
+  /** Writes all that was seen until now; with `all` also of flows that go on. Durable when it resolves. */
+  async write({ all }: { readonly all: boolean }): Promise<void> {
+    const flows = await this.#c.flows.take({ all })
+    this.#noteTenures()
+    this.#noteLosses()
+    this.#note(...flows.map((flow) => this.#entryOf(flow)))
+    await this.#inOrder(() => this.#flush())
+  }
+
+  /** Signs how far the log goes now; nothing where the last root says so already. */
+  async sign(): Promise<void> {
+    await this.#inOrder(() => this.#sign())
+  }
+
+  /** The last signed root: to be kept where nobody of this machine can change it. */
+  root(): Signed<LogRoot> | undefined {
+    return this.#roots?.last()
+  }
+
+  async verify(others: readonly Signed<LogRoot>[] = []): Promise<LogVerdict> {
+    return this.#inOrder(async () => this.#needed().roots.verify(this.#needed().log, others))
+  }
+
+  /** The log's pieces, from those on that were written about `since` (UTC ms). */
+  pieces(since: number): ReturnType<ChainedLog['read']> {
+    return this.#needed().log.read(since)
+  }
+
+  async #turn(): Promise<void> {
+    const { clock } = this.#c
+    const isDue = clock.monotonic() - this.#lastSnapshot >= SNAPSHOT_INTERVAL_MS
+    if (isDue) this.#lastSnapshot = clock.monotonic()
+    await this.write({ all: isDue })
+    const signedAt = this.root()?.body.notAfter ?? 0
+    if (Math.abs(clock.now() - signedAt) >= SIGN_INTERVAL_MS) await this.sign()
+  }
+
+  #noteTenures(): void {
+    const now = this.#c.clock.now()
+    for (const { lease, state } of this.#c.manager.table.all()) {
+      const { slice, holder, vserver, ports, notBefore, notAfter } = lease.body
+      const known = this.#tenures.get(lease.id)
+      const isOver = state === 'ended' || state === 'renewed'
+      if (known === undefined) {
+        // What had ended before this began is in the log.
+        if (isOver && notAfter < now - REMEMBERED_MS) continue
+        const places = ports.map(({ protocol, first, last }) => ({ protocol, first, last }))
+        const from = Math.min(notBefore, now)
+        const about = { lease: lease.id, slice, principal: holder, vserver, ports: places, from }
+        this.#setTenure({ kind: 'tenure', ...about, ...(isOver ? { until: Math.min(now, notAfter) } : {}) })
+      } else if (isOver && known.until === undefined) {
+        this.#setTenure({ ...known, until: now })
+      }
+    }
+    for (const [lease, { until }] of this.#tenures) {
+      if (until !== undefined && until < now - REMEMBERED_MS) this.#tenures.delete(lease)
+    }
+  }
+
+  #setTenure(tenure: Tenure): void {
+    this.#tenures.set(tenure.lease, tenure)
+    this.#note(tenure)
+  }
+
+  #noteLosses(): void {
+    const losses = this.#c.flows.losses()
+    const said = JSON.stringify(losses)
+    if (said === this.#losses || said === JSON.stringify({ overruns: 0, skipped: 0, unreadable: 0 })) return
+    this.#losses = said
+    this.#note({ kind: 'gap', time: this.#c.clock.now(), ...losses })
+  }
+
+  #note(...entries: readonly LogEntry[]): void {
+    // The disk may take nothing for a while.
+    for (const entry of entries) if (this.#pending.length < PENDING_MAX) this.#pending.push(entry)
+  }
+
+  #entryOf(flow: Flow): FlowEntry {
+    const { id, vserver, sent, received, ...rest } = flow
+    const tenure = this.#tenureOf(vserver, flow.last)
+    const whose = tenure && { lease: tenure.lease, slice: tenure.slice, principal: tenure.principal }
+    return {
+      kind: 'flow',
+      flow: id,
+      vserver,
+      ...whose,
+      ...rest,
+      sentPackets: sent.packets,
+      sentBytes: sent.bytes,
+      receivedPackets: received.packets,
+      receivedBytes: received.bytes
+    }
+  }
+
+  /** A renewal has the virtual machine from when it was made, though its term begins where the one before ends. */
+  #tenureOf(vserver: string, time: number): Tenure | undefined {
+    const of = [...this.#tenures.values()].filter((tenure) => tenure.vserver === vserver)
+    return of.find(({ until = Infinity }) => time <= until) ?? of.at(-1)
+  }
+
+  async #flush(): Promise<void> {
+    const log = this.#log ?? (await this.#openLog())
+    while (this.#pending.length > 0) {
+      const entries = this.#pending.slice(0, LIMITS.flowsPerRecordMax)
+      try {
+        const { isNewSegment } = await log.append([await encodeEntries(entries)])
+        this.#pending.splice(0, entries.length)
+        // Whoever reads one file knows who had what when it began.
+        const hasFlows = entries.some(({ kind }) => kind !== 'tenure')
+        if (isNewSegment && hasFlows) this.#pending.unshift(...this.#tenures.values())
+      } catch (error) {
+        this.#log = undefined
+        await log.close().catch(() => {})
+        throw error
+      }
+    }
+    const begin = await log.excess()
+    if (begin === undefined) return
+    // Signed before anything goes, so that what is missing otherwise was taken away.
+    await this.#needed().roots.sign({ ...log.extent(), begin }, this.#c.clock.now())
+    await log.dropBefore(begin)
+  }
+
+  async #sign(): Promise<void> {
+    const { log, roots } = this.#needed()
+    const { head } = log.extent()
+    if (roots.last()?.body.head.sequence === head.sequence) return
+    await roots.sign(log.extent(), this.#c.clock.now())
+  }
+
+  async #openLog(): Promise<ChainedLog> {
+    const { clock, logger } = this.#c
+    const { directory, bytesMax, fileBytesMax } = this.#init
+    this.#log = await ChainedLog.open(
+      { clock, logger },
+      { directory, name: 'flows', bytesMax, segmentBytesMax: fileBytesMax ?? LIMITS.flowFileBytesMax }
+    )
+    return this.#log
+  }
+
+  #needed(): { readonly log: ChainedLog; readonly roots: FlowRoots } {
+    if (this.#log === undefined || this.#roots === undefined)
+      throw new TypeError('the record of flows is not open')
+    return { log: this.#log, roots: this.#roots }
+  }
+
+  async #inOrder<T>(task: () => Promise<T>): Promise<T> {
+    const mine = this.#last.then(task, task)
+    this.#last = mine.catch(() => {})
+    return mine
+  }
+}

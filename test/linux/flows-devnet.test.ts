@@ -1,0 +1,107 @@
+/** A complaint about a slice's packets, from the slice to the answer, by commands on a devnet. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import anyTest, { type TestFn } from 'ava'
+import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+import { runCommand, type Outcome } from './command-line.ts'
+
+/** They share one devnet, in order. */
+const test = (anyTest as TestFn<undefined>).serial
+
+const NAME = 'flw'
+let home = ''
+
+const slicenet = async (...words: string[]): Promise<Outcome> => runCommand(words, { home })
+const on = async (host: string, ...words: string[]): Promise<Outcome> =>
+  slicenet('devnet', 'exec', '--name', NAME, host, '--', 'slicenet', ...words)
+
+interface Shown {
+  readonly slice?: string
+  readonly lease?: string
+  readonly principal?: string
+  readonly vserver: string
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly localPort: number
+}
+
+const documentsOf = ({ stdout }: Outcome): Record<string, unknown>[] =>
+  stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+
+test.before(async (t) => {
+  t.timeout(180_000)
+  home = await mkdtemp(join(tmpdir(), 'sn-'))
+  const built = await slicenet('image', 'build', 'busybox')
+  t.is(built.exitCode, 0, built.stderr)
+  const up = await slicenet('devnet', 'up', '--name', NAME, '--nodes', '1', '--agents', '1')
+  t.is(up.exitCode, 0, up.stderr)
+  const resources = 'resources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
+  await writeFile(join(home, 'slice.yaml'), `name: noisy\nimage: busybox\nlease: 10m\n${resources}`)
+  const created = await on('researcher', 'slice', 'create', join(home, 'slice.yaml'))
+  t.is(created.exitCode, 0, created.stderr)
+})
+
+test.after.always(async () => {
+  await slicenet('devnet', 'down', '--name', NAME)
+  await rm(home, { recursive: true, force: true })
+})
+
+test('a complaint is answered with the slice, the lease and the holder, and all of it is as it was signed', async (t) => {
+  t.timeout(120_000)
+  const status = await on('agent-a', 'status', '--json')
+  const addresses = (documentsOf(status)[0] as { status: { multiaddrs: string[] } }).status.multiaddrs
+  const victim = /\/ip4\/(198\.[\d.]+)/.exec(addresses.join(' '))?.[1] ?? ''
+  t.not(victim, '')
+  const send = `echo x | nc -w 1 ${victim} 5353; true`
+  const sent = await on('researcher', 'slice', 'exec', 'noisy', '--', 'sh', '-c', send)
+  t.is(sent.exitCode, 0, sent.stderr)
+  const question = ['node', 'whois', '--time', '5s', '--address', victim, '--port', '5353', '--json']
+  const answer = await on('node1', ...question)
+  t.is(answer.exitCode, 0, answer.stderr + answer.stdout)
+  const [flow] = (documentsOf(answer)[0] as { flows: Shown[] }).flows
+  const [lease] = (
+    documentsOf(await on('node1', 'lease', 'list', '--json'))[0] as {
+      leases: { lease: string; holder: string; vserver: string }[]
+    }
+  ).leases
+  t.like(flow, {
+    slice: 'noisy',
+    lease: lease?.lease,
+    principal: lease?.holder,
+    vserver: lease?.vserver,
+    remoteAddress: victim,
+    remotePort: 5353
+  })
+  const other = await on('node1', 'node', 'whois', '--time', '5s', '--address', victim, '--port', '5354')
+  t.not(other.exitCode, 0)
+  t.regex(other.stderr, /NOT_FOUND/)
+})
+
+test('the record is given to other programs, and verified', async (t) => {
+  t.timeout(120_000)
+  const lines = documentsOf(await on('node1', 'node', 'flows', '--since', '10m', '--json-lines'))
+  t.true(lines.some((flow) => flow['remotePort'] === 5353 && flow['slice'] === 'noisy'))
+  const file = join(home, 'flows.ipfix')
+  const written = await on('node1', 'node', 'flows', '--ipfix', file, '--json')
+  t.is(written.exitCode, 0, written.stderr)
+  t.is((await readFile(file)).readUInt16BE(0), 10)
+  const root = await on('node1', 'node', 'audit', 'root', '--sign')
+  t.is(root.exitCode, 0, root.stderr)
+  await writeFile(join(home, 'root'), root.stdout)
+  const verified = await on('node1', 'node', 'audit', 'verify', '--root', join(home, 'root'), '--json')
+  t.is(verified.exitCode, 0, verified.stdout)
+  t.like(documentsOf(verified)[0], { sound: true, faults: [] })
+  const elsewhere = await on('researcher', 'node', 'flows')
+  t.regex(elsewhere.stderr, /NOT_FOUND/)
+})
+
+test('nothing of it is left on the machine', async (t) => {
+  t.timeout(120_000)
+  const down = await slicenet('devnet', 'down', '--name', NAME)
+  t.is(down.exitCode, 0, down.stderr)
+  t.deepEqual(await devnetLeftovers(NAME), [])
+})

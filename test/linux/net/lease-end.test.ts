@@ -1,0 +1,100 @@
+/** That nothing of a vserver leaves after its end, nor what the world still sends it. */
+import test from 'ava'
+import { Lab, tcp, udp, type Seen, type Vserver } from './lab.ts'
+
+const lab = new Lab({ letter: 'z' })
+
+test.before(async () => {
+  await lab.up()
+  await lab.world.ask({ op: 'answer', port: 7001 })
+  // Counts what leaves by the uplink for an address that only a vserver has.
+  await lab.nft(`table ip leaks {
+    counter strayed {}
+    chain out {
+      type filter hook postrouting priority 400; policy accept;
+      oifname "up0" ip daddr 100.64.0.0/10 counter name strayed
+    }
+  }`)
+})
+test.after.always(() => lab.down())
+
+async function strayed(): Promise<number> {
+  const listed = await lab.onNode(['nft', 'list', 'counter', 'ip', 'leaks', 'strayed'])
+  return Number(/packets (\d+)/.exec(listed)?.[1])
+}
+
+/** A vserver that sends on its own, as long as it is there, with a connection from the world and one to it. */
+async function busy(id: string, port: number): Promise<Vserver> {
+  const vserver = await lab.vserver(id, [tcp(port), udp(port)])
+  await vserver.probe.ask({ op: 'answer', port })
+  await lab.world.ask({ op: 'ask', host: lab.nodeAddress, port, sport: 6200 })
+  await vserver.probe.ask({ op: 'ask', host: lab.worldAddress, port: 7001 })
+  return vserver
+}
+
+const flood = { op: 'flood', host: '', port: 7100, seconds: 20, most: 100_000 }
+
+/** What is in a reset: the node's own kernel resets what nobody has any more. */
+const RST = 4
+
+async function seenBy(wait: number): Promise<Seen[]> {
+  const seen = await lab.world.ask<Seen[]>({ op: 'take', least: 1, wait })
+  const isMeant = ({ src, proto, flags = 0 }: Seen): boolean =>
+    src === lab.nodeAddress && (proto === 'udp' || (proto === 'tcp' && (flags & RST) === 0))
+  return seen.filter(isMeant)
+}
+
+/** What the world sends to a connection that there was, and to its port anew. */
+async function knock(port: number): Promise<void> {
+  for (const sport of [6200, 6201, 6202]) {
+    const packet = { op: 'route', src: lab.worldAddress, dst: lab.nodeAddress, sport, dport: port, count: 5 }
+    await lab.world.ask({ ...packet, proto: 'udp' })
+    for (const flags of [1, 2, 16]) await lab.world.ask({ ...packet, proto: 'tcp', flags })
+  }
+}
+
+test.serial('a vserver that sends without a pause is silent once it is detached', async (t) => {
+  const one = await busy('one', 9090)
+  await lab.world.ask({ op: 'take', wait: 0 })
+  const sending = one.probe.ask({ ...flood, host: lab.worldAddress }).catch(() => {})
+  t.true((await seenBy(5)).length > 0, 'the sniffer sees it before')
+  await lab.ask({ op: 'detach', id: 'one' })
+  await lab.world.ask({ op: 'take', wait: 0 })
+  await knock(9090)
+  t.deepEqual(await seenBy(1), [])
+  await lab.endStandIn(one.pid)
+  await sending
+  t.is(await strayed(), 0)
+})
+
+test.serial(
+  'what the world sends to a vserver whose end nobody saw goes nowhere, not even past the node',
+  async (t) => {
+    const two = await busy('two', 9191)
+    await lab.killNode()
+    await lab.endStandIn(two.pid)
+    await knock(9191)
+    t.is(await strayed(), 0)
+    // The same without the rule: connections that are tracked, and the owner table, still lead to the vserver's address.
+    await lab.onNode(['nft', 'flush', 'chain', 'ip', 'slicenet', 'departed'])
+    await knock(9191)
+    t.true((await strayed()) > 0)
+  }
+)
+
+test.serial('a daemon that begins anew ends what is over, and the world hears no more of it', async (t) => {
+  await lab.startNode()
+  const three = await busy('three', 9292)
+  await lab.killNode()
+  await lab.world.ask({ op: 'take', wait: 0 })
+  const sending = three.probe.ask({ ...flood, host: lab.worldAddress }).catch(() => {})
+  t.true((await seenBy(5)).length > 0, 'it sends on without a daemon')
+  await lab.startNode()
+  await lab.ask({ op: 'detach', id: 'three' })
+  await lab.world.ask({ op: 'take', wait: 0 })
+  t.deepEqual(await seenBy(1), [])
+  const tracked = await lab.onNode(['conntrack', '-L', '-f', 'ipv4'])
+  t.false(tracked.includes(`=${three.address} `))
+  await lab.endStandIn(three.pid)
+  await sending
+})
