@@ -11,18 +11,19 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
-import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
+import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, nextIndex, planLink } from './address-plan.ts'
 import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import type { NodeLink, NodeNetwork, NodeNetworkInit } from './node-link.ts'
 import { nodeRules, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
 import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
-import { DEFAULT_SHAPING, type ShapingPolicy } from './rates.ts'
+import { DEFAULT_SHAPING } from './rates.ts'
 import { requireUnshaped } from './shaping.ts'
 import { silenceKernel } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
@@ -36,46 +37,6 @@ import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLi
 export interface NodeNetworkComponents {
   readonly clock: Clock
   readonly logger: Logger
-}
-
-export interface NodeNetworkInit {
-  /** Default: the device of the default route. */
-  readonly uplink?: string
-  /** The IPv4 address that the world knows the node by. Default: the uplink's. */
-  readonly nodeAddress?: string
-  /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
-  readonly rootBps: number
-  readonly nodeBps: number
-  /** The node's own ports, which no vserver ever owns or sends from. */
-  readonly reservedPorts: readonly PortRange[]
-  /** CIDR ranges that vservers may reach although they are private. */
-  readonly allowedPrivateRanges: readonly string[]
-  /** What is kept here lets a later daemon find the links that run. */
-  readonly stateDirectory: string
-  /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
-  readonly flowsPerVserverMax?: number
-  /** Default `DEFAULT_SHAPING`. */
-  readonly shaping?: ShapingPolicy
-  /** How often it is looked at who has used up the bytes of the day. Default: 5 seconds. */
-  readonly budgetIntervalMs?: number
-}
-
-/** A link as this network takes it. */
-export interface NodeLink extends VserverLink {
-  /**
-   * Owned ports that programs serve through raw sockets: the vserver's kernel, which knows nothing of them, sends neither
-   * resets nor unreachables from them. Default none.
-   */
-  readonly silentPorts?: readonly PortRange[]
-}
-
-export interface NodeNetwork extends VserverNetwork {
-  attach(link: NodeLink): Promise<{ readonly address: string }>
-  counters(): Promise<NetworkCounters>
-  /** The id of the vserver that has an inside address, or had it last if nobody has. */
-  ownerOf(address: string): string | undefined
-  /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
-  remove(): Promise<void>
 }
 
 /** Constructs only; `start` does the work. Throws `CONFIG_INVALID`. */

@@ -9,7 +9,8 @@ import { systemClock } from '../../../src/base/clock.ts'
 import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
-import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
+import type { NodeLink } from '../../../src/enforce/network/node-link.ts'
+import { createNodeNetwork } from '../../../src/enforce/network/node-network.ts'
 import { findUplink } from '../../../src/enforce/network/uplink.ts'
 
 interface Request {
