@@ -77,6 +77,14 @@ test('mistakes in a slice file are exit code 2 with the line, before any daemon 
   }
 })
 
+test('a member that sends ever more slowly because its day’s bytes run out is shown so', async (t) => {
+  const narrowed = sliceView('mesh', [memberView('node1', { egressNarrowed: true }), memberView('node2')])
+  await using control = await serveControl({ ...slices, sliceShow: async () => narrowed })
+  const { stdout } = await cli(['slice', 'show', 'mesh'], { home: control.directory })
+  t.regex(stdout, /\nnode1 .* running \(egress narrowed\) /)
+  t.regex(stdout, /\nnode2 .* running {3}/)
+})
+
 test('slices are listed and shown, by the beginning of their name', async (t) => {
   await using control = await serveControl({ ...slices, sliceShow: async () => mesh })
   const home = control.directory

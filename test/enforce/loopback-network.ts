@@ -6,6 +6,8 @@ import { portsOverlap } from '../../src/ticket/ports.ts'
 export class LoopbackNetwork implements VserverNetwork {
   readonly links = new Map<string, VserverLink>()
   readonly users = new Map<string, NetworkUser>()
+  /** Ids whose bytes of the day run out. */
+  readonly narrowed = new Set<string>()
   /** How many of the next calls fail. */
   attachesToFail = 0
 
@@ -49,7 +51,7 @@ export class LoopbackNetwork implements VserverNetwork {
     return 0
   }
 
-  async isEgressNarrowed(): Promise<boolean> {
-    return false
+  async isEgressNarrowed(id: string): Promise<boolean> {
+    return this.narrowed.has(id)
   }
 }
