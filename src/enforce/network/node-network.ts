@@ -14,6 +14,7 @@ import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import { ENDS_TABLE } from './lease-ends.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
@@ -80,6 +81,8 @@ export interface NodeNetwork extends VserverNetwork {
   counters(): Promise<NetworkCounters>
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
+  /** The inside address of a vserver that is attached and has one. */
+  addressOf(id: string): string | undefined
   /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
   remove(): Promise<void>
 }
@@ -255,10 +258,9 @@ class LinuxNodeNetwork implements NodeNetwork {
       })
     }
     await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE].flatMap((name) => [
-        `add table ${name}`,
-        `delete table ${name}`
-      ])
+      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE, ENDS_TABLE].flatMap(
+        (name) => [`add table ${name}`, `delete table ${name}`]
+      )
     )
     await this.#refreshing?.stop()
     await removeShaping(uplink.device)
@@ -268,6 +270,11 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   ownerOf(address: string): string | undefined {
     return this.#owners.get(address)
+  }
+
+  addressOf(id: string): string | undefined {
+    const record = this.#records.get(id)
+    return record === undefined || record.ids !== undefined ? undefined : planLink(record.index).address
   }
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
