@@ -9,6 +9,7 @@ import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
 import { FlowWatch } from '../enforce/network/flow-watch.ts'
+import { LeaseEnds } from '../enforce/network/lease-ends.ts'
 import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
@@ -22,6 +23,7 @@ import { FlowRecord } from '../node/flow-record.ts'
 import { imageHandlers } from '../node/image-serving.ts'
 import { Delegator, type AgentShare } from '../node/delegator.ts'
 import { NodeManager } from '../node/node-manager.ts'
+import { TrafficEnds } from '../node/traffic-ends.ts'
 import { nodeHandlers } from '../node/node-service.ts'
 import { ProcessWatch } from '../node/process-watch.ts'
 import { ResourceMonitor, type Measured } from '../node/resource-monitor.ts'
@@ -272,10 +274,19 @@ export class NodeRole implements Startable {
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
     )
     this.#flows = flows
+    const ends = new LeaseEnds()
+    const trafficEnds = new TrafficEnds({
+      manager,
+      set: (all) => ends.set(all),
+      addressOf: (vserver) => this.#network.addressOf(vserver),
+      clock,
+      logger: logger.child('network')
+    })
     this.#parts = new Lifecycle([
       this.audit,
       flowWatch,
       manager,
+      trafficEnds,
       flows,
       watch,
       delegator,

@@ -40,6 +40,8 @@ export interface NodeNetwork extends VserverNetwork {
   counters(): Promise<NetworkCounters>
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
+  /** The inside address of a vserver that is attached and has one. */
+  addressOf(id: string): string | undefined
   /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
   remove(): Promise<void>
 }

@@ -13,6 +13,7 @@ import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, nextIndex, planLink } from './address-plan.ts'
+import { ENDS_TABLE } from './lease-ends.ts'
 import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
@@ -212,10 +213,9 @@ class LinuxNodeNetwork implements NodeNetwork {
       })
     }
     await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE].flatMap((name) => [
-        `add table ${name}`,
-        `delete table ${name}`
-      ])
+      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE, ENDS_TABLE].flatMap(
+        (name) => [`add table ${name}`, `delete table ${name}`]
+      )
     )
     await this.#refreshing?.stop()
     await this.#shaper.remove()
@@ -227,23 +227,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#owners.get(address)
   }
 
-  async #refresh(): Promise<void> {
-    await this.#watch.look(this.#running())
-    await this.#users.refresh(this.#running().device)
-  }
-
-  /** Puts everything in place for another uplink, while no link is being changed. */
-  async #renew(uplink: Uplink): Promise<void> {
-    await this.#turns.takeAlone(async () => {
-      await requireUnshaped(uplink.device)
-      const present = await presentLinks()
-      const records = [...this.#records.values()]
-      const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
-      await applyRules(await nodeRules(this.#rulesInit(uplink), there))
-      await this.#shaper.move(uplink.device, records)
-      this.#uplink = uplink
-      for (const { index } of records) await forgetVserver(planLink(index).address)
-    })
   }
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {

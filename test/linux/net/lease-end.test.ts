@@ -98,3 +98,64 @@ test.serial('a daemon that begins anew ends what is over, and the world hears no
   await lab.endStandIn(three.pid)
   await sending
 })
+
+test.serial(
+  'the kernel ends a vserver’s traffic by its own clock while no daemon runs, and nobody else’s',
+  async (t) => {
+    await lab.ask({ op: 'start' })
+    const four = await lab.vserver('four', [udp(9494)])
+    const five = await lab.vserver('five', [udp(9595)])
+    for (const [vserver, port] of [
+      [four, 9494],
+      [five, 9595]
+    ] as const) {
+      await vserver.probe.ask({ op: 'answer', port })
+    }
+    const ask = async (port: number): Promise<string> =>
+      lab.world.ask({ op: 'ask', host: lab.nodeAddress, port, timeout: 1 })
+    const out = async ({ probe }: Vserver): Promise<string> =>
+      probe.ask({ op: 'ask', host: lab.worldAddress, port: 7001, timeout: 1 })
+    const end = Date.now() + 5000
+    await lab.ask({
+      op: 'setEnds',
+      ends: [
+        [four.address, end],
+        [five.address, end + 3_600_000]
+      ]
+    })
+    await lab.killNode()
+    if (Date.now() < end - 2000) {
+      t.not(await ask(9494), 'timeout')
+      t.not(await out(four), 'timeout')
+    }
+    await until(end + 1100)
+    t.is(await ask(9494), 'timeout')
+    t.is(await out(four), 'timeout')
+    t.not(await ask(9595), 'timeout')
+    t.not(await out(five), 'timeout')
+  }
+)
+
+test.serial(
+  'a lease that is renewed goes on, what is new has no end of another, and what is gone leaves none',
+  async (t) => {
+    await lab.startNode()
+    const six = await lab.vserver('six', [udp(9696)])
+    const out = async (): Promise<string> =>
+      six.probe.ask({ op: 'ask', host: lab.worldAddress, port: 7001, timeout: 1 })
+    await lab.ask({ op: 'setEnds', ends: [[six.address, Date.now() - 1000]] })
+    t.is(await out(), 'timeout', 'it is over')
+    await lab.ask({ op: 'setEnds', ends: [[six.address, Date.now() + 3_600_000]] })
+    t.not(await out(), 'timeout', 'and goes on')
+    await lab.ask({ op: 'setEnds', ends: [[six.address, Date.now() - 1000]] })
+    await lab.ask({ op: 'setEnds', ends: [] })
+    t.not(await out(), 'timeout')
+    const table = await lab.onNode(['nft', 'list', 'table', 'ip', 'slicenet_ends'])
+    t.false(table.includes('100.64.'))
+    t.false(table.includes('end_'))
+  }
+)
+
+async function until(time: number): Promise<void> {
+  while (Date.now() < time) await new Promise((resolve) => setTimeout(resolve, 50))
+}

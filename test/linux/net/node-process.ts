@@ -9,6 +9,7 @@ import { systemClock } from '../../../src/base/clock.ts'
 import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
+import { LeaseEnds } from '../../../src/enforce/network/lease-ends.ts'
 import type { NodeLink } from '../../../src/enforce/network/node-link.ts'
 import { createNodeNetwork } from '../../../src/enforce/network/node-network.ts'
 import { findUplink } from '../../../src/enforce/network/uplink.ts'
@@ -32,12 +33,14 @@ interface Request {
     | 'flowLosses'
     | 'holdFlows'
     | 'releaseFlows'
+    | 'setEnds'
   readonly id?: string
   readonly to?: string
   readonly link?: NodeLink
   readonly links?: readonly NodeLink[]
   readonly user?: NetworkUser
   readonly all?: boolean
+  readonly ends?: readonly (readonly [string, number])[]
 }
 
 const network = createNodeNetwork(
@@ -46,6 +49,7 @@ const network = createNodeNetwork(
 )
 
 let flows: FlowWatch | undefined
+const ends = new LeaseEnds()
 let held: readonly number[] = []
 
 /** Whether somebody in this namespace has subscribed to events of connections. */
@@ -90,6 +94,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   },
   takeFlows: async ({ all = false }) => flows?.take({ all }),
   flowLosses: async () => Promise.resolve(flows?.losses()),
+  setEnds: async ({ ends: all = [] }) => ends.set(new Map(all)),
   holdFlows: async () => {
     held = await readers()
     for (const pid of held) process.kill(pid, 'SIGSTOP')

@@ -1,0 +1,78 @@
+/**
+ * Has the traffic of each vserver end when its lease does, whether or not the daemon is there to see to it: the network is
+ * told the end of every lease, and told anew when one is renewed.
+ */
+import type { Clock } from '../base/clock.ts'
+import { repeat, type Startable } from '../base/lifecycle.ts'
+import type { Logger } from '../base/log.ts'
+import type { LeaseRecord } from './lease-table.ts'
+
+export interface TrafficEndsComponents {
+  readonly manager: {
+    readonly table: { holding(): readonly Pick<LeaseRecord, 'lease' | 'state'>[] }
+    onChange(listener: () => void): () => void
+  }
+  /** Takes the ends of all, UTC ms by the vserver's inside address. */
+  readonly set: (ends: ReadonlyMap<string, number>) => Promise<void>
+  /** The inside address of a vserver that has one. */
+  readonly addressOf: (vserver: string) => string | undefined
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+/** A renewal is told within this: one that comes later before the end than that costs as much. */
+const LOOK_INTERVAL_MS = 1000
+
+export class TrafficEnds implements Startable {
+  readonly #c: TrafficEndsComponents
+  #loop: { stop(): Promise<void> } | undefined
+  #unsubscribe = (): void => {}
+  #told = ''
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(components: TrafficEndsComponents) {
+    this.#c = components
+  }
+
+  /** The node manager must have started. */
+  async start(): Promise<void> {
+    if (this.#loop !== undefined) return
+    const { clock, logger, manager } = this.#c
+    const onError = (error: unknown): void =>
+      logger.error('the network does not know when leases end', { error })
+    await this.#tell()
+    this.#unsubscribe = manager.onChange(() => void this.#tell().catch(onError))
+    this.#loop = repeat(async () => this.#tell(), { clock, onError }, { intervalMs: LOOK_INTERVAL_MS })
+  }
+
+  /** The kernel keeps what it was told. */
+  async stop(): Promise<void> {
+    this.#unsubscribe()
+    await this.#loop?.stop()
+    this.#loop = undefined
+    await this.#last.catch(() => {})
+    this.#told = ''
+  }
+
+  async #tell(): Promise<void> {
+    const tell = async (): Promise<void> => {
+      const ends = this.#ends()
+      const told = JSON.stringify([...ends])
+      if (told === this.#told) return
+      await this.#c.set(ends)
+      this.#told = told
+    }
+    this.#last = this.#last.then(tell, tell)
+    await this.#last
+  }
+
+  #ends(): Map<string, number> {
+    const ends = new Map<string, number>()
+    for (const { lease } of this.#c.manager.table.holding()) {
+      const { vserver, notAfter } = lease.body
+      const address = this.#c.addressOf(vserver)
+      if (address !== undefined) ends.set(address, Math.max(notAfter, ends.get(address) ?? 0))
+    }
+    return ends
+  }
+}
