@@ -22,6 +22,8 @@ export interface VserverNetwork extends Startable {
   /** Ids attached now, also those left by an earlier daemon. */
   list(): Promise<string[]>
   egressBytes(id: string): Promise<number>
+  /** Packets that the checks dropped of what it sent, by reason; nothing of a vserver without a link. Throws `NOT_FOUND`. */
+  dropped(id: string): Promise<Readonly<Record<string, number>>>
 }
 
 export interface VserverLink {

@@ -48,4 +48,8 @@ export class LoopbackNetwork implements VserverNetwork {
   async egressBytes(): Promise<number> {
     return 0
   }
+
+  async dropped(): Promise<Record<string, number>> {
+    return {}
+  }
 }

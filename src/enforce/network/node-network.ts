@@ -13,11 +13,13 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
-import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import { DEVICE_PREFIX, indexOfDevice, planLink, type LinkPlan } from './address-plan.ts'
+import { dropCountsRemoval } from './drop-counts.ts'
+import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
-import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
-import { flowCountRemoval, nodeTable } from './node-table.ts'
+import { readLinkDrops, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import { DROP_REASONS, flowCountRemoval, nodeTable } from './node-table.ts'
 import {
   currentUsersLines,
   NodeUsers,
@@ -37,7 +39,7 @@ import {
 } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
-import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
+import { sharedCheckLines, SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
@@ -141,9 +143,11 @@ class LinuxNodeNetwork implements NodeNetwork {
         allowedPrivateRanges: this.#init.allowedPrivateRanges,
         flowsPerVserverMax: this.#flowsMax
       }),
-      `add table ${SOURCE_CHECK_TABLE}`,
+      ...sharedCheckLines(),
       ...reservedLines(this.#init.reservedPorts),
-      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
+      ...chains
+        .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
+        .flatMap(sourceCheckRemoval),
       ...links.flatMap((record) => linkLines(record)),
       ...(await currentUsersLines(kept, uplink.device))
     ])
@@ -159,6 +163,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await forgetVserver(planLink(record.index).address)
       await removeRecord(this.#recordsDirectory, record.index)
     }
+    await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
@@ -232,6 +237,13 @@ class LinuxNodeNetwork implements NodeNetwork {
       this.#reading = undefined
     })
     return (await this.#reading).get(record.index) ?? 0
+  }
+
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#running()
+    const record = this.#records.get(id)
+    if (record === undefined) throw notAttached(id)
+    return record.ids === undefined ? readLinkDrops(planLink(record.index).device) : {}
   }
 
   async counters(): Promise<NetworkCounters> {
@@ -415,6 +427,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         ...ownershipLines('add', ownership),
         ...ownershipLines('delete', ownership),
         ...sourceCheckRemoval(plan.device),
+        ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
         ...flowCountRemoval(plan.address, this.#flowsMax)
       ]),
       unshapeLink(uplink.device, plan)

@@ -3,6 +3,7 @@
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { countDrop, dropCountsSet } from './drop-counts.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 export interface NodeTableInit {
@@ -14,18 +15,24 @@ export interface NodeTableInit {
   readonly flowsPerVserverMax: number
 }
 
-/** Why the table drops a packet; each is counted. */
+/**
+ * Why the table drops a packet; each is counted for the node, and for the vserver that sent the packet. What came from
+ * elsewhere is charged to nobody, but for `flows` of a vserver that takes no more connections. docs/operating.md says what
+ * each means.
+ */
 export const DROP_REASONS = [
   'private',
   'denied',
   'untracked',
+  'malformed',
   'forged',
   'device',
   'flows',
   'silenced',
   'inward',
   'node',
-  'port'
+  'port',
+  'nobody'
 ] as const
 export type DropReason = (typeof DROP_REASONS)[number]
 
@@ -47,7 +54,22 @@ export function dropCounter(reason: DropReason): string {
   return `dropped_${reason}`
 }
 
-const drop = (reason: DropReason): string => `counter name ${dropCounter(reason)} drop`
+const drop = (reason: DropReason): string => `goto drop_${reason}`
+
+/** Where packets end, counted. */
+function dropChains(): string {
+  const chains = DROP_REASONS.map((reason) => {
+    const toVserver =
+      reason === 'flows' ? `iifname != ${ANY_LINK} oifname ${ANY_LINK} ${countDrop(reason, 'oifname')}` : ''
+    return `
+  chain drop_${reason} {
+    iifname ${ANY_LINK} ${countDrop(reason)}
+    ${toVserver}
+    counter name ${dropCounter(reason)} drop
+  }`
+  })
+  return chains.join('')
+}
 
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
 export function nodeTable(init: NodeTableInit): string {
@@ -63,6 +85,8 @@ ${OWNER_SETS}
   set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv4_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
+  set ${dropCountsSet(DROP_REASONS.length)}
+${dropChains()}
 ${guards(init)}
 ${untracked(init)}
 ${translation(init)}
@@ -177,6 +201,9 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
   }
   chain outward_untracked {
+    # Of UDP nothing is invalid but its length or checksum; of TCP the header may be cut off.
+    ip protocol udp ${drop('malformed')}
+    ip protocol tcp ip length < 40 ${drop('malformed')}
     ip saddr . meta l4proto . th sport @owned return
     icmp type echo-reply ip saddr . icmp id @icmp_owned return
     ${drop('untracked')}
@@ -192,7 +219,9 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
   chain shape {
     ip hdrlength > 5 meta priority set ip saddr map @caution return
     ip protocol icmp meta priority set ip saddr map @caution return
-    meta priority set ip saddr map @class
+    meta priority set ip saddr map @class return
+    # What has no class would be taken for the node's own traffic.
+    ${drop('nobody')}
   }`
 }
 

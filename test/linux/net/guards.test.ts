@@ -65,20 +65,27 @@ test.serial(
 test.serial(
   'the metadata address and private ranges that policy does not allow are out of reach',
   async (t) => {
-    const before = (await lab.counters()).drops.denied
+    const before = await lab.counters()
     const targets = [
       '169.254.169.254',
       '10.1.2.3',
       '172.20.0.1',
       '192.168.1.1',
       '127.0.0.1',
+      '240.0.0.1',
+      // These two stop at the source check already.
       '224.0.0.1',
       '255.255.255.255'
     ]
     for (const dst of targets) {
       await one.probe.ask({ op: 'send', proto: 'udp', src: one.address, dst, sport: 9090, dport: 80 })
     }
-    t.is((await lab.counters()).drops.denied - before, targets.length)
+    const after = await lab.counters()
+    t.is(after.drops.denied - before.drops.denied, targets.length - 2)
+    t.is((after.dropped['one']?.denied ?? 0) - (before.dropped['one']?.denied ?? 0), targets.length - 2)
+    t.is(after.dropped['two']?.denied, before.dropped['two']?.denied)
+    t.is(after.refused['one']?.multicast, 1)
+    t.is(after.refused['one']?.broadcast, 1)
     // The world’s address is in a private range as well, one that policy allows.
     t.is(await one.probe.ask(connect(lab.worldAddress, 9)), 'ECONNREFUSED')
   }

@@ -20,6 +20,7 @@ interface Request {
     | 'list'
     | 'egressBytes'
     | 'counters'
+    | 'dropped'
     | 'remove'
   readonly id?: string
   readonly to?: string
@@ -44,9 +45,10 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   list: async () => network.list(),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   counters: async () => {
-    const { drops, refused, injected } = await network.counters()
-    return { drops, injected, refused: Object.fromEntries(refused) }
+    const { dropped, refused, ...counters } = await network.counters()
+    return { ...counters, dropped: Object.fromEntries(dropped), refused: Object.fromEntries(refused) }
   },
+  dropped: async ({ id = '' }) => network.dropped(id),
   remove: async () => network.remove()
 }
 
