@@ -143,6 +143,51 @@ test.serial('one vserver’s connections are bounded and its neighbour’s go on
   t.is(await begin(3100), 80)
 })
 
+/** Bytes that a class of the uplink has sent. */
+async function sentByNode(): Promise<number> {
+  const printed = await lab.onNode(['tc', '-s', 'class', 'show', 'dev', 'up0'])
+  return Number(/class htb 51ce:2 .*\n Sent (\d+) bytes/.exec(printed)?.[1])
+}
+
+test.serial('packets that belong to nobody are counted for the node and charged to no vserver', async (t) => {
+  const before = await lab.counters()
+  const direct = { op: 'route', proto: 'udp', src: lab.worldAddress, dst: one.address, sport: 6002, dport: 9 }
+  await lab.world.ask({ ...direct, count: 100 })
+  const after = await lab.counters()
+  t.is(after.drops.private - before.drops.private, 100)
+  t.deepEqual(after.dropped, before.dropped)
+})
+
+test.serial(
+  'what comes by a link that nothing is known of is not sent as the node’s own traffic',
+  async (t) => {
+    await lab.nft(`delete element ip slicenet class { ${two.address} }`)
+    const send = async (): Promise<{ arrived: number; bytes: number }> => {
+      const [bytes] = [await sentByNode(), await lab.world.ask({ op: 'take', wait: 0 })]
+      const packet = {
+        op: 'send',
+        proto: 'udp',
+        src: two.address,
+        dst: lab.worldAddress,
+        sport: 3000,
+        dport: 98
+      }
+      await two.probe.ask({ ...packet, count: 50 })
+      const seen = await lab.world.ask<Seen[]>({ op: 'take', match: { dport: 98 }, least: 50, wait: 0.5 })
+      return { arrived: seen.length, bytes: (await sentByNode()) - bytes }
+    }
+    const before = (await lab.counters()).drops.nobody
+    const checked = await send()
+    t.is((await lab.counters()).drops.nobody - before, 50)
+    await lab.nft('flush chain ip slicenet drop_nobody')
+    const unchecked = await send()
+    t.log({ checked, unchecked })
+    t.is(checked.arrived, 0)
+    t.is(unchecked.arrived, 50)
+    t.true(unchecked.bytes - checked.bytes >= 50 * 29)
+  }
+)
+
 test.serial('without the guards the same targets are reached', async (t) => {
   await lab.nft(
     'flush chain ip slicenet guard; flush chain ip slicenet to_node; flush chain ip slicenet inward; flush chain ip slicenet outward; flush chain ip slicenet leaving'

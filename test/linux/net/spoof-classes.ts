@@ -48,6 +48,8 @@ const LEGIT = '#legit'
 export const MARKS = { spoof: SPOOF, legitimate: LEGIT } as const
 const FIN = 1
 const MORE = 0x2000
+/** So that not more pieces are sent than the node takes. */
+const PIECES_PAUSE_MS = 17
 
 const one = planLink(1)
 const two = planLink(2)
@@ -90,8 +92,8 @@ class Maker {
   }
 
   /** A datagram of 2,000 bytes in its two pieces. */
-  pieces(mark: string): Buffer[] {
-    const body = udpBody(OWN.port, 5001, payload(mark, 1986))
+  pieces(mark: string, sport: number = OWN.port): Buffer[] {
+    const body = udpBody(sport, 5001, payload(mark, 1986))
     return [
       this.frame({ body: body.subarray(0, 1200), fragment: MORE }),
       this.frame({ body: body.subarray(1200), fragment: 1200 / 8 })
@@ -220,9 +222,8 @@ function pieces(make: Maker): SpoofClass[] {
     {
       name: 'first fragment of TCP',
       frames: piece(TCP, long.subarray(0, 640), MORE),
-      // More pieces than the node takes at once.
       legitimate: make.pieces(LEGIT),
-      pauseMs: 17,
+      pauseMs: PIECES_PAUSE_MS,
       ...refused
     },
     { name: 'later fragment of TCP', frames: piece(TCP, payload(SPOOF), 10), ...refused },
@@ -345,10 +346,21 @@ function ports(make: Maker): SpoofClass[] {
 }
 
 /** Ordinary packets from ports that are not the vserver's: they leave, from other ports. */
-export function translated({ world }: Parties): { name: string; frames: Buffer[]; port: number }[] {
+export interface TranslatedClass extends Pick<SpoofClass, 'name' | 'frames' | 'pauseMs'> {
+  /** The port that it must not leave from. */
+  readonly port: number
+}
+
+export function translated({ world }: Parties): TranslatedClass[] {
   const make = new Maker(world)
   return [
     { name: 'UDP from another slice’s port', frames: [make.udp(OTHERS.port)], port: OTHERS.port },
+    {
+      name: 'UDP in pieces from another slice’s port',
+      frames: make.pieces(SPOOF, OTHERS.port),
+      port: OTHERS.port,
+      pauseMs: PIECES_PAUSE_MS
+    },
     { name: 'SYN from another slice’s port', frames: [make.tcp(OTHERS.port, 2)], port: OTHERS.port },
     { name: 'SYN from the node’s port', frames: [make.tcp(NODE_PORT, 2)], port: NODE_PORT }
   ]

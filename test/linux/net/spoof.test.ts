@@ -4,6 +4,7 @@
  * the uplink; `behind` what gets past the check on the host's end, of which a chain behind it makes copies.
  */
 import test from 'ava'
+import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
 import { icmp, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 import {
   inPieces,
@@ -71,6 +72,8 @@ async function seen(
   return { spoof: of(MARKS.spoof), legitimate: of(MARKS.legitimate) }
 }
 
+const isNamed = (names: readonly string[], name: string): boolean => names.includes(name)
+
 const minus = (after: Count, before: Count): Count => ({
   spoof: after.spoof - before.spoof,
   legitimate: after.legitimate - before.legitimate
@@ -108,22 +111,28 @@ test.serial(
   async (t) => {
     const parties = { world: lab.worldAddress, node: lab.nodeAddress }
     const nodeBefore = (await lab.counters()).dropped['two']
+    let counts = await dropped()
     for (const each of spoofClasses(parties)) {
       const legitimate = each.legitimate ?? [ordinary(parties)]
       const sniffer = each.counted === 'arp' ? behind : world
-      const before = [await seen(world), await seen(sniffer), await dropped()] as const
+      const before = [await seen(world), await seen(sniffer), await seen(behind)] as const
       const began = performance.now()
       const sent = await send([...each.frames, ...legitimate], each)
       const least = before[1].legitimate + COUNT
       const passed = minus(await seen(sniffer, undefined, { mark: MARKS.legitimate, least }), before[1])
       const leaked = minus(await seen(world), before[0]).spoof
-      const counted = gained(await dropped(), before[2])
+      const past = minus(await seen(behind), before[2]).spoof
+      const after = await dropped()
+      const counted = gained(after, counts)
+      counts = after
       const ms = Math.round(performance.now() - began)
       t.log(
         `${each.name}: sent ${COUNT}, leaked ${leaked}, counted ${JSON.stringify(counted)}; legitimate ${passed.legitimate}; ${ms} ms`
       )
       t.is(sent, COUNT * (each.frames.length + legitimate.length), each.name)
       t.is(leaked, 0, each.name)
+      // What the node's table drops is an ordinary packet until then.
+      t.is(past, isNamed(REFUSALS, each.counted) ? 0 : COUNT, each.name)
       t.deepEqual(counted, { [each.counted]: COUNT }, each.name)
       t.is(passed.legitimate, COUNT, each.name)
     }
@@ -134,9 +143,10 @@ test.serial(
 test.serial(
   'ordinary packets from a port of another slice or of the node leave from other ports',
   async (t) => {
-    for (const { name, frames, port } of translated({ world: lab.worldAddress, node: lab.nodeAddress })) {
+    for (const each of translated({ world: lab.worldAddress, node: lab.nodeAddress })) {
+      const { name, port } = each
       const [before, kept] = [await seen(world), await seen(world, port)]
-      await send(frames)
+      await send(each.frames, each)
       const passed = minus(
         await seen(world, undefined, { mark: MARKS.spoof, least: before.spoof + COUNT }),
         before
