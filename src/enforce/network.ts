@@ -22,7 +22,7 @@ export interface VserverNetwork extends Startable {
   /** Ids attached now, also those left by an earlier daemon. */
   list(): Promise<string[]>
   egressBytes(id: string): Promise<number>
-  /** Packets that the checks dropped of what it sent, by reason; nothing of a vserver without a link. Throws `NOT_FOUND`. */
+  /** Packets that the checks dropped of what it sent, by reason. Throws `NOT_FOUND`. */
   dropped(id: string): Promise<Readonly<Record<string, number>>>
 }
 

@@ -1,6 +1,6 @@
 /** What the node's rules dropped and refused, as nft counts it, for the node and for each vserver. */
 import { planLink } from './address-plan.ts'
-import { readDropCounts } from './drop-counts.ts'
+import { blockOf, readDropCounts, readUserDropCounts } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, type DropReason } from './node-table.ts'
 import { INJECTED_COUNTER, USERS_TABLE } from './node-users.ts'
@@ -11,7 +11,7 @@ import { REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
 export interface NetworkCounters {
   /** Packets that the node's table dropped, whoever sent them; those of nobody are counted here alone. */
   readonly drops: Readonly<Record<DropReason, number>>
-  /** Of them those that a vserver sent, by its id, since the node's daemon started. */
+  /** Of them those that a vserver sent, by its id, since it was attached. */
   readonly dropped: ReadonlyMap<string, Readonly<Record<DropReason, number>>>
   /** Frames that the source check refused, by the vserver's id, since it was attached. */
   readonly refused: ReadonlyMap<string, Readonly<Record<Refusal, number>>>
@@ -40,10 +40,20 @@ export async function readNetworkCounters(records: Iterable<LinkRecord>): Promis
   }
 }
 
-/** What was dropped of one link, packets by reason, of both tables; reasons for which nothing was are left out. */
-export async function readLinkDrops(device: string): Promise<Record<string, number>> {
-  const tables = await Promise.all([NODE_TABLE, SOURCE_CHECK_TABLE].map(readDropCounts))
-  return Object.fromEntries(tables.flatMap((counts) => [...(counts.get(device) ?? [])]))
+/** What was dropped of one vserver, packets by reason, of all tables; reasons for which nothing was are left out. */
+export async function readDropsOf({ index, ids }: LinkRecord): Promise<Record<string, number>> {
+  const tables = await Promise.all(
+    ids === undefined
+      ? [NODE_TABLE, SOURCE_CHECK_TABLE].map(readDropCounts)
+      : [NODE_TABLE, USERS_TABLE].map(readUserDropCounts)
+  )
+  const sender = senderOf({ index, ids })
+  return Object.fromEntries(tables.flatMap((counts) => [...(counts.get(sender) ?? [])]))
+}
+
+/** What the counts of a vserver go by. */
+export function senderOf({ index, ids }: { index: number; ids?: LinkRecord['ids'] | undefined }): string {
+  return ids === undefined ? planLink(index).device : blockOf(ids.first)
 }
 
 function amounts<K extends string>(

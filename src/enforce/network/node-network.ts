@@ -14,11 +14,11 @@ import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
 import { DEVICE_PREFIX, indexOfDevice, planLink, type LinkPlan } from './address-plan.ts'
-import { dropCountsRemoval } from './drop-counts.ts'
+import { dropCountsRemoval, keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
-import { readLinkDrops, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import { readDropsOf, readNetworkCounters, senderOf, type NetworkCounters } from './network-counters.ts'
 import { DROP_REASONS, flowCountRemoval, nodeTable } from './node-table.ts'
 import {
   currentUsersLines,
@@ -134,6 +134,8 @@ class LinuxNodeNetwork implements NodeNetwork {
     const kept = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
     const links = kept.filter(({ ids }) => ids === undefined)
     const known = new Set(links.map((record) => planLink(record.index).device))
+    const senders = new Set(kept.map(senderOf))
+    const counts = await keptDropCounts(NODE_TABLE, senders)
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
     await applyRules([
@@ -143,7 +145,9 @@ class LinuxNodeNetwork implements NodeNetwork {
         allowedPrivateRanges: this.#init.allowedPrivateRanges,
         flowsPerVserverMax: this.#flowsMax
       }),
+      ...counts,
       ...sharedCheckLines(),
+      ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
       ...reservedLines(this.#init.reservedPorts),
       ...chains
         .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
@@ -243,7 +247,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#running()
     const record = this.#records.get(id)
     if (record === undefined) throw notAttached(id)
-    return record.ids === undefined ? readLinkDrops(planLink(record.index).device) : {}
+    return readDropsOf(record)
   }
 
   async counters(): Promise<NetworkCounters> {
@@ -331,7 +335,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       await writeRecord(this.#recordsDirectory, record)
       await shapeLinks(this.#shaping(uplink), [shapedLink(record)])
-      await this.#users.apply(uplink.device)
+      await (before === undefined
+        ? this.#users.join(firstId, uplink.device)
+        : this.#users.apply(uplink.device))
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -345,11 +351,11 @@ class LinuxNodeNetwork implements NodeNetwork {
     return { address: uplink.address }
   }
 
-  async #releaseIds({ id, index }: LinkRecord): Promise<void> {
+  async #releaseIds(record: LinkRecord): Promise<void> {
     const uplink = this.#running()
-    await this.#users.leave(id, uplink.device)
-    await unshapeLink(uplink.device, planLink(index))
-    await removeRecord(this.#recordsDirectory, index)
+    await this.#users.leave(record, uplink.device)
+    await unshapeLink(uplink.device, planLink(record.index))
+    await removeRecord(this.#recordsDirectory, record.index)
   }
 
   async #endInside(

@@ -3,7 +3,7 @@
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
-import { countDrop, dropCountsSet } from './drop-counts.ts'
+import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 export interface NodeTableInit {
@@ -35,6 +35,13 @@ export const DROP_REASONS = [
   'nobody'
 ] as const
 export type DropReason = (typeof DROP_REASONS)[number]
+/** Those of packets of vservers that share the node's network. */
+export const USER_DROP_REASONS = [
+  'forged',
+  'port',
+  'device',
+  'denied'
+] as const satisfies readonly DropReason[]
 
 /** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
 const DENIED = [
@@ -65,6 +72,7 @@ function dropChains(): string {
   chain drop_${reason} {
     iifname ${ANY_LINK} ${countDrop(reason)}
     ${toVserver}
+    ${(USER_DROP_REASONS as readonly DropReason[]).includes(reason) ? countUserDrop(reason) : ''}
     counter name ${dropCounter(reason)} drop
   }`
   })
@@ -86,6 +94,7 @@ ${OWNER_SETS}
   set flow_counts { type ipv4_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
   set ${dropCountsSet(DROP_REASONS.length)}
+  set ${userDropCountsSet(USER_DROP_REASONS.length)}
 ${dropChains()}
 ${guards(init)}
 ${untracked(init)}
