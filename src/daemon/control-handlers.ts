@@ -136,31 +136,53 @@ function sliceHandlers(
   }
 }
 
+interface EachMember<T> {
+  readonly work: (member: MemberRecord, lease: string) => Promise<T>
+  /** What is told beside the reason where it failed. */
+  readonly otherwise: T
+  readonly signal: AbortSignal
+}
+
 function memberHandlers(
   parts: () => PeerParts
-): Pick<ControlHandlers, 'sliceAct' | 'sliceExec' | 'sliceLogs'> {
+): Pick<ControlHandlers, 'sliceAct' | 'sliceCounters' | 'sliceExec' | 'sliceLogs'> {
   const callNode = (member: MemberRecord) => parts().host.caller(nodeProtocol, member.node)
   const act = async (member: MemberRecord, lease: string, wanted: MemberAct, signal: AbortSignal) => {
     const call = callNode(member)
     if (isNamed(MEMBER_ACTS, wanted)) await call(wanted, { lease }, { signal })
     else await call('signal', { lease, signal: wanted }, { signal })
   }
+  /** Does something with all members that have a lease, at once, and gives what came of it or why it failed. */
+  const withEach = async <T extends object>(
+    { slice, member: prefix }: { readonly slice: string; readonly member?: string },
+    { work, otherwise, signal }: EachMember<T>
+  ) => {
+    const members = parts()
+      .services.members(slice, prefix)
+      .flatMap((member) => (member.lease === undefined ? [] : [{ member, lease: member.lease.id }]))
+    const outcomes = members.map(async ({ member, lease }) => {
+      const about = { node: member.node, nodeName: member.nodeName, lease }
+      try {
+        return { ...about, ...(await work(member, lease)) }
+      } catch (error) {
+        signal.throwIfAborted()
+        return { ...about, ...otherwise, reason: reasonOf(error) }
+      }
+    })
+    return Promise.all(outcomes)
+  }
   return {
-    async sliceAct({ slice, member: prefix, act: wanted }, { signal }) {
-      const members = parts()
-        .services.members(slice, prefix)
-        .flatMap((member) => (member.lease === undefined ? [] : [{ member, lease: member.lease.id }]))
-      const outcomes = members.map(async ({ member, lease }) => {
-        const about = { node: member.node, nodeName: member.nodeName, lease }
-        try {
-          await act(member, lease, wanted, signal)
-          return about
-        } catch (error) {
-          signal.throwIfAborted()
-          return { ...about, reason: reasonOf(error) }
-        }
-      })
-      return { members: await Promise.all(outcomes) }
+    async sliceAct({ act: wanted, ...named }, { signal }) {
+      const work = async (member: MemberRecord, lease: string) => {
+        await act(member, lease, wanted, signal)
+        return {}
+      }
+      return { members: await withEach(named, { work, otherwise: {}, signal }) }
+    },
+    async sliceCounters(named, { signal }) {
+      const work = async (member: MemberRecord, lease: string) =>
+        callNode(member)('counters', { lease }, { signal })
+      return { members: await withEach(named, { work, otherwise: { dropped: {} }, signal }) }
     },
     async sliceExec({ slice, member: prefix, ...program }, { input, emit, signal }) {
       const [member] = parts().services.members(slice, prefix)

@@ -14,6 +14,7 @@ import {
 } from '../protocol/broker-protocol.ts'
 import {
   CHUNK_BYTES_MAX,
+  droppedSchema,
   execInputSchema,
   programSchema,
   signalSchema,
@@ -164,6 +165,7 @@ export const statusViewSchema = v.strictObject({
 })
 export type StatusView = v.InferOutput<typeof statusViewSchema>
 
+const memberEntries = { node: principalSchema, nodeName: v.string(), lease: idSchema }
 const sliceParams = { slice: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }
 
 export const controlProtocol = {
@@ -250,13 +252,15 @@ export const controlProtocol = {
         act: memberActSchema
       }),
       result: v.strictObject({
+        members: v.array(v.strictObject({ ...memberEntries, reason: v.exactOptional(reasonSchema) }))
+      })
+    },
+    /** What was dropped of what one or all members sent, packets by reason; `reason` where the node does not say. */
+    sliceCounters: {
+      params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()) }),
+      result: v.strictObject({
         members: v.array(
-          v.strictObject({
-            node: principalSchema,
-            nodeName: v.string(),
-            lease: idSchema,
-            reason: v.exactOptional(reasonSchema)
-          })
+          v.strictObject({ ...memberEntries, dropped: droppedSchema, reason: v.exactOptional(reasonSchema) })
         )
       })
     },

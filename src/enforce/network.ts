@@ -24,6 +24,8 @@ export interface VserverNetwork extends Startable {
   egressBytes(id: string): Promise<number>
   /** Whether it is held to a lower rate than its lease's because the day's bytes run out. */
   isEgressNarrowed(id: string): Promise<boolean>
+  /** Packets that the checks dropped of what it sent, by reason. Throws `NOT_FOUND`. */
+  dropped(id: string): Promise<Readonly<Record<string, number>>>
 }
 
 export interface VserverLink {

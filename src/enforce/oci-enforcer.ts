@@ -324,6 +324,11 @@ export class OciEnforcer implements Enforcer {
     return { ...group, diskBytes, egressBytes }
   }
 
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#records.require(id)
+    return this.#components.network.dropped(id)
+  }
+
   async processes(id: string): Promise<readonly VserverProcess[]> {
     const { uidBase, container } = this.#records.require(id)
     return readProcesses(await this.#cgroups.processes(container), uidBase)

@@ -54,4 +54,8 @@ export class LoopbackNetwork implements VserverNetwork {
   async isEgressNarrowed(id: string): Promise<boolean> {
     return this.narrowed.has(id)
   }
+
+  async dropped(): Promise<Record<string, number>> {
+    return {}
+  }
 }

@@ -87,6 +87,7 @@ export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
       usage: { cpuMicros: 1, memoryBytes: 2, pids: 3, diskBytes: 4, egressBytes: 5 }
     }
   },
+  counters: { params: lease, result: { dropped: { source: 3, untracked: 10_000 } } },
   exec: {
     params: { ...lease, program: PROGRAM, terminal: { columns: 80, rows: 24 } },
     input: { bytes: OBJECT, terminal: { columns: 90, rows: 30 } },

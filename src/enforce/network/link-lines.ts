@@ -3,9 +3,10 @@ import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
 import { destinationRateRemoval } from './destinations.ts'
+import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { flowCountRemoval, type VserverBounds } from './node-table.ts'
-import { ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
+import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table.ts'
+import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
@@ -39,6 +40,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds): string[
     ...ownershipLines('add', ownership),
     ...ownershipLines('delete', ownership),
     ...sourceCheckRemoval(plan.device),
+    ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
     ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
     ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute)
   ]

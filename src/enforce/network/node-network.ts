@@ -12,12 +12,13 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
-import { DEVICE_PREFIX, nextIndex, planLink } from './address-plan.ts'
+import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
 import { ENDS_TABLE } from './lease-ends.ts'
+import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
-import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
 import type { NodeLink, NodeNetwork, NodeNetworkInit } from './node-link.ts'
 import { nodeRules, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
@@ -110,7 +111,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     for (const device of strangers) await removeLink(device)
     await applyRules([
       ...(await nodeRules(this.#rulesInit(uplink), kept)),
-      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval)
+      ...chains
+        .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
+        .flatMap(sourceCheckRemoval)
     ])
     await this.#shaper.start(uplink.device, kept)
     for (const record of kept) this.#records.set(record.id, record)
@@ -119,6 +122,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await forgetVserver(planLink(record.index).address)
       await removeRecord(this.#recordsDirectory, record.index)
     }
+    await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
@@ -199,6 +203,13 @@ class LinuxNodeNetwork implements NodeNetwork {
     return record !== undefined && this.#shaper.isNarrowed(record)
   }
 
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#running()
+    const record = this.#records.get(id)
+    if (record === undefined) throw notAttached(id)
+    return readDropsOf(record)
+  }
+
   async counters(): Promise<NetworkCounters> {
     this.#running()
     return readNetworkCounters(this.#records.values())
@@ -227,6 +238,28 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#owners.get(address)
   }
 
+  addressOf(id: string): string | undefined {
+    const record = this.#records.get(id)
+    return record === undefined || record.ids !== undefined ? undefined : planLink(record.index).address
+  }
+
+  async #refresh(): Promise<void> {
+    await this.#watch.look(this.#running())
+    await this.#users.refresh(this.#running().device)
+  }
+
+  /** Puts everything in place for another uplink, while no link is being changed. */
+  async #renew(uplink: Uplink): Promise<void> {
+    await this.#turns.takeAlone(async () => {
+      await requireUnshaped(uplink.device)
+      const present = await presentLinks()
+      const records = [...this.#records.values()]
+      const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
+      await applyRules(await nodeRules(this.#rulesInit(uplink), there))
+      await this.#shaper.move(uplink.device, records)
+      this.#uplink = uplink
+      for (const { index } of records) await forgetVserver(planLink(index).address)
+    })
   }
 
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
@@ -292,7 +325,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       await writeRecord(this.#recordsDirectory, record)
       await this.#shaper.shape(record)
-      await this.#users.apply(uplink.device)
+      await (before === undefined
+        ? this.#users.join(firstId, uplink.device)
+        : this.#users.apply(uplink.device))
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -306,11 +341,11 @@ class LinuxNodeNetwork implements NodeNetwork {
     return { address: uplink.address }
   }
 
-  async #releaseIds({ id, index }: LinkRecord): Promise<void> {
+  async #releaseIds(record: LinkRecord): Promise<void> {
     const uplink = this.#running()
-    await this.#users.leave(id, uplink.device)
-    await this.#shaper.unshape(index)
-    await removeRecord(this.#recordsDirectory, index)
+    await this.#users.leave(record, uplink.device)
+    await this.#shaper.unshape(record.index)
+    await removeRecord(this.#recordsDirectory, record.index)
   }
 
   async #endInside(

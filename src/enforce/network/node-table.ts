@@ -5,6 +5,7 @@
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
 import { destinationRules } from './destinations.ts'
 import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
@@ -23,11 +24,16 @@ export interface NodeTableInit extends VserverBounds {
   readonly allowedPrivateRanges: readonly string[]
 }
 
-/** Why the table drops a packet; each is counted. */
+/**
+ * Why the table drops a packet; each is counted for the node, and for the vserver that sent the packet. What came from
+ * elsewhere is charged to nobody, but for `flows` of a vserver that takes no more connections. docs/operating.md says what
+ * each means.
+ */
 export const DROP_REASONS = [
   'private',
   'denied',
   'untracked',
+  'malformed',
   'forged',
   'device',
   'flows',
@@ -35,9 +41,17 @@ export const DROP_REASONS = [
   'inward',
   'node',
   'port',
-  'destinations'
+  'destinations',
+  'nobody'
 ] as const
 export type DropReason = (typeof DROP_REASONS)[number]
+/** Those of packets of vservers that share the node's network. */
+export const USER_DROP_REASONS = [
+  'forged',
+  'port',
+  'device',
+  'denied'
+] as const satisfies readonly DropReason[]
 
 /** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
 export const DENIED = [
@@ -57,7 +71,23 @@ export function dropCounter(reason: DropReason): string {
   return `dropped_${reason}`
 }
 
-const drop = (reason: DropReason): string => `counter name ${dropCounter(reason)} drop`
+const drop = (reason: DropReason): string => `goto drop_${reason}`
+
+/** Where packets end, counted. */
+function dropChains(): string {
+  const chains = DROP_REASONS.map((reason) => {
+    const toVserver =
+      reason === 'flows' ? `iifname != ${ANY_LINK} oifname ${ANY_LINK} ${countDrop(reason, 'oifname')}` : ''
+    return `
+  chain drop_${reason} {
+    iifname ${ANY_LINK} ${countDrop(reason)}
+    ${toVserver}
+    ${(USER_DROP_REASONS as readonly DropReason[]).includes(reason) ? countUserDrop(reason) : ''}
+    counter name ${dropCounter(reason)} drop
+  }`
+  })
+  return chains.join('')
+}
 
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
 export function nodeTable(init: NodeTableInit): string {
@@ -73,6 +103,9 @@ ${OWNER_SETS}
   set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv4_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
+  set ${dropCountsSet(DROP_REASONS.length)}
+  set ${userDropCountsSet(USER_DROP_REASONS.length)}
+${dropChains()}
 ${guards(init)}
 ${untracked(init)}
 ${greChains(init)}
@@ -207,6 +240,9 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ${greOutward(drop('untracked'))}
   }
   chain outward_untracked {
+    # Of UDP nothing is invalid but its length or checksum; of TCP the header may be cut off.
+    ip protocol udp ${drop('malformed')}
+    ip protocol tcp ip length < 40 ${drop('malformed')}
     ip saddr . meta l4proto . th sport @owned return
     icmp type echo-reply ip saddr . icmp id @icmp_owned return
     ${drop('untracked')}
@@ -221,6 +257,8 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ${drop('inward')}
   }
   chain shape {
+    # What has no class would be taken for the node's own traffic.
+    ip saddr != @inside ${drop('nobody')}
     # The last class that is set counts.
     meta priority set ip saddr map @class
     ct state { new, invalid, untracked } jump destinations

@@ -14,6 +14,7 @@ import { run, start } from '../../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
 import type { NetworkCounters } from '../../../src/enforce/network/network-counters.ts'
 import type { NodeLink, NodeNetworkInit } from '../../../src/enforce/network/node-link.ts'
+import type { DropReason } from '../../../src/enforce/network/node-table.ts'
 import type { Refusal } from '../../../src/enforce/network/source-check.ts'
 import type { PortRange } from '../../../src/ticket/ports.ts'
 import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
@@ -184,6 +185,7 @@ export class Lab {
 
   async counters(): Promise<
     Pick<NetworkCounters, 'drops' | 'injected'> & {
+      readonly dropped: Record<string, Record<DropReason, number>>
       readonly refused: Record<string, Record<Refusal, number>>
     }
   > {
@@ -292,11 +294,16 @@ export class Lab {
     return this.#probe(this.#hosts.enter('node'), 'up0')
   }
 
-  async #probe(enter: readonly string[], device: string): Promise<LineProgram> {
+  /** Runs another program of this directory on a host, or where process `where` is, on a device. */
+  async program(where: 'world' | 'node' | number, script: string, device: string): Promise<LineProgram> {
+    return this.#probe(typeof where === 'number' ? insideOf(where) : this.#hosts.enter(where), device, script)
+  }
+
+  async #probe(enter: readonly string[], device: string, script = 'probe.py'): Promise<LineProgram> {
     const probe = new LineProgram([
       ...enter,
       '/usr/bin/python3',
-      fileURLToPath(new URL('probe.py', import.meta.url)),
+      fileURLToPath(new URL(script, import.meta.url)),
       device
     ])
     this.#children.push(probe)

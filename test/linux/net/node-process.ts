@@ -27,6 +27,7 @@ interface Request {
     | 'egressBytes'
     | 'isEgressNarrowed'
     | 'counters'
+    | 'dropped'
     | 'remove'
     | 'watchFlows'
     | 'takeFlows'
@@ -79,9 +80,10 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {
-    const { drops, refused, injected } = await network.counters()
-    return { drops, injected, refused: Object.fromEntries(refused) }
+    const { dropped, refused, ...counters } = await network.counters()
+    return { ...counters, dropped: Object.fromEntries(dropped), refused: Object.fromEntries(refused) }
   },
+  dropped: async ({ id = '' }) => network.dropped(id),
   remove: async () => network.remove(),
   watchFlows: async () => {
     const { address } = await findUplink({})
