@@ -347,6 +347,8 @@ function ports(make: Maker): SpoofClass[] {
 
 /** Ordinary packets from ports that are not the vserver's: they leave, from other ports. */
 export interface TranslatedClass extends Pick<SpoofClass, 'name' | 'frames' | 'pauseMs'> {
+  /** How many are sent; default as of all classes. */
+  readonly count?: number
   /** The port that it must not leave from. */
   readonly port: number
 }
@@ -359,6 +361,7 @@ export function translated({ world }: Parties): TranslatedClass[] {
       name: 'UDP in pieces from another slice’s port',
       frames: make.pieces(SPOOF, OTHERS.port),
       port: OTHERS.port,
+      count: 2000,
       pauseMs: PIECES_PAUSE_MS
     },
     { name: 'SYN from another slice’s port', frames: [make.tcp(OTHERS.port, 2)], port: OTHERS.port },

@@ -4,8 +4,9 @@
  * the uplink; `behind` what gets past the check on the host's end, of which a chain behind it makes copies.
  */
 import test from 'ava'
+import { run } from '../../../src/base/host-program.ts'
 import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
-import { icmp, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
+import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 import {
   inPieces,
   MARKS,
@@ -20,7 +21,7 @@ import {
 
 const COUNT = 10_000
 /** Enough of each class where all of it is seen. */
-const CONTROL_COUNT = 2000
+const CONTROL_COUNT = 1000
 const WAIT_SECONDS = 4
 const lab = new Lab({ letter: 's' })
 let sender: LineProgram
@@ -140,6 +141,23 @@ test.serial(
   }
 )
 
+test.serial('datagrams and echoes larger than the MTU arrive from ordinary sockets', async (t) => {
+  const [, ...inside] = insideOf(vserver.pid)
+  await lab.world.ask({ op: 'answer', port: 7000 })
+  const ask = `
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.bind(("0.0.0.0", ${OWN.port}))
+for _ in range(200):
+  s.sendto(b"x" * 9000, ("${lab.worldAddress}", 7000))
+  assert s.recvfrom(100)[0] == b"${lab.nodeAddress}:${OWN.port}"
+print("all")`
+  t.is((await run('nsenter', [...inside, '/usr/bin/python3', '-c', ask])).trim(), 'all')
+  const ping = ['ping', '-c', '20', '-i', '0.01', '-s', '9000', lab.worldAddress]
+  t.regex(await run('nsenter', [...inside, ...ping]), / 20 received/)
+})
+
 test.serial(
   'ordinary packets from a port of another slice or of the node leave from other ports',
   async (t) => {
@@ -147,14 +165,15 @@ test.serial(
       const { name, port } = each
       const [before, kept] = [await seen(world), await seen(world, port)]
       await send(each.frames, each)
+      const { count = COUNT } = each
       const passed = minus(
-        await seen(world, undefined, { mark: MARKS.spoof, least: before.spoof + COUNT }),
+        await seen(world, undefined, { mark: MARKS.spoof, least: before.spoof + count }),
         before
       )
       const leaked = minus(await seen(world, port), kept).spoof
-      t.log(`${name}: sent ${COUNT}, leaked ${leaked} from that port; translated ${passed.spoof}`)
+      t.log(`${name}: sent ${count}, leaked ${leaked} from that port; translated ${passed.spoof}`)
       t.is(leaked, 0, name)
-      t.is(passed.spoof, COUNT, name)
+      t.is(passed.spoof, count, name)
     }
   }
 )
