@@ -17,7 +17,6 @@ import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
 import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
-import { greCheckLines } from './gre-keys.ts'
 import { flowCountRemoval, nodeTable } from './node-table.ts'
 import {
   currentUsersLines,
@@ -37,9 +36,9 @@ import {
   SHARED_CLAIM
 } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
-import { silenceKernel } from './silence.ts'
+import { silenceLink } from './silence.ts'
 import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
-import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
+import { SOURCE_CHECK_TABLE, sourceCheckRemoval, sourceCheckTable } from './source-check.ts'
 import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
@@ -143,8 +142,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         allowedPrivateRanges: this.#init.allowedPrivateRanges,
         flowsPerVserverMax: this.#flowsMax
       }),
-      `add table ${SOURCE_CHECK_TABLE}`,
-      ...greCheckLines(SOURCE_CHECK_TABLE),
+      ...sourceCheckTable(),
       ...reservedLines(this.#init.reservedPorts),
       ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
       ...links.flatMap((record) => linkLines(record)),
@@ -285,7 +283,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const ends = [
-        this.#endInside(record, { isThere: same, isWhole }, link.pid).then(() => this.#silence(link, before)),
+        this.#endInside(record, { isThere: same, isWhole }, link.pid),
+        silenceLink(link, before?.ports, this.#logger),
         requireUnheard(gained, uplink)
       ]
       const lines = [
@@ -356,16 +355,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
     await makeLink(planLink(record.index), pid, mtu)
-  }
-
-  /** A link without it is better than none: its programs are only answered for by their kernel. */
-  async #silence({ id, pid, ports, rawSockets }: NodeLink, before: LinkRecord | undefined): Promise<void> {
-    if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
-    try {
-      await silenceKernel(await pid, ports)
-    } catch (error) {
-      this.#logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
-    }
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {

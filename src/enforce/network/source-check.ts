@@ -3,13 +3,18 @@
  * vserver can make, whatever it made it with (design §5: the same rules inside the vserver leaked every spoofed packet).
  */
 import type { LinkPlan } from './address-plan.ts'
-import { GRE_CHECK } from './gre-keys.ts'
+import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
 /** Why a frame was refused; each is counted for each link. */
 export const REFUSALS = ['source', 'protocol', 'ipv6', 'other'] as const
 export type Refusal = (typeof REFUSALS)[number]
+
+/** Lines for nft that make the table, whose sets are empty then. */
+export function sourceCheckTable(): string[] {
+  return [`add table ${SOURCE_CHECK_TABLE}`, ...greCheckLines(SOURCE_CHECK_TABLE)]
+}
 
 /** Lines for nft that put the check on a link, or renew it without a gap. The device must exist. */
 export function sourceCheckLines(plan: LinkPlan): string[] {
