@@ -20,8 +20,9 @@ export async function silenceLink(
   logger: Logger
 ): Promise<void> {
   if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
+  const process = await pid
   try {
-    await silenceKernel(await pid, ports)
+    await silenceKernel(process, ports)
   } catch (error) {
     logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
   }
