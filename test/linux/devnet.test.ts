@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import anyTest, { type TestFn } from 'ava'
+import type { NodePortView } from '../../src/daemon/node-port-protocol.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
 import { runCommand, type Outcome } from './command-line.ts'
 
@@ -272,9 +273,20 @@ test('a port that another slice owns is refused, and nothing of the second slice
   const first = await asResearcher([
     'slice',
     'create',
-    await sliceFile('owner', 'count: 1\nquery: node.name == "node1"\nports: [tcp/20000]\n')
+    await sliceFile(
+      'owner',
+      'count: 1\nquery: node.name == "node1"\nports: [tcp/20000, tcp/20010-20012, gre/20000]\n'
+    )
   ])
   t.is(first.exitCode, 0, first.stderr)
+  const owned = async (): Promise<string[]> => {
+    const { stdout } = await on('node1', ['node', 'ports', '--json'])
+    const { ports } = JSON.parse(stdout) as { ports: NodePortView[] }
+    t.true(ports.some(({ owner }) => owner === 'node'))
+    const alive = ports.filter(({ owner, state }) => owner === 'lease' && state === 'active')
+    return alive.map(({ protocol, first: from, last, slice }) => `${protocol} ${from} ${last} ${slice}`)
+  }
+  t.deepEqual(await owned(), ['tcp 20000 20000 owner', 'tcp 20010 20012 owner', 'gre 20000 20000 owner'])
   const second = await asResearcher([
     'slice',
     'create',
@@ -282,12 +294,14 @@ test('a port that another slice owns is refused, and nothing of the second slice
   ])
   t.is(second.exitCode, 1)
   t.regex(second.stderr, /PORT_TAKEN/)
+  t.regex(second.stderr, /tcp\/20000 of this node is held by slice owner of /)
   const { stdout } = await asResearcher(['slice', 'list', '--json'])
   t.deepEqual(
     (JSON.parse(stdout) as { slices: { name: string }[] }).slices.map(({ name }) => name),
     ['owner']
   )
   t.is((await asResearcher(['slice', 'delete', 'owner'])).exitCode, 0)
+  t.deepEqual(await owned(), [])
 })
 
 test('a program that the image lacks is refused, and the slice is given back', async (t) => {

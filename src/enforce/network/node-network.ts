@@ -27,7 +27,7 @@ import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } fr
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
 import { requireUnshaped } from './shaping.ts'
-import { silenceKernel } from './silence.ts'
+import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
@@ -287,7 +287,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const ends = [
-        this.#endInside(record, { isThere: same, isWhole }, link.pid).then(() => this.#silence(link, before)),
+        this.#endInside(record, { isThere: same, isWhole }, link.pid),
+        silenceLink(link, before?.ports, this.#logger),
         requireUnheard(gained, uplink)
       ]
       const lines = [
@@ -361,16 +362,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
     await makeLink(planLink(record.index), pid, mtu)
-  }
-
-  /** A link without it is better than none: its programs are only answered for by their kernel. */
-  async #silence({ id, pid, ports, rawSockets }: NodeLink, before: LinkRecord | undefined): Promise<void> {
-    if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
-    try {
-      await silenceKernel(await pid, ports)
-    } catch (error) {
-      this.#logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
-    }
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {

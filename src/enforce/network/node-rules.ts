@@ -1,7 +1,6 @@
 /** Everything that nft holds of a node's network, as one transaction: its table anew, and what belongs to each link. */
 import type { PortRange } from '../../ticket/ports.ts'
 import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
-import { greCheckLines } from './gre-keys.ts'
 import { linkLines } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
@@ -21,8 +20,6 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
   return [
     nodeTable(init),
     ...counts,
-    `add table ${SOURCE_CHECK_TABLE}`,
-    ...greCheckLines(SOURCE_CHECK_TABLE),
     ...sharedCheckLines(),
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),

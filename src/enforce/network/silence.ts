@@ -5,14 +5,31 @@
  * its root may take them away and hurts nobody but its own programs.
  */
 import { run } from '../../base/host-program.ts'
+import type { Logger } from '../../base/log.ts'
 import type { PortRange } from '../../ticket/ports.ts'
+import type { VserverLink } from '../network.ts'
 import { mergeRanges } from './owned-ports.ts'
 
 const TABLE = 'ip slicenet_silence'
 const MARK = '0x51ce'
 
+/** After it came to a link, or its ports changed. A link without it is better than none: only its programs suffer. */
+export async function silenceLink(
+  { id, pid, ports, rawSockets }: VserverLink,
+  before: readonly PortRange[] | undefined,
+  logger: Logger
+): Promise<void> {
+  if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
+  const process = await pid
+  try {
+    await silenceKernel(process, ports)
+  } catch (error) {
+    logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
+  }
+}
+
 /** Makes it so for these ports and no others, in the network namespace of process `pid`. Idempotent. */
-export async function silenceKernel(pid: number, ports: readonly PortRange[]): Promise<void> {
+async function silenceKernel(pid: number, ports: readonly PortRange[]): Promise<void> {
   // What the kernel sends in answer to a packet then has the packet's mark.
   const script = 'echo 1 > /proc/sys/net/ipv4/fwmark_reflect && exec nft -f -'
   await run('nsenter', [`--net=/proc/${pid}/ns/net`, 'sh', '-c', script], { input: silenceRules(ports) })

@@ -5,7 +5,7 @@
  */
 import type { LinkPlan } from './address-plan.ts'
 import { countDrop, dropCountsRemoval, dropCountsSet } from './drop-counts.ts'
-import { GRE_CHECK } from './gre-keys.ts'
+import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
@@ -95,6 +95,7 @@ export function sharedCheckLines(): string[] {
   const names = Object.keys(SHARED_CHAINS)
   return [
     `add table ${SOURCE_CHECK_TABLE}`,
+    ...greCheckLines(SOURCE_CHECK_TABLE),
     `add set ${SOURCE_CHECK_TABLE} ${dropCountsSet(REFUSALS.length)}`,
     `add set ${SOURCE_CHECK_TABLE} pieces { type ifname; flags dynamic; size 65535; }`,
     ...names.flatMap((name) => [
