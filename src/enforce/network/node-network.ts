@@ -79,6 +79,8 @@ export interface NodeLink extends VserverLink {
 export interface NodeNetwork extends VserverNetwork {
   attach(link: NodeLink): Promise<{ readonly address: string }>
   counters(): Promise<NetworkCounters>
+  /** Whether it has been started. */
+  readonly isUp: boolean
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
   /** The inside address of a vserver that is attached and has one. */
@@ -266,6 +268,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     await removeShaping(uplink.device)
     await rm(this.#recordsDirectory, { recursive: true, force: true })
     this.#uplink = undefined
+  }
+
+  get isUp(): boolean {
+    return this.#uplink !== undefined
   }
 
   ownerOf(address: string): string | undefined {
