@@ -7,7 +7,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { TicketRequest } from '../protocol/agent-protocol.ts'
 import { issuable } from '../ticket/fraud.ts'
 import type { Interval } from '../ticket/interval.ts'
-import { portsWithin, type PortRange } from '../ticket/ports.ts'
+import type { PortRange } from '../ticket/ports.ts'
 import type { Principal } from '../ticket/principal.ts'
 import {
   addResources,
@@ -18,6 +18,7 @@ import {
   type Resources
 } from '../ticket/resources.ts'
 import type { Issued, NodeAccount } from './node-account.ts'
+import type { PortChoice } from './port-table.ts'
 import { depthLeft, isDelegation, type Source } from './source.ts'
 
 /** A request and who makes it, for which slice; for none when other tickets are to be cut from what is asked for. */
@@ -88,14 +89,24 @@ export function decideFrom(
   const short = shortage(source, account, request, line, term)
   if (short !== undefined) return { refused: short }
   const kept = line?.newest?.ticket.body.ports
-  const ports =
+  const choice =
     line === undefined || kept === undefined
       ? account.ports.choose(request.ports, parent.body.ports, term)
-      : portsWithin(kept, parent.body.ports) && account.ports.areFree(kept, term, line.name)
-        ? kept
-        : undefined
-  if (ports === undefined) return refuse('PORT_TAKEN', 'a port asked for is not free at this node')
-  return { granted: { source, ports, ...term } }
+      : keptPorts(account, kept, parent.body.ports, term, line.name)
+  if ('fault' in choice) return refuse('PORT_TAKEN', choice.fault)
+  return { granted: { source, ports: choice.ports, ...term } }
+}
+
+/** A renewal goes on with the ports of its line. */
+function keptPorts(
+  account: NodeAccount,
+  ports: readonly PortRange[],
+  allowed: readonly PortRange[],
+  term: Interval,
+  line: string
+): PortChoice {
+  const fault = account.ports.fault(ports, allowed, term, line)
+  return fault === undefined ? { ports } : { fault }
 }
 
 function rightFault({ parent }: Source, request: TicketRequest): Refused | undefined {

@@ -256,6 +256,8 @@ export const LIMITS = {
   linksPerNodeMax: 4095,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
+  /** Bits a second of anything that is shaped: what tc takes as a whole number. */
+  rateBpsMax: 1_000_000_000_000,
   /**
    * The record of flows: connections that are followed at a time, and flows outside connections that are counted; flows in
    * one piece of the log, how large that may be, and how large a file of the log; signed roots that are kept.

@@ -63,12 +63,13 @@ function isAsAsked(ticket: Ticket, { slice, request }: Asked): boolean {
 }
 
 function hasPorts({ ports }: Ticket, wishes: Asked['request']['ports']): boolean {
-  const named = wishes.flatMap(({ protocol, port }) =>
-    port === undefined ? [] : [{ protocol, first: port, last: port }]
+  const named = wishes.flatMap(({ protocol, port, last }) =>
+    port === undefined ? [] : [{ protocol, first: port, last: last ?? port }]
   )
   const enough = [...Map.groupBy(wishes, ({ protocol }) => protocol)].every(([protocol, wished]) => {
     const ranges = ports.filter((range) => range.protocol === protocol)
-    return ranges.reduce((count, { first, last }) => count + last - first + 1, 0) >= wished.length
+    const had = ranges.reduce((count, { first, last }) => count + last - first + 1, 0)
+    return had >= wished.reduce((count, { port = 0, last = port }) => count + last - port + 1, 0)
   })
   return enough && portsWithin(named, ports)
 }

@@ -64,7 +64,9 @@ export async function renewTicket(
 
 /** Of a ticket that is renewed every port is wanted again, by its number. */
 function eachPort(ports: Ticket['ports']): TicketRequest['ports'] {
-  return ports.flatMap(({ protocol, first, last }) =>
-    Array.from({ length: last - first + 1 }, (_one, index) => ({ protocol, port: first + index }))
-  )
+  return ports.map(({ protocol, first, last }) => ({
+    protocol,
+    port: first,
+    ...(first === last ? {} : { last })
+  }))
 }

@@ -15,6 +15,7 @@ import { addImageCommand } from './image-command.ts'
 import { addInviteCommand } from './invite-command.ts'
 import { addKeysCommand } from './keys-command.ts'
 import { addLeaseCommand } from './lease-command.ts'
+import { addNodeCommand } from './node-command.ts'
 import {
   colorStyle,
   formatDocument,
@@ -25,13 +26,13 @@ import {
   type Style
 } from './output.ts'
 import type { Services } from './services.ts'
-import { addNodeCommand } from './node-command.ts'
 import { addOrgCommand } from './org-command.ts'
 import { addPeersCommand } from './peers-command.ts'
 import { addPingCommand } from './ping-command.ts'
 import { addProofCommand } from './proof-command.ts'
 import { addSliceCommand } from './slice-command.ts'
 import { tame } from './table.ts'
+import { addRawCommand } from './raw-command.ts'
 import { addStatusCommand } from './status-command.ts'
 import { addStoreCommand } from './store-command.ts'
 import { addTicketCommand } from './ticket-command.ts'
@@ -161,11 +162,12 @@ class CommandLine {
     addExplainCommand(root, run)
     addSliceCommand(root, run)
     addLeaseCommand(root, run)
+    addNodeCommand(root, run)
     addTicketCommand(root, run)
     addProofCommand(root, run)
-    addNodeCommand(root, run)
     addOrgCommand(root, run)
     addInviteCommand(root, run)
+    addRawCommand(root, run)
     addStatusCommand(root, run)
     addPeersCommand(root, run)
     addPingCommand(root, run)

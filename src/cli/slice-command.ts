@@ -9,6 +9,7 @@ import { examples, QUESTION, type CommandContext, type RunCommand } from './comm
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
 import { addSliceActCommands } from './slice-act-command.ts'
+import { addSliceCountersCommand } from './slice-counters-command.ts'
 import { addSliceExecCommand } from './slice-exec-command.ts'
 import { addSlicePlanCommand } from './slice-plan-command.ts'
 import { addSliceLogsCommand } from './slice-logs-command.ts'
@@ -45,6 +46,7 @@ export function addSliceCommand(root: Command, run: RunCommand): void {
   addSliceExecCommand(slice, run)
   addSliceLogsCommand(slice, run)
   addSliceActCommands(slice, run)
+  addSliceCountersCommand(slice, run)
   slice
     .command('renew')
     .description('give the leases of a slice another term, from now')

@@ -74,11 +74,12 @@ function memberTable(members: readonly MemberView[], style: Style): string {
   return formatTable(header, rows, style)
 }
 
-function stateText({ state, exitCode, restarts, frozen }: MemberView): string {
+function stateText({ state, exitCode, restarts, frozen, egressNarrowed }: MemberView): string {
   const remarks = [
     ...(exitCode === undefined ? [] : [exitCode]),
     ...(restarts === undefined ? [] : [`${restarts} ${restarts === 1 ? 'restart' : 'restarts'}`]),
-    ...(frozen === undefined ? [] : ['frozen'])
+    ...(frozen === undefined ? [] : ['frozen']),
+    ...(egressNarrowed === undefined ? [] : ['egress narrowed'])
   ]
   return remarks.length === 0 ? state : `${state} (${remarks.join(', ')})`
 }

@@ -9,22 +9,16 @@ import * as v from 'valibot'
 import { parse as parseYaml } from 'yaml'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { byteUnit, cpuUnit, durationUnit, rateUnit, type Unit } from '../base/units.ts'
+import { byteUnit, cpuUnit, durationUnit, rateUnit } from '../base/units.ts'
 import { acceptsSchema } from '../ticket/accepts.ts'
 import { connectionPolicyEntries } from '../peer/connection-policy.ts'
-import { PORT_PROTOCOLS, type PortProtocol, type PortRange } from '../ticket/ports.ts'
+import { parsePortRange, type PortRange } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { rightsSchema } from '../ticket/resource-schema.ts'
 import { CAPABILITY_RIGHTS } from '../ticket/rights.ts'
 import { parse } from '../wire/codec.ts'
-
-function amount(unit: Unit) {
-  return v.pipe(
-    v.union([v.string(), v.number()], `expected ${unit.expected}`),
-    v.transform((input) => unit.parse(String(input))),
-    v.custom<number>((value) => value !== undefined, `expected ${unit.expected}`)
-  )
-}
+import { amount } from './amount-schema.ts'
+import { isAboveRoot, leasesTooMuch, shapingSchema, uplinkSchema } from './shaping-config.ts'
 
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(128))
 const nameSchema = v.pipe(
@@ -67,23 +61,15 @@ const agentShareSchema = v.strictObject({
   rights: v.optional(rightsSchema, [])
 })
 
-const nodeSchema = v.strictObject({
+const nodeFields = v.strictObject({
   /** Names the node among those on this machine: in cgroups, run-time directories and the like. */
   shortName: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9-]{0,23}$/))),
   /** Numbers the nodes on this machine, so that their vservers never share user ids. */
   index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(126)), 0),
   /** The IPv4 address by which the world knows the node. Default: the uplink's. */
   address: v.optional(v.pipe(v.string(), v.ipv4())),
-  uplink: v.optional(
-    v.strictObject({
-      /** Default: the device of the default route. */
-      device: v.optional(text),
-      /** The administrator's cap on all that leaves the node, and what its own traffic is guaranteed of it. */
-      rate: v.optional(amount(rateUnit), '100Mbps'),
-      own: v.optional(amount(rateUnit), '10Mbps')
-    }),
-    {}
-  ),
+  uplink: v.optional(uplinkSchema, {}),
+  shaping: v.optional(shapingSchema, {}),
   /** Private ranges that vservers may reach. */
   allowedPrivateRanges: v.optional(v.array(cidr), []),
   /** Caps on what may be leased. Default: what the machine has. */
@@ -108,7 +94,8 @@ const nodeSchema = v.strictObject({
   ports: v.optional(v.pipe(v.array(portRangeText), v.minLength(1)), [
     'tcp/20000-29999',
     'udp/20000-29999',
-    'icmp/20000-29999'
+    'icmp/20000-29999',
+    'gre/20000-29999'
   ]),
   agents: v.pipe(v.array(agentShareSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
   delegationTerm: v.optional(amount(durationUnit), '7d'),
@@ -143,6 +130,27 @@ const nodeSchema = v.strictObject({
   )
 })
 
+const aboveRoot = 'expected no more than uplink.rate'
+const nodeSchema = v.pipe(
+  nodeFields,
+  v.forward(
+    v.check((node) => !leasesTooMuch(node), 'expected no more than uplink.rate without uplink.own'),
+    ['capacity', 'egress']
+  ),
+  v.forward(
+    v.check((node) => !isAboveRoot(node, 'icmp'), aboveRoot),
+    ['shaping', 'icmp']
+  ),
+  v.forward(
+    v.check((node) => !isAboveRoot(node, 'options'), aboveRoot),
+    ['shaping', 'options']
+  ),
+  v.forward(
+    v.check((node) => !isAboveRoot(node, 'newDestinations'), aboveRoot),
+    ['shaping', 'newDestinations']
+  )
+)
+
 const wishesMax = LIMITS.portRangesPerTicketMax
 const portCount = v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(wishesMax)), 0)
 
@@ -160,9 +168,9 @@ const purchaseSchema = v.strictObject({
   pids: v.pipe(v.number(), v.integer(), v.minValue(1)),
   /** How many ports of each protocol, whichever are free. */
   ports: v.pipe(
-    v.optional(v.strictObject({ tcp: portCount, udp: portCount, icmp: portCount }), {}),
+    v.optional(v.strictObject({ tcp: portCount, udp: portCount, icmp: portCount, gre: portCount }), {}),
     v.check(
-      ({ tcp, udp, icmp }) => tcp + udp + icmp <= wishesMax,
+      ({ tcp, udp, icmp, gre }) => tcp + udp + icmp + gre <= wishesMax,
       `expected at most ${wishesMax} ports in all`
     )
   ),
@@ -302,20 +310,6 @@ function isMultiaddr(input: string): boolean {
   } catch {
     return false
   }
-}
-
-function parsePortRange(input: string): PortRange | undefined {
-  const match = /^([a-z]+)\/(\d{1,5})(?:-(\d{1,5}))?$/.exec(input)
-  if (match === null) return undefined
-  const [, protocol, from, to] = match
-  const first = Number(from)
-  const last = Number(to ?? from)
-  if (!isPortProtocol(protocol) || first < 1 || last < first || last > 65_535) return undefined
-  return { protocol, first, last }
-}
-
-function isPortProtocol(input: string | undefined): input is PortProtocol {
-  return PORT_PROTOCOLS.some((protocol) => protocol === input)
 }
 
 /** Throws `CONFIG_INVALID` naming the file and each field that is wrong. */

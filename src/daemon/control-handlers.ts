@@ -51,7 +51,7 @@ export function controlHandlers(parts: () => PeerParts, init: ControlHandlersIni
 function overviewHandlers(
   parts: () => PeerParts,
   { config, startedAt }: ControlHandlersInit
-): Pick<ControlHandlers, 'status' | 'leaseList' | 'leaseAudit'> {
+): Pick<ControlHandlers, 'status' | 'leaseList' | 'leaseAudit' | 'nodePorts'> {
   return {
     async status() {
       const { host, directory, node, agent, brokering } = parts()
@@ -82,6 +82,12 @@ function overviewHandlers(
         throw new SlicenetError('NOT_FOUND', 'this peer is no node, so there are no leases on it')
       }
       return { entries: await node.audit.read(last) }
+    },
+    async nodePorts() {
+      const { node } = parts()
+      if (node === undefined)
+        throw new SlicenetError('NOT_FOUND', 'this peer is no node, so it leases no ports')
+      return { ports: await node.ports() }
     },
     // oxlint-disable-next-line typescript/require-await -- handlers are asynchronous.
     async leaseList() {
@@ -130,31 +136,53 @@ function sliceHandlers(
   }
 }
 
+interface EachMember<T> {
+  readonly work: (member: MemberRecord, lease: string) => Promise<T>
+  /** What is told beside the reason where it failed. */
+  readonly otherwise: T
+  readonly signal: AbortSignal
+}
+
 function memberHandlers(
   parts: () => PeerParts
-): Pick<ControlHandlers, 'sliceAct' | 'sliceExec' | 'sliceLogs'> {
+): Pick<ControlHandlers, 'sliceAct' | 'sliceCounters' | 'sliceExec' | 'sliceLogs'> {
   const callNode = (member: MemberRecord) => parts().host.caller(nodeProtocol, member.node)
   const act = async (member: MemberRecord, lease: string, wanted: MemberAct, signal: AbortSignal) => {
     const call = callNode(member)
     if (isNamed(MEMBER_ACTS, wanted)) await call(wanted, { lease }, { signal })
     else await call('signal', { lease, signal: wanted }, { signal })
   }
+  /** Does something with all members that have a lease, at once, and gives what came of it or why it failed. */
+  const withEach = async <T extends object>(
+    { slice, member: prefix }: { readonly slice: string; readonly member?: string },
+    { work, otherwise, signal }: EachMember<T>
+  ) => {
+    const members = parts()
+      .services.members(slice, prefix)
+      .flatMap((member) => (member.lease === undefined ? [] : [{ member, lease: member.lease.id }]))
+    const outcomes = members.map(async ({ member, lease }) => {
+      const about = { node: member.node, nodeName: member.nodeName, lease }
+      try {
+        return { ...about, ...(await work(member, lease)) }
+      } catch (error) {
+        signal.throwIfAborted()
+        return { ...about, ...otherwise, reason: reasonOf(error) }
+      }
+    })
+    return Promise.all(outcomes)
+  }
   return {
-    async sliceAct({ slice, member: prefix, act: wanted }, { signal }) {
-      const members = parts()
-        .services.members(slice, prefix)
-        .flatMap((member) => (member.lease === undefined ? [] : [{ member, lease: member.lease.id }]))
-      const outcomes = members.map(async ({ member, lease }) => {
-        const about = { node: member.node, nodeName: member.nodeName, lease }
-        try {
-          await act(member, lease, wanted, signal)
-          return about
-        } catch (error) {
-          signal.throwIfAborted()
-          return { ...about, reason: reasonOf(error) }
-        }
-      })
-      return { members: await Promise.all(outcomes) }
+    async sliceAct({ act: wanted, ...named }, { signal }) {
+      const work = async (member: MemberRecord, lease: string) => {
+        await act(member, lease, wanted, signal)
+        return {}
+      }
+      return { members: await withEach(named, { work, otherwise: {}, signal }) }
+    },
+    async sliceCounters(named, { signal }) {
+      const work = async (member: MemberRecord, lease: string) =>
+        callNode(member)('counters', { lease }, { signal })
+      return { members: await withEach(named, { work, otherwise: { dropped: {} }, signal }) }
     },
     async sliceExec({ slice, member: prefix, ...program }, { input, emit, signal }) {
       const [member] = parts().services.members(slice, prefix)
@@ -190,7 +218,8 @@ function isNamed<T extends string>(names: readonly T[], name: string): name is T
 }
 
 function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
-  const { slice, issuer, holder, ticket, vserver, address, resources, ports, notBefore, notAfter } = body
+  const { slice, issuer, holder, ticket, vserver, address, resources, ports, rights } = body
+  const { notBefore, notAfter } = body
   return {
     lease: id,
     slice,
@@ -201,6 +230,7 @@ function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
     address,
     resources,
     ports: [...ports],
+    rights: [...rights],
     notBefore,
     notAfter,
     state

@@ -14,6 +14,7 @@ import {
 } from '../protocol/broker-protocol.ts'
 import {
   CHUNK_BYTES_MAX,
+  droppedSchema,
   execInputSchema,
   programSchema,
   signalSchema,
@@ -38,6 +39,7 @@ import { auditMethods } from './audit-protocol.ts'
 import { flowMethods } from './flow-protocol.ts'
 import { contactMethods } from './contact-protocol.ts'
 import { joinMethods } from './join-protocol.ts'
+import { nodePortMethods } from './node-port-protocol.ts'
 import { proofViewSchema } from './proof-view.ts'
 import { supplyMethods } from './supply-protocol.ts'
 
@@ -115,6 +117,7 @@ export const leaseViewSchema = v.strictObject({
   address: v.string(),
   resources: resourcesSchema,
   ports: portsSchema,
+  rights: v.exactOptional(rightsSchema),
   notBefore: timeSchema,
   notAfter: timeSchema,
   state: v.string()
@@ -162,6 +165,7 @@ export const statusViewSchema = v.strictObject({
 })
 export type StatusView = v.InferOutput<typeof statusViewSchema>
 
+const memberEntries = { node: principalSchema, nodeName: v.string(), lease: idSchema }
 const sliceParams = { slice: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }
 
 export const controlProtocol = {
@@ -248,13 +252,15 @@ export const controlProtocol = {
         act: memberActSchema
       }),
       result: v.strictObject({
+        members: v.array(v.strictObject({ ...memberEntries, reason: v.exactOptional(reasonSchema) }))
+      })
+    },
+    /** What was dropped of what one or all members sent, packets by reason; `reason` where the node does not say. */
+    sliceCounters: {
+      params: v.strictObject({ ...sliceParams, member: v.exactOptional(v.string()) }),
+      result: v.strictObject({
         members: v.array(
-          v.strictObject({
-            node: principalSchema,
-            nodeName: v.string(),
-            lease: idSchema,
-            reason: v.exactOptional(reasonSchema)
-          })
+          v.strictObject({ ...memberEntries, dropped: droppedSchema, reason: v.exactOptional(reasonSchema) })
         )
       })
     },
@@ -310,6 +316,7 @@ export const controlProtocol = {
     ...contactMethods,
     ...supplyMethods,
     ...auditMethods,
+    ...nodePortMethods,
     ...flowMethods,
     /**
      * Ends the daemon in order. Vservers run on, unless a node is given up for good: then every lease on it is ended

@@ -10,9 +10,11 @@ import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
 import { FlowWatch, NO_FLOWS, type FlowSource } from '../enforce/network/flow-watch.ts'
 import { LeaseEnds } from '../enforce/network/lease-ends.ts'
-import { createNodeNetwork, type NodeNetwork } from '../enforce/network/node-network.ts'
+import type { NodeNetwork } from '../enforce/network/node-link.ts'
+import { createNodeNetwork } from '../enforce/network/node-network.ts'
+import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
-import { findUplink } from '../enforce/network/uplink.ts'
+import { findUplink, listeningPorts } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
@@ -35,15 +37,18 @@ import { imageProtocol } from '../protocol/image-protocol.ts'
 import { nodeProtocol } from '../protocol/node-protocol.ts'
 import { canAdvertiseImage, FETCHES_IMAGES } from '../ticket/advertisement.ts'
 import type { Store } from '../store/store.ts'
-import type { PortRange } from '../ticket/ports.ts'
+import { PORT_PROTOCOLS, portsWithout, type PortRange } from '../ticket/ports.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import type { FraudFinder } from './fraud-finder.ts'
 import { createUplinkMeter } from './measurements.ts'
 import type { ImageSupply } from './image-supply.ts'
+import { nodePorts } from './node-ports.ts'
+import type { NodePortView } from './node-port-protocol.ts'
 import type { Memberships } from './memberships.ts'
 import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
+import { shapingPolicy } from './shaping-config.ts'
 
 export interface RoleComponents {
   readonly key: SigningKey
@@ -101,12 +106,9 @@ export class NodeRole implements Startable {
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),
         rootBps: node.uplink.rate,
         nodeBps: node.uplink.own,
-        reservedPorts: tcpPorts(init.config.listen).map((port) => ({
-          protocol: 'tcp' as const,
-          first: port,
-          last: port
-        })),
+        reservedPorts: ownPorts(init.config),
         allowedPrivateRanges: node.allowedPrivateRanges,
+        shaping: shapingPolicy(node),
         stateDirectory: join(stateDirectory, 'network')
       }
     )
@@ -152,6 +154,19 @@ export class NodeRole implements Startable {
     return this.#oci.warnings
   }
 
+  /** Who has which port of the node's address now. */
+  async ports(): Promise<NodePortView[]> {
+    const { config, node } = this.#init
+    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
+    return nodePorts({
+      records: this.manager.table.all(),
+      own: ownPorts(config),
+      heard: await listeningPorts(address, new Set(PORT_PROTOCOLS)),
+      shared: SHARED_CLAIM.ports,
+      now: this.#components.clock.now()
+    })
+  }
+
   async start(): Promise<void> {
     if (this.#parts !== undefined) return
     const { key, store, host, directory, frauds, memberships, measuring, imageSupply, clock, logger } =
@@ -189,7 +204,7 @@ export class NodeRole implements Startable {
         ...(node.administrative === undefined ? {} : { administrative: node.administrative })
       }
     )
-    const shares = sharesOf(node)
+    const shares = sharesOf(config, node)
     for (const { agent, address: at } of shares) await host.addAddresses(agent, [at])
     const delegator: Delegator = new Delegator(
       {
@@ -361,8 +376,17 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
   }
 }
 
-/** Each agent's share; where the policy does not say, capacity and ports are split evenly. */
-function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })[] {
+/** What the node itself listens on by its configuration. */
+function ownPorts(config: DaemonConfig): PortRange[] {
+  return tcpPorts(config.listen).map((port) => ({ protocol: 'tcp', first: port, last: port }))
+}
+
+/**
+ * Each agent's share; where the policy does not say, capacity and ports are split evenly. What no slice can own is no
+ * agent's to grant.
+ */
+function sharesOf(config: DaemonConfig, node: NodeConfig): (AgentShare & { readonly address: string })[] {
+  const taken = [...ownPorts(config), ...SHARED_CLAIM.ports]
   const evenly = Math.floor(100 / Math.max(1, node.agents.length))
   return node.agents.map(({ address, sharePercent, ports, rights, ...rest }, index) => ({
     ...rest,
@@ -370,9 +394,13 @@ function sharesOf(node: NodeConfig): (AgentShare & { readonly address: string })
     agent: address.slice(address.lastIndexOf('/') + 1),
     rights: leasableRights(node.administrative, rights),
     sharePercent: sharePercent ?? evenly,
-    ports:
+    ports: portsWithout(
       ports ??
-      node.ports.map((range) => part(range, index, node.agents.length)).filter((range) => range !== undefined)
+        node.ports
+          .map((range) => part(range, index, node.agents.length))
+          .filter((range) => range !== undefined),
+      taken
+    )
   }))
 }
 

@@ -72,6 +72,8 @@ export interface VserverStatus {
   readonly restarts?: number
   /** No process in it gets the processor until it is thawed. */
   readonly isFrozen?: true
+  /** It has nearly or wholly used the bytes that it may send in a day, and sends more slowly until the day (UTC) is over. */
+  readonly isEgressNarrowed?: true
 }
 
 /** A process in a virtual machine. */
@@ -175,6 +177,8 @@ export interface Enforcer extends Startable {
   setKeys(id: string, keys: readonly string[]): Promise<void>
   status(id: string): Promise<VserverStatus | undefined>
   usage(id: string): Promise<VserverUsage>
+  /** Packets that the network's checks dropped of what it sent, by reason; without the reasons that nothing was for. */
+  dropped(id: string): Promise<Readonly<Record<string, number>>>
   /** What runs in it now. Throws `NOT_FOUND`. */
   processes(id: string): Promise<readonly VserverProcess[]>
   list(): Promise<VserverStatus[]>

@@ -327,6 +327,11 @@ export class FakeEnforcer implements Enforcer {
     return { cpuMicros: 0, memoryBytes: 0, pids, diskBytes, egressBytes: 0 }
   }
 
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#get(id)
+    return {}
+  }
+
   async processes(id: string): Promise<readonly VserverProcess[]> {
     const { pid, launched, execs } = this.#get(id)
     const running = [...(launched === undefined ? [] : [launched]), ...execs]

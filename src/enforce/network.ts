@@ -6,8 +6,8 @@ import type { Resources } from '../ticket/resources.ts'
 export interface VserverNetwork extends Startable {
   /**
    * Moves one end of a veth pair into the network namespace of process `pid`, addresses and routes it; source check, owned
-   * ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`, and what
-   * `pid` is rejected with.
+   * ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`,
+   * `VSERVER_FAILED` when its rate cannot be guaranteed, and what `pid` is rejected with.
    */
   attach(link: VserverLink): Promise<{ readonly address: string }>
   /**
@@ -22,6 +22,10 @@ export interface VserverNetwork extends Startable {
   /** Ids attached now, also those left by an earlier daemon. */
   list(): Promise<string[]>
   egressBytes(id: string): Promise<number>
+  /** Whether it is held to a lower rate than its lease's because the day's bytes run out. */
+  isEgressNarrowed(id: string): Promise<boolean>
+  /** Packets that the checks dropped of what it sent, by reason. Throws `NOT_FOUND`. */
+  dropped(id: string): Promise<Readonly<Record<string, number>>>
 }
 
 export interface VserverLink {
@@ -29,6 +33,8 @@ export interface VserverLink {
   /** A promise while the process is being made, so that what needs no process is done meanwhile. */
   readonly pid: number | Promise<number>
   readonly ports: readonly PortRange[]
+  /** Whether its programs may use raw sockets: then its kernel answers on no owned port that none of its sockets listens on. */
+  readonly rawSockets?: boolean
   readonly resources: Resources
 }
 

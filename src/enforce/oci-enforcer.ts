@@ -2,7 +2,7 @@
  * The protection interface over containers of an OCI runtime (design §5). It composes volume, image store, root file
  * system, runtime and network, and keeps to itself only who may do what to a vserver at the same time.
  */
-import { chmod, mkdir, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
@@ -12,9 +12,8 @@ import type { Logger } from '../base/log.ts'
 import type { ProgramSignal } from '../base/program-signal.ts'
 import type { Resources } from '../ticket/resources.ts'
 import { writeKeys } from './account.ts'
-import { measureCapacity, openFilesPerProcess } from './capacity.ts'
+import { measureCapacity } from './capacity.ts'
 import { Cgroups } from './cgroup.ts'
-import { coreHandlerWarning, readCoreHandler } from './core-handler.ts'
 import { CpuKeeper } from './cpu-keeper.ts'
 import type {
   Enforcer,
@@ -41,27 +40,16 @@ import { requireHostPrograms } from './host-requirements.ts'
 import { IdRanges } from './id-ranges.ts'
 import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
-import { OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { assembleParts, type OciParts } from './oci-parts.ts'
+import type { OciRuntimeName } from './oci-runtime.ts'
 import { readProcesses } from './process-list.ts'
 import { inVserverRoot } from './program-lookup.ts'
-import { ProgramRunner } from './program-runner.ts'
 import { writeFileBeneath } from './root-files.ts'
-import {
-  chooseRuntime,
-  inspectRuntime,
-  vulnerabilityWarning,
-  type InstalledRuntime
-} from './runtime-choice.ts'
-import type { ContainersSeccomp } from './seccomp.ts'
-import { Spares } from './spares.ts'
 import { Turns } from './turns.ts'
-import { VserverMaker } from './vserver-maker.ts'
-import { VserverPrograms } from './vserver-programs.ts'
+import type { VserverMaker } from './vserver-maker.ts'
 import { VserverRecords, type VserverRecord } from './vserver-records.ts'
 import { VserverRoots } from './vserver-root.ts'
-import { NO_DISK_LIMITS, Volume } from './volume.ts'
-
-const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
+import { Volume } from './volume.ts'
 
 export interface OciEnforcerComponents {
   readonly clock: Clock
@@ -88,15 +76,6 @@ export interface OciEnforcerInit {
   readonly spares?: number
 }
 
-/** What there is only once the runtime was found. */
-interface Started {
-  readonly runtime: OciRuntime
-  readonly warnings: readonly string[]
-  readonly maker: VserverMaker
-  readonly programs: VserverPrograms
-  readonly spares: Spares
-}
-
 export class OciEnforcer implements Enforcer {
   readonly #components: OciEnforcerComponents
   readonly #init: OciEnforcerInit
@@ -112,7 +91,7 @@ export class OciEnforcer implements Enforcer {
     atOnceMax: LIMITS.vserversInWorkMax,
     callersMax: 2 * LIMITS.vserversPerNodeMax
   })
-  #started: Started | undefined
+  #started: OciParts | undefined
 
   constructor(components: OciEnforcerComponents, init: OciEnforcerInit) {
     if (!/^[a-z0-9][a-z0-9-]{0,23}$/.test(init.nodeShort))
@@ -158,7 +137,18 @@ export class OciEnforcer implements Enforcer {
       await this.#components.images.users.register(join(this.#init.stateDirectory, 'vservers'))
       for (const record of this.#records.all()) this.#idRanges.claim(record.uidBase)
       this.#idRanges.start()
-      this.#started = await this.#assemble()
+      this.#started = await assembleParts(
+        {
+          ...this.#components,
+          volume: this.#volume,
+          idRanges: this.#idRanges,
+          roots: this.#roots,
+          cgroups: this.#cgroups,
+          records: this.#records,
+          turns: this.#turns
+        },
+        { ...this.#init, runDirectory: this.#runDirectory }
+      )
       await this.#sweep(this.#started.maker)
       await this.#started.programs.start()
       await this.#started.spares.start()
@@ -334,62 +324,14 @@ export class OciEnforcer implements Enforcer {
     return { ...group, diskBytes, egressBytes }
   }
 
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#records.require(id)
+    return this.#components.network.dropped(id)
+  }
+
   async processes(id: string): Promise<readonly VserverProcess[]> {
     const { uidBase, container } = this.#records.require(id)
     return readProcesses(await this.#cgroups.processes(container), uidBase)
-  }
-
-  async #assemble(): Promise<Started> {
-    const stateDirectory = join(this.#runDirectory, 'runtime')
-    await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
-    const profile = await readFile(SECCOMP_PROFILE, 'utf8').catch(() => undefined)
-    if (profile === undefined) {
-      throw new SlicenetError('HOST_PROGRAM_MISSING', `${SECCOMP_PROFILE} is not installed`, {
-        hint: 'run `slicenet doctor --install`'
-      })
-    }
-    const chosen = await this.#chooseRuntime()
-    const vulnerable = vulnerabilityWarning(chosen)
-    if (vulnerable !== undefined) this.#components.logger.warn('the OCI runtime is vulnerable', { ...chosen })
-    const handler = await readCoreHandler()
-    if (handler !== undefined)
-      this.#components.logger.warn('crashes in vservers reach a program of the host', { handler })
-    const disks = this.#volume.quotas ? undefined : NO_DISK_LIMITS
-    const warnings = [vulnerable, disks, coreHandlerWarning(handler)].filter((each) => each !== undefined)
-    const runtime = new OciRuntime({ name: chosen.name, stateDirectory })
-    const openFilesMax = await openFilesPerProcess()
-    const runner = new ProgramRunner({ clock: this.#components.clock, runtime })
-    const maker = new VserverMaker(
-      {
-        ...this.#components,
-        volume: this.#volume,
-        idRanges: this.#idRanges,
-        roots: this.#roots,
-        cgroups: this.#cgroups,
-        records: this.#records,
-        runtime,
-        programs: runner,
-        seccompProfile: JSON.parse(profile) as ContainersSeccomp
-      },
-      { programsDir: join(this.#init.stateDirectory, 'programs'), openFilesMax }
-    )
-    const programs = new VserverPrograms(
-      {
-        ...this.#components,
-        records: this.#records,
-        roots: this.#roots,
-        cgroups: this.#cgroups,
-        turns: this.#turns,
-        maker,
-        runner
-      },
-      { openFilesMax }
-    )
-    const spares = new Spares(
-      { ...this.#components, maker, turns: this.#turns },
-      { kept: this.#init.spares ?? 0 }
-    )
-    return { runtime, warnings, maker, programs, spares }
   }
 
   /** What waits for nobody yet makes room. */
@@ -402,17 +344,6 @@ export class OciEnforcer implements Enforcer {
       if (!isFull || (await spares.discard()) === 0) throw error
       return maker.make(spec, options)
     }
-  }
-
-  async #chooseRuntime(): Promise<InstalledRuntime> {
-    const { runtime: name } = this.#init
-    if (name !== undefined) return (await inspectRuntime(name)) ?? { name, vulnerabilities: [] }
-    return chooseRuntime({
-      scratchDirectory: this.#runDirectory,
-      rootDirectory: this.#roots.initLayer,
-      cgroupPath: this.#cgroups.path('probe'),
-      unifiedCgroups: this.#cgroups.unified
-    })
   }
 
   /** Takes away what is left of vservers that no record speaks of. */
@@ -435,10 +366,11 @@ export class OciEnforcer implements Enforcer {
     const { maker, programs } = this.#running()
     const { id, image } = record.spec
     const about = { id, image, ...(record.address === undefined ? {} : { address: record.address }) }
-    const [runs, program, isFrozen] = await Promise.all([
+    const [runs, program, isFrozen, isEgressNarrowed] = await Promise.all([
       maker.isRunning(record),
       programs.state(id),
-      this.#cgroups.isFrozen(record.container)
+      this.#cgroups.isFrozen(record.container),
+      this.#components.network.isEgressNarrowed(id)
     ])
     const exit = program.state === 'exited' ? { exit: program.exit } : {}
     const restarts = record.launched?.restarts ?? 0
@@ -447,7 +379,8 @@ export class OciEnforcer implements Enforcer {
       ...about,
       ...(record.pid === undefined ? {} : { pid: record.pid }),
       ...(restarts > 0 ? { restarts } : {}),
-      ...(isFrozen ? { isFrozen } : {})
+      ...(isFrozen ? { isFrozen } : {}),
+      ...(isEgressNarrowed ? { isEgressNarrowed } : {})
     }
     // Between two runs there is nothing for a moment.
     if (program.state === 'none') return { ...running, state: restarts > 0 ? 'running' : 'created' }
@@ -458,7 +391,7 @@ export class OciEnforcer implements Enforcer {
     return inVserverRoot(spec.id, this.#roots.rootPath(container), use)
   }
 
-  #running(): Started {
+  #running(): OciParts {
     if (this.#started === undefined) throw new TypeError('the enforcer was not started')
     return this.#started
   }

@@ -177,7 +177,8 @@ function socketRules({ packetSockets, rawSockets }: SeccompInit): OciSeccompRule
     rules.push(
       allowed.has(family)
         ? { names, action: ALLOW, args }
-        : { names, action: ERRNO, errnoRet: EAFNOSUPPORT, args }
+        : // As the kernel says to who lacks the right alone.
+          { names, action: ERRNO, errnoRet: family === AF_PACKET ? EPERM : EAFNOSUPPORT, args }
     )
   }
   rules.push({

@@ -301,7 +301,9 @@ export class VserverMaker {
   ): Promise<{ readonly address: string }> {
     const { network } = this.#c
     const { id, ports, resources, rights } = spec
-    if (!isAdministrative(rights)) return network.attach({ id, pid, ports, resources })
+    if (!isAdministrative(rights)) {
+      return network.attach({ id, pid, ports, rawSockets: rights.includes('raw-socket'), resources })
+    }
     return network.attachIds({ id, firstId: uidBase, lastId: uidBase + IDS_PER_VSERVER - 1, resources })
   }
 

@@ -31,8 +31,10 @@ export interface Demand extends Interval {
 export function admissionFault(wanted: Demand, leased: Leased, capacity: Resources): Reason | undefined {
   const short = excess(leased.all, wanted, capacity)
   if (short !== undefined) return { code: 'OVERBOOKED', message: `${short} that the node has` }
-  const port = leased.conflict(wanted.ports, wanted)
-  if (port !== undefined) return { code: 'PORT_TAKEN', message: `${formatPortRange(port)} is leased already` }
+  const taken = leased.conflict(wanted.ports, wanted)
+  if (taken !== undefined) {
+    return { code: 'PORT_TAKEN', message: `${formatPortRange(taken.port)} is leased already, ${taken.by}` }
+  }
   return undefined
 }
 

@@ -27,17 +27,22 @@ interface Group {
   readonly redeemed: Set<string>
 }
 
+/** Who has ports, for people. */
+interface NamedClaim extends PortClaim {
+  readonly by: string
+}
+
 interface Taken {
   readonly demand: LeasedDemand
-  readonly claim: Claim & PortClaim
+  readonly claim: Claim & NamedClaim
 }
 
 export class Leased {
   readonly #byTicket = new Map<string, Taken>()
   readonly #all = new ClaimProfile()
-  readonly #ports = new PortProfile()
+  readonly #ports = new PortProfile<NamedClaim>()
   /** What leases that have ended keep of ports, by redeemed ticket. */
-  readonly #lingering = new Map<string, PortClaim>()
+  readonly #lingering = new Map<string, NamedClaim>()
   readonly #ofAgent = new Map<Principal, Group>()
   readonly #under = new Map<string, Group>()
   /** How many leases have a name; more than one where one lease takes the place of another. */
@@ -50,7 +55,7 @@ export class Leased {
   set(ticket: string, demand: LeasedDemand): void {
     this.delete(ticket)
     const { notBefore, resources, ports, agent, lines, vserver } = demand
-    const claim = { notBefore, notAfter: Infinity, resources, ports }
+    const claim = { notBefore, notAfter: Infinity, resources, ports, by: `by vserver ${vserver}` }
     this.#byTicket.set(ticket, { demand, claim })
     this.#all.add(claim)
     this.#ports.add(claim)
@@ -60,8 +65,10 @@ export class Leased {
   }
 
   /** The lease of this ticket has ended, but keeps its ports to the end of its term. */
-  linger(ticket: string, claim: PortClaim): void {
+  linger(ticket: string, ended: PortClaim): void {
     this.delete(ticket)
+    const until = new Date(ended.notAfter).toISOString()
+    const claim = { ...ended, by: `until ${until}, by a lease that this node ended early` }
     this.#lingering.set(ticket, claim)
     this.#ports.add(claim)
   }
@@ -110,9 +117,13 @@ export class Leased {
     return this.#under.get(line)?.profile
   }
 
-  /** The first of `ports` that a lease has. */
-  conflict(ports: readonly PortRange[], window: Interval): PortRange | undefined {
-    return this.#ports.conflict(ports, window)
+  /** The first of `ports` that a lease has, and which lease, for people. */
+  conflict(
+    ports: readonly PortRange[],
+    window: Interval
+  ): { readonly port: PortRange; readonly by: string } | undefined {
+    const found = this.#ports.conflict(ports, window)
+    return found && { port: found.port, by: found.claim.by }
   }
 
   isNamed(vserver: string): boolean {

@@ -17,7 +17,14 @@ export function nodeHandlers(components: {
   return { ...leaseHandlers(components), ...programHandlers(components), ...keyHandlers(components) }
 }
 
-type LeaseMethod = 'newLease' | 'renewLease' | 'settleTickets' | 'revoke' | 'deleteLease' | 'status'
+type LeaseMethod =
+  | 'newLease'
+  | 'renewLease'
+  | 'settleTickets'
+  | 'revoke'
+  | 'deleteLease'
+  | 'status'
+  | 'counters'
 
 type ProgramMethod = 'upload' | 'launch' | 'stop' | 'signal' | 'freeze' | 'thaw' | 'exec' | 'logs'
 
@@ -60,8 +67,12 @@ function leaseHandlers({ manager, enforcer }: Components): Pick<NodeHandlers, Le
         ...(status.exit === undefined ? {} : { exitCode: status.exit.exitCode }),
         ...(status.restarts === undefined ? {} : { restarts: status.restarts }),
         ...(status.isFrozen === true ? { frozen: true as const } : {}),
+        ...(status.isEgressNarrowed === true ? { egressNarrowed: true as const } : {}),
         ...(usage === undefined ? {} : { usage: { ...usage } })
       }
+    },
+    async counters({ lease }, { principal }) {
+      return { dropped: await enforcer.dropped(vserverOf(manager.held(lease, principal))) }
     }
   }
 }

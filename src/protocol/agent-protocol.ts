@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { membershipsSchema } from '../ticket/advertisement.ts'
-import { PORT_PROTOCOLS } from '../ticket/ports.ts'
+import { portMax, PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
@@ -13,11 +13,24 @@ export const emptySchema = v.strictObject({})
 /** CEL over one advertisement. */
 export const querySchema = v.pipe(v.string(), v.maxLength(LIMITS.queryCharsMax))
 
-/** A port asked for: a number, or any that is free when absent. */
-export const portWishSchema = v.strictObject({
-  protocol: v.picklist(PORT_PROTOCOLS),
-  port: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535)))
-})
+const portNumberSchema = v.pipe(v.number(), v.integer(), v.minValue(1))
+
+/** A port asked for: a number, or any that is free when absent; with `last`, all from `port` to that. */
+export const portWishSchema = v.pipe(
+  v.strictObject({
+    protocol: v.picklist(PORT_PROTOCOLS),
+    port: v.exactOptional(portNumberSchema),
+    last: v.exactOptional(portNumberSchema)
+  }),
+  v.check(
+    ({ port, last }) => last === undefined || (port !== undefined && port < last),
+    'expected last to be larger than port'
+  ),
+  v.check(
+    ({ protocol, port = 1, last = port }) => last <= portMax(protocol),
+    'expected a number that the protocol has'
+  )
+)
 export type PortWish = v.InferOutput<typeof portWishSchema>
 
 const ticketRequestSchema = v.strictObject({

@@ -72,6 +72,8 @@ export const statusSchema = v.strictObject({
   /** How often the launched program was started again; absent when never. */
   restarts: v.exactOptional(amountSchema),
   frozen: v.exactOptional(v.literal(true)),
+  /** The bytes that it may send in a day run out: until the day (UTC) is over it sends more slowly. */
+  egressNarrowed: v.exactOptional(v.literal(true)),
   usage: v.exactOptional(
     v.strictObject({
       cpuMicros: amountSchema,
@@ -82,6 +84,13 @@ export const statusSchema = v.strictObject({
     })
   )
 })
+
+const REASONS_MAX = 64
+/** Packets that a node's checks dropped of what a virtual machine sent, by reason; reasons that nothing was for are absent. */
+export const droppedSchema = v.pipe(
+  v.record(v.pipe(v.string(), v.regex(/^[a-z0-9-]{1,32}$/)), amountSchema),
+  v.check((dropped) => Object.keys(dropped).length <= REASONS_MAX, `expected at most ${REASONS_MAX} reasons`)
+)
 
 /**
  * `open`: may still be redeemed. `redeemed`: it, or a ticket cut from it, has a lease. `lapsed`: was not redeemed in
@@ -137,6 +146,8 @@ export const nodeProtocol = {
       params: v.strictObject({ ...leaseParams, usage: v.exactOptional(v.boolean()) }),
       result: statusSchema
     },
+    /** What was dropped of what the virtual machine sent, and why. */
+    counters: { params: v.strictObject(leaseParams), result: v.strictObject({ dropped: droppedSchema }) },
     /**
      * Runs a program attached to the caller, at a terminal where its size is given; an input without bytes and size ends
      * its standard input.

@@ -24,6 +24,7 @@ export interface LogEntry {
 }
 
 export type ActedMember = ControlResult<'sliceAct'>['members'][number]
+export type CountedMember = ControlResult<'sliceCounters'>['members'][number]
 
 export interface LogSettings extends CallSettings {
   /** Goes on until the programs end. */
@@ -52,6 +53,11 @@ export interface SliceHandle extends Readonly<Omit<SliceView, 'renew' | 'notAfte
    * member or all. Gives each member with the reason if it failed there. Throws `NOT_FOUND`.
    */
   act(act: MemberAct, settings?: CallSettings & { readonly member?: MemberName }): Promise<ActedMember[]>
+  /**
+   * What the nodes' checks dropped of what the members sent, packets by reason; with the reason in place of it where a node does
+   * not say. Throws `NOT_FOUND`.
+   */
+  counters(settings?: CallSettings & { readonly member?: MemberName }): Promise<CountedMember[]>
   /** Renews its leases to end `durationMs` from now. Throws `NOT_FOUND`, `BUSY`. */
   renew(settings?: ProgressSettings & { readonly durationMs?: number }): Promise<RenewalView>
   /** Ends every lease. Gives how many members are gone, and the nodes that will be tried again. Throws `NOT_FOUND`, `BUSY`. */
@@ -146,6 +152,13 @@ class HeldSlice implements SliceHandle {
   ): Promise<ActedMember[]> {
     const params = { ...this.#named, ...memberOf(member), act }
     return (await this.#session.call('sliceAct', params, settings)).members
+  }
+
+  async counters({ member, ...settings }: CallSettings & { readonly member?: MemberName } = {}): Promise<
+    CountedMember[]
+  > {
+    const params = { ...this.#named, ...memberOf(member) }
+    return (await this.#session.call('sliceCounters', params, settings)).members
   }
 
   async renew({

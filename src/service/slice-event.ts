@@ -51,7 +51,7 @@ function memberChanges(before: MemberView | undefined, member: MemberView): Slic
   if (before === undefined) return [{ type: 'member:join', member }]
   const events: SliceEvent[] = []
   if (before.lease !== member.lease) events.push({ type: 'lease:renew', member })
-  const same = (['state', 'exitCode', 'restarts', 'frozen'] as const).every(
+  const same = (['state', 'exitCode', 'restarts', 'frozen', 'egressNarrowed'] as const).every(
     (name) => before[name] === member[name]
   )
   if (same) return events

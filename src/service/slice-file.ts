@@ -5,8 +5,15 @@
 import * as v from 'valibot'
 import { durationUnit } from '../base/units.ts'
 import { LIMITS } from '../base/limits.ts'
-import { portWishSchema, type PortWish } from '../protocol/agent-protocol.ts'
+import type { PortWish } from '../protocol/agent-protocol.ts'
 import { programSchema, uploadedFileSchema } from '../protocol/node-protocol.ts'
+import {
+  formatPortRanges,
+  isPortProtocol,
+  parsePortRange,
+  portsOverlap,
+  type PortRange
+} from '../ticket/ports.ts'
 import { sliceNameSchema } from '../ticket/resource-schema.ts'
 import { RIGHTS, rightsFault, type Right } from '../ticket/rights.ts'
 import { sliceDescriptionSchema, type SliceDescription } from './slice.ts'
@@ -101,23 +108,33 @@ function readPorts(value: YamlValue | undefined): PortWish[] {
   for (const item of value?.list(LIMITS.portRangesPerTicketMax) ?? []) {
     const text = item.text(v.string())
     if (text === undefined) continue
-    const [protocol, port, ...rest] = text.split('/')
-    const wish = v.safeParse(portWishSchema, {
-      protocol,
-      ...(port === 'any' ? {} : { port: /^\d{1,5}$/.test(port ?? '') ? Number(port) : -1 })
-    })
-    if (!wish.success || rest.length > 0) {
-      item.problem(`expected tcp/any, tcp/9090, udp/any, udp/53 or icmp/any, got ${text}`)
-    } else if (
-      wish.output.port !== undefined &&
-      wishes.some((other) => other.protocol === protocol && other.port === wish.output.port)
-    ) {
-      item.problem(`${text} is listed twice`)
-    } else {
-      wishes.push(wish.output)
+    const wish = readPortWish(text)
+    if (wish === undefined) {
+      item.problem(
+        `expected tcp/any, tcp/9090, udp/9100-9110, icmp/any or gre/7, with numbers from 1 to 65535 (gre: 4294967295), got ${text}`
+      )
+      continue
     }
+    const named = rangeOf(wish)
+    const twice = named && wishes.find((other) => portsOverlap(rangeOf(other) ?? [], named))
+    if (twice === undefined) wishes.push(wish)
+    else item.problem(`${text} is listed twice: also in ${formatPortRanges(rangeOf(twice) ?? [])}`)
   }
   return wishes
+}
+
+function readPortWish(text: string): PortWish | undefined {
+  const [protocol, any] = text.split('/')
+  if (any === 'any' && text === `${protocol}/any`) return isPortProtocol(protocol) ? { protocol } : undefined
+  const range = parsePortRange(text)
+  if (range === undefined) return undefined
+  const { first, last } = range
+  return { protocol: range.protocol, port: first, ...(first === last ? {} : { last }) }
+}
+
+/** The ports that a wish names, if it does. */
+function rangeOf({ protocol, port, last }: PortWish): PortRange[] | undefined {
+  return port === undefined ? undefined : [{ protocol, first: port, last: last ?? port }]
 }
 
 function readRights(value: YamlValue | undefined, ports: readonly PortWish[]): Right[] {

@@ -44,11 +44,12 @@ function memberView(member: MemberRecord): Omit<MemberView, keyof MemberState> {
 }
 
 /** What changes of a member, alone. */
-export function stateOf({ state, exitCode, restarts, frozen }: MemberState): MemberState {
+export function stateOf({ state, exitCode, restarts, frozen, egressNarrowed }: MemberState): MemberState {
   return {
     state,
     ...(exitCode === undefined ? {} : { exitCode }),
     ...(restarts === undefined ? {} : { restarts }),
-    ...(frozen === undefined ? {} : { frozen })
+    ...(frozen === undefined ? {} : { frozen }),
+    ...(egressNarrowed === undefined ? {} : { egressNarrowed })
   }
 }

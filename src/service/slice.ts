@@ -53,11 +53,13 @@ export const memberSchema = v.strictObject({
   state: v.picklist([...vserverStateSchema.options, 'unknown', 'ended']),
   exitCode: v.exactOptional(amountSchema),
   restarts: v.exactOptional(amountSchema),
-  frozen: v.exactOptional(v.literal(true))
+  frozen: v.exactOptional(v.literal(true)),
+  /** The bytes that it may send in a day run out: until the day (UTC) is over it sends more slowly. */
+  egressNarrowed: v.exactOptional(v.literal(true))
 })
 export type MemberView = v.InferOutput<typeof memberSchema>
 /** What changes of a member while its lease lasts. */
-export type MemberState = Pick<MemberView, 'state' | 'exitCode' | 'restarts' | 'frozen'>
+export type MemberState = Pick<MemberView, 'state' | 'exitCode' | 'restarts' | 'frozen' | 'egressNarrowed'>
 
 /** `acquiring` and `deleting` are resumed after a crash. `partial`: fewer members than wanted, not fewer than the minimum. */
 export const sliceStateSchema = v.picklist(['acquiring', 'active', 'partial', 'deleting'])

@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import type { Schema } from '../wire/codec.ts'
-import { PORT_PROTOCOLS, type PortRange } from './ports.ts'
+import { portMax, PORT_PROTOCOLS, type PortRange } from './ports.ts'
 import { RESOURCE_NAMES, type ResourceName, type Resources } from './resources.ts'
 import { RIGHTS, type Right } from './rights.ts'
 import { amountSchema } from './signed-object.ts'
@@ -12,10 +12,11 @@ export const resourcesSchema: Schema<Resources> = v.strictObject(
   amounts as Record<ResourceName, typeof amountSchema>
 )
 
-const portSchema = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535))
+const portSchema = v.pipe(v.number(), v.integer(), v.minValue(1))
 export const portRangeSchema: Schema<PortRange> = v.pipe(
   v.strictObject({ protocol: v.picklist(PORT_PROTOCOLS), first: portSchema, last: portSchema }),
-  v.check((range) => range.first <= range.last, 'first must not exceed last')
+  v.check((range) => range.first <= range.last, 'first must not exceed last'),
+  v.check((range) => range.last <= portMax(range.protocol), 'expected a number that the protocol has')
 )
 export const portsSchema: Schema<readonly PortRange[]> = v.pipe(
   v.array(portRangeSchema),

@@ -11,6 +11,7 @@ const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
   discovery: async () => (await import('./discovery.ts')).discovery,
   demo: async () => (await import('./demo.ts')).demo,
   neighbours: async () => (await import('./neighbours.ts')).neighbours,
+  network: async () => (await import('./network.ts')).network,
   places: async () => (await import('./places.ts')).places,
   store: async () => (await import('./store.ts')).store,
   tickets: async () => (await import('./tickets.ts')).tickets,

@@ -19,6 +19,8 @@ const COMMANDS = [
   'slice logs',
   'slice delete',
   'lease list',
+  'node ports',
+  'raw check',
   'ticket inspect',
   'daemon',
   'devnet up',
@@ -243,6 +245,21 @@ test('a query that matches nothing says what each node fails, with exit code 3',
   )
   const program = (await cli(['find', 'x', '--json'], { home: control.directory })).json()
   t.like(program, { error: { code: 'NO_MATCH', retryable: true, details: { nodes } } })
+})
+
+test('ports of a node are listed with who has them', async (t) => {
+  const range = { protocol: 'tcp' as const, first: 9000, last: 9002 }
+  const { slice, lease, holder, vserver, state, notAfter } = leaseView
+  const leased = { ...range, owner: 'lease' as const, slice, lease, holder, vserver, state, notAfter }
+  const ports = [{ ...range, first: 22, last: 22, owner: 'program' as const }, leased]
+  await using control = await serveControl({ nodePorts: async () => ({ ports }) })
+  const { stdout } = await cli(['node', 'ports'], { home: control.directory })
+  const [header, program, line] = stdout.split('\n')
+  t.regex(header ?? '', /^PORT +OWNER +LEASE +HOLDER +VSERVER +STATE +ENDS$/)
+  t.regex(program ?? '', /^tcp\/22 +a program of this machine +- +- +- +- +-$/)
+  t.regex(line ?? '', /^tcp\/9000-9002 +mesh +bafyrei\S{9} .* running +2027-01-15T08:30:00Z$/)
+  const { ports: told } = (await cli(['node', 'ports', '--json'], { home: control.directory })).json()
+  t.like(told, [{ first: 22 }, { ...range, owner: 'lease', slice, notAfter: '2027-01-15T08:30:00.000Z' }])
 })
 
 test('leases are listed', async (t) => {

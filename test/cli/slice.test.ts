@@ -77,6 +77,14 @@ test('mistakes in a slice file are exit code 2 with the line, before any daemon 
   }
 })
 
+test('a member that sends ever more slowly because its day’s bytes run out is shown so', async (t) => {
+  const narrowed = sliceView('mesh', [memberView('node1', { egressNarrowed: true }), memberView('node2')])
+  await using control = await serveControl({ ...slices, sliceShow: async () => narrowed })
+  const { stdout } = await cli(['slice', 'show', 'mesh'], { home: control.directory })
+  t.regex(stdout, /\nnode1 .* running \(egress narrowed\) /)
+  t.regex(stdout, /\nnode2 .* running {3}/)
+})
+
 test('slices are listed and shown, by the beginning of their name', async (t) => {
   await using control = await serveControl({ ...slices, sliceShow: async () => mesh })
   const home = control.directory
@@ -221,6 +229,30 @@ test('where something could not be done to a member is told, and ends with its r
   t.is(exitCode, 1)
   t.is(stdout, 'mesh: 1 member stopped\n')
   t.regex(stderr, /not on node2: it is frozen\n {2}code: BUSY\n {2}hint: thaw it\n/)
+})
+
+test('what was dropped of a slice is shown by member and reason, most first', async (t) => {
+  const asked: unknown[] = []
+  await using control = await serveControl({
+    ...slices,
+    async sliceCounters(params) {
+      asked.push(params)
+      const [one, other] = mesh.members.map(({ node, nodeName, lease }) => ({ node, nodeName, lease }))
+      const silent = { ...other!, dropped: {}, reason: { code: 'PEER_UNREACHABLE', message: 'no answer' } }
+      return { members: [{ ...one!, dropped: { source: 3, untracked: 12 } }, silent] as never }
+    }
+  })
+  const home = control.directory
+  const { exitCode, stdout, stderr } = await cli(['slice', 'counters', 'me'], { home })
+  t.is(exitCode, 6)
+  t.is(stdout, 'MEMBER  REASON     PACKETS\nnode1   untracked  12\nnode1   source     3\n')
+  t.regex(stderr, /not known of node2: no answer/)
+  const { stdout: json } = await cli(['slice', 'counters', 'mesh', '--member', 'node1', '--json'], { home })
+  t.deepEqual((JSON.parse(json) as { members: { dropped: object }[] }).members[0]?.dropped, {
+    source: 3,
+    untracked: 12
+  })
+  t.deepEqual(asked, [{ slice: 'mesh' }, { slice: 'mesh', member: mesh.members[0]?.lease }])
 })
 
 test('exec ends with the program although standard input stays open', async (t) => {

@@ -164,6 +164,7 @@ function declareLifeTests(test: TestFn, harness: ContractHarness): void {
       for (const amount of Object.values(await enforcer.usage(id))) {
         t.true(Number.isSafeInteger(amount) && amount >= 0)
       }
+      t.is(typeof (await enforcer.dropped(id)), 'object')
     })
   })
 
@@ -218,6 +219,7 @@ function declareRefusalTests(test: TestFn, harness: ContractHarness): void {
     await t.throwsAsync<SlicenetError>(enforcer.setKeys('nobody', []), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.stopProgram('nobody'), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.usage('nobody'), notFound)
+    await t.throwsAsync<SlicenetError>(enforcer.dropped('nobody'), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.signal('nobody', 'SIGHUP'), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.freeze('nobody'), notFound)
     await t.throwsAsync<SlicenetError>(enforcer.thaw('nobody'), notFound)

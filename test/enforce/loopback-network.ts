@@ -6,6 +6,8 @@ import { portsOverlap } from '../../src/ticket/ports.ts'
 export class LoopbackNetwork implements VserverNetwork {
   readonly links = new Map<string, VserverLink>()
   readonly users = new Map<string, NetworkUser>()
+  /** Ids whose bytes of the day run out. */
+  readonly narrowed = new Set<string>()
   /** How many of the next calls fail. */
   attachesToFail = 0
 
@@ -47,5 +49,13 @@ export class LoopbackNetwork implements VserverNetwork {
 
   async egressBytes(): Promise<number> {
     return 0
+  }
+
+  async isEgressNarrowed(id: string): Promise<boolean> {
+    return this.narrowed.has(id)
+  }
+
+  async dropped(): Promise<Record<string, number>> {
+    return {}
   }
 }

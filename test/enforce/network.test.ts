@@ -31,7 +31,8 @@ test('a link is known again by its device and by each of its classes', (t) => {
   fc.assert(
     fc.property(anyIndex, (index) => {
       const plan = planLink(index)
-      const classes = [plan.vserverClass, plan.dataClass, plan.cautionClass]
+      const { vserverClass, dataClass, icmpClass, optionsClass, newClass } = plan
+      const classes = [vserverClass, dataClass, icmpClass, optionsClass, newClass]
       return indexOfDevice(plan.device) === index && classes.every((each) => indexOfClass(each) === index)
     })
   )
@@ -93,7 +94,8 @@ test('bytes sent are read from the leaves of links alone', (t) => {
     line('2', '', 9),
     line(plan.vserverClass, '', 7),
     line(plan.dataClass, `leaf ${plan.dataClass}: `, 5),
-    line(plan.cautionClass, `leaf ${plan.cautionClass}: `, 2)
+    line(plan.icmpClass, `leaf ${plan.icmpClass}: `, 1),
+    line(plan.newClass, `leaf ${plan.newClass}: `, 1)
   ].join('\n')
   t.deepEqual([...parseSentBytes(printed)], [[3, 7]])
 })

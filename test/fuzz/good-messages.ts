@@ -35,7 +35,7 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
         {
           node: PEER,
           resources: NO_RESOURCES,
-          ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }],
+          ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }, { protocol: 'gre', port: 7, last: 9 }],
           rights: ['administrative', 'cap-net-raw'],
           durationMs: 60_000,
           supersedes: ID,
@@ -83,9 +83,11 @@ export const goodNodeMessages: Readonly<Record<string, GoodMethod>> = {
       exitCode: 0,
       restarts: 2,
       frozen: true,
+      egressNarrowed: true,
       usage: { cpuMicros: 1, memoryBytes: 2, pids: 3, diskBytes: 4, egressBytes: 5 }
     }
   },
+  counters: { params: lease, result: { dropped: { source: 3, untracked: 10_000 } } },
   exec: {
     params: { ...lease, program: PROGRAM, terminal: { columns: 80, rows: 24 } },
     input: { bytes: OBJECT, terminal: { columns: 90, rows: 30 } },

@@ -100,6 +100,17 @@ test('a slice of both nodes runs a program, and its output, its exit codes and i
   )
   t.is(own.stdout, 'through\n')
   t.is(own.exitCode, 42)
+  // The address at which clouds tell machines about themselves.
+  const out = ['nc', '-w', '1', '169.254.169.254', '80']
+  t.is((await asResearcher(['slice', 'exec', 'pair', '--member', 'node1', '--', ...out])).exitCode, 1)
+  const counters = await asResearcher(['slice', 'counters', 'pair', '--json'])
+  t.is(counters.exitCode, 0, counters.stderr)
+  const { members } = JSON.parse(counters.stdout) as {
+    members: { nodeName: string; dropped: Record<string, number> }[]
+  }
+  const dropped = Object.fromEntries(members.map((member) => [member.nodeName, member.dropped]))
+  t.true((dropped['node1']?.['denied'] ?? 0) > 0, counters.stdout)
+  t.deepEqual(dropped['node2'], {})
   const taken = await asResearcher(['slice', 'create', file])
   t.is(taken.exitCode, 1)
   t.regex(taken.stderr, /NAME_TAKEN/)

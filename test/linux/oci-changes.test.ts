@@ -42,6 +42,14 @@ test.serial('a frozen program does nothing, and goes on where it was', async (t)
   await node.enforcer.destroy(id)
 })
 
+test.serial('a status says when the network narrows what a vserver sends', async (t) => {
+  const { id } = await node.enforcer.create(vserverSpec(node.image, { id: 'narrowed' }))
+  t.is((await node.enforcer.status(id))?.isEgressNarrowed, undefined)
+  node.network.narrowed.add(id)
+  t.true((await node.enforcer.status(id))?.isEgressNarrowed)
+  await node.enforcer.destroy(id)
+})
+
 test.serial('a program handles the signal that it was sent', async (t) => {
   const { id } = await node.enforcer.create(vserverSpec(node.image, { id: 'signalled' }))
   const script = 'trap "echo reloaded; exit 3" HUP; echo ready; while :; do sleep 0.01; done'

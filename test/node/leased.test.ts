@@ -74,7 +74,10 @@ test('a lease takes its ports and amounts from its beginning until it is deleted
     { notBefore: 1e15, notAfter: 1e15 + 1 }
   ]
   t.deepEqual([leased.all.peak(before).pids, leased.conflict(ports, before)], [0, undefined])
-  t.deepEqual([leased.all.peak(late), leased.conflict(ports, late)], [amounts(2), ports[0]])
+  t.deepEqual(
+    [leased.all.peak(late), leased.conflict(ports, late)],
+    [amounts(2), { port: ports[0], by: 'by vserver v' }]
+  )
   leased.delete('t')
   t.deepEqual([leased.all.peak(late).pids, leased.conflict(ports, late)], [0, undefined])
   t.deepEqual([leased.isNamed('v'), leased.redeemedOfAgent('a', 9)], [false, []])

@@ -216,6 +216,7 @@ const METHODS = {
   freeze: {},
   thaw: {},
   status: {},
+  counters: {},
   exec: { program },
   logs: { follow: false },
   addKey: { key: 'ssh-ed25519 AAAA me' },

@@ -215,8 +215,24 @@ test(
 test('a lease without unit', has, `${MINIMAL}lease: 60\n`, 3, 'lease', /expected a duration/)
 test('a wish to renew that is neither', has, `${MINIMAL}renew: often\n`, 3, 'renew', /expected true or false/)
 test('a lease too long', has, `${MINIMAL}lease: 1000d\n`, 3, 'lease', /expected 1s to 90d/)
+test('ranges of ports and GRE keys are read', (t) => {
+  const { description } = parseSliceFile(
+    `${MINIMAL}ports: [tcp/9100-9110, gre/4294967295, gre/any, udp/5-5]\n`
+  )
+  t.deepEqual(description.ports, [
+    { protocol: 'tcp', port: 9100, last: 9110 },
+    { protocol: 'gre', port: 4_294_967_295 },
+    { protocol: 'gre' },
+    { protocol: 'udp', port: 5 }
+  ])
+})
+
 test('an unknown protocol', has, `${MINIMAL}ports: [sctp/any]\n`, 3, 'ports[0]', /expected tcp\/any/)
 test('a port beyond the last', has, `${MINIMAL}ports: [tcp/70000]\n`, 3, 'ports[0]', /expected tcp\/any/)
+test('a port below the first', has, `${MINIMAL}ports: [tcp/0]\n`, 3, 'ports[0]', /from 1 to 65535/)
+test('a range that runs backwards', has, `${MINIMAL}ports: [udp/9-8]\n`, 3, 'ports[0]', /got udp\/9-8/)
+test('a GRE key beyond the last', has, `${MINIMAL}ports: [gre/4294967296]\n`, 3, 'ports[0]', /4294967295/)
+test('a port in a range before it', has, `${MINIMAL}ports: [tcp/5-9, tcp/9]\n`, 3, 'ports[1]', /tcp\/5-9/)
 test('a port twice', has, `${MINIMAL}ports: [tcp/9, tcp/9]\n`, 3, 'ports[1]', /twice/)
 test('an unknown right', has, `${MINIMAL}rights: [raw-sockets]\n`, 3, 'rights[0]', /did you mean raw-socket/)
 test(

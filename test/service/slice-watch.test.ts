@@ -189,4 +189,9 @@ test('the events between two views lead from one to the other', (t) => {
     after
   )
   t.deepEqual(sliceChanges(after, after), [])
+  // Once a day, since it lasts until the day is over.
+  const narrowed = { ...member, egressNarrowed: true as const }
+  const [running, slower] = [[member], [narrowed]].map((members) => ({ ...before, members }))
+  t.deepEqual(sliceChanges(running!, slower!), [{ type: 'member:state', member: narrowed }])
+  t.deepEqual(sliceChanges(slower!, slower!), [])
 })

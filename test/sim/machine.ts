@@ -132,6 +132,11 @@ export class SimulatedEnforcer implements Enforcer {
     return { cpuMicros: 0, memoryBytes: 0, pids: 1, diskBytes: 0, egressBytes: 0 }
   }
 
+  async dropped(id: string): Promise<Record<string, number>> {
+    this.#get(id)
+    return {}
+  }
+
   async list(): Promise<VserverStatus[]> {
     return this.#work('lists', [1, 20], () => [...this.#machine.vservers.values()].map(describe))
   }

@@ -36,7 +36,7 @@ test('a profile finds the conflicts that a walk over all claims finds', (t) => {
       const expected = wanted.ports.find((range) =>
         claims.some((one) => overlaps(one, wanted) && portsOverlap([range], one.ports))
       )
-      const actual = profile.conflict(wanted.ports, wanted)
+      const actual = profile.conflict(wanted.ports, wanted)?.port
       if (actual !== expected) t.deepEqual(actual, expected, `seed ${seed}, step ${step}`)
       found[expected === undefined ? 'none' : 'conflicts']++
     }
@@ -50,7 +50,7 @@ test('a claim taken out leaves its ports free', (t) => {
   const ports: PortRange[] = [{ protocol: 'tcp', first: 200, last: 900 }]
   const claim = { ...window, ports }
   profile.add(claim)
-  t.is(profile.conflict(ports, window), ports[0])
+  t.is(profile.conflict(ports, window)?.port, ports[0])
   t.is(profile.conflict([{ protocol: 'icmp', first: 300, last: 300 }], window), undefined)
   profile.remove(claim)
   t.is(profile.conflict(ports, window), undefined)

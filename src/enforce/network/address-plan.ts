@@ -2,6 +2,7 @@
  * What each number of a vserver's link stands for on its node: device, addresses, hardware addresses, traffic classes.
  * All of it follows from the number, so that kernel state can be recognised without asking anybody.
  */
+import { SlicenetError } from '../../base/errors.ts'
 import { LIMITS } from '../../base/limits.ts'
 
 /** The prefix of every host end, and how nft writes it. */
@@ -24,11 +25,21 @@ export interface LinkPlan {
   readonly gateway: string
   readonly insideMac: string
   readonly hostMac: string
-  /** Class numbers below `SHAPING_MAJOR`, hexadecimal: the vserver's, and its two leaves. */
+  /** Class numbers below `SHAPING_MAJOR`, hexadecimal: the vserver's, and its leaves. */
   readonly vserverClass: string
   readonly dataClass: string
-  readonly cautionClass: string
+  readonly icmpClass: string
+  readonly optionsClass: string
+  /** Of packets to destinations that are new to the vserver. */
+  readonly newClass: string
+  /** The handle of its data's queue where the kernel has fair ones. */
+  readonly fairQueue: string
 }
+
+/** Class numbers of each link, some to spare. */
+const CLASSES_PER_LINK = 8
+/** Numbers below belong to the root and to the node itself. */
+const FIRST_CLASS = 16
 
 export function planLink(index: number): LinkPlan {
   if (!Number.isInteger(index) || index < 1 || index > LIMITS.linksPerNodeMax) {
@@ -36,8 +47,8 @@ export function planLink(index: number): LinkPlan {
   }
   const net = `100.${64 + (index >> 8)}.${index & 0xff}`
   const mac = `${hex(index >> 8)}:${hex(index & 0xff)}`
-  // Numbers up to 15 belong to the root and to the node itself.
-  const firstClass = 16 + index * 4
+  const firstClass = FIRST_CLASS + index * CLASSES_PER_LINK
+  const minor = (offset: number): string => (firstClass + offset).toString(16)
   return {
     index,
     device: `${DEVICE_PREFIX}${index}`,
@@ -45,10 +56,25 @@ export function planLink(index: number): LinkPlan {
     gateway: `${net}.1`,
     insideMac: `02:51:ce:02:${mac}`,
     hostMac: `02:51:ce:01:${mac}`,
-    vserverClass: firstClass.toString(16),
-    dataClass: (firstClass + 1).toString(16),
-    cautionClass: (firstClass + 2).toString(16)
+    vserverClass: minor(0),
+    dataClass: minor(1),
+    icmpClass: minor(2),
+    optionsClass: minor(3),
+    newClass: minor(4),
+    fairQueue: minor(5)
   }
+}
+
+/**
+ * The number of the next link: they are used in turn, so that one just freed is not at once another's. Throws `BUSY` when
+ * all are used.
+ */
+export function nextIndex(last: number, used: ReadonlySet<number>): number {
+  for (let step = 1; step <= LIMITS.linksPerNodeMax; step++) {
+    const index = ((last + step - 1) % LIMITS.linksPerNodeMax) + 1
+    if (!used.has(index)) return index
+  }
+  throw new SlicenetError('BUSY', `the node has ${LIMITS.linksPerNodeMax} links, and no more are possible`)
 }
 
 /** The number of the link whose host end has this name; `undefined` for other devices. */
@@ -60,7 +86,7 @@ export function indexOfDevice(device: string): number | undefined {
 
 /** The number of the link that a class (hexadecimal minor number) belongs to; `undefined` for the root's and node's. */
 export function indexOfClass(minor: string): number | undefined {
-  const index = Math.floor((Number.parseInt(minor, 16) - 16) / 4)
+  const index = Math.floor((Number.parseInt(minor, 16) - FIRST_CLASS) / CLASSES_PER_LINK)
   return index < 1 || index > LIMITS.linksPerNodeMax ? undefined : index
 }
 

@@ -2,10 +2,13 @@
 import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
+import { destinationRateRemoval } from './destinations.ts'
+import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
+import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table.ts'
+import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
 import type { ShapedLink } from './shaping.ts'
-import { sourceCheckLines } from './source-check.ts'
+import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
@@ -26,6 +29,21 @@ export function removedPortLines(before: LinkRecord, after: LinkRecord): string[
   const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
   const added = portLines('add', ownership)
   return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
+}
+
+/** Lines that take away all of a link, whatever of it is there. The device must be gone before. */
+export function removalLines(record: LinkRecord, bounds: VserverBounds): string[] {
+  const plan = planLink(record.index)
+  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  return [
+    // Adding first makes deleting certain, also after an attach that failed early.
+    ...ownershipLines('add', ownership),
+    ...ownershipLines('delete', ownership),
+    ...sourceCheckRemoval(plan.device),
+    ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
+    ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
+    ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute)
+  ]
 }
 
 /** The kernel walks all its connections to tell who listens, which takes as long as making the link. */

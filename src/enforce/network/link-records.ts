@@ -5,7 +5,8 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { PORT_PROTOCOLS, type PortRange } from '../../ticket/ports.ts'
+import type { PortRange } from '../../ticket/ports.ts'
+import { portRangeSchema } from '../../ticket/resource-schema.ts'
 import { RESOURCE_NAMES, type Resources } from '../../ticket/resources.ts'
 
 export interface LinkRecord {
@@ -22,8 +23,7 @@ export interface LinkRecord {
 }
 
 const amount = v.pipe(v.number(), v.integer(), v.minValue(0))
-const port = v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65_535))
-const ranges = v.array(v.object({ protocol: v.picklist(PORT_PROTOCOLS), first: port, last: port }))
+const ranges = v.array(portRangeSchema)
 const recordSchema = v.object({
   id: v.string(),
   index: v.pipe(v.number(), v.integer(), v.minValue(1)),

@@ -3,7 +3,6 @@
  * no gap (design §5). It works in the network namespace of its process.
  */
 import { rm, writeFile } from 'node:fs/promises'
-import { isIPv4 } from 'node:net'
 import { join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import { SlicenetError } from '../../base/errors.ts'
@@ -12,34 +11,27 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
-import type { NetworkUser, VserverLink, VserverNetwork } from '../network.ts'
-import { DEVICE_PREFIX, planLink, type LinkPlan } from './address-plan.ts'
+import type { NetworkUser, VserverLink } from '../network.ts'
+import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
 import { ENDS_TABLE } from './lease-ends.ts'
-import { linkLines, notAttached, removedPortLines, requireUnheard, shapedLink } from './link-lines.ts'
+import { boundFragmentMemory } from './fragment-memory.ts'
+import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
-import { readNetworkCounters, type NetworkCounters } from './network-counters.ts'
-import { flowCountRemoval, nodeTable } from './node-table.ts'
-import {
-  currentUsersLines,
-  NodeUsers,
-  userDeviceLines,
-  usersOf,
-  USERS_TABLE,
-  USERS_TABLE_6
-} from './node-users.ts'
-import {
-  mergeRanges,
-  NODE_TABLE,
-  ownershipLines,
-  portLines,
-  requireUnclaimed,
-  reservedLines,
-  SHARED_CLAIM
-} from './owned-ports.ts'
+import { LinkTurns } from './link-turns.ts'
+import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
+import type { NodeLink, NodeNetwork, NodeNetworkInit } from './node-link.ts'
+import { nodeRules, type NodeRulesInit } from './node-rules.ts'
+import { requireRanges, type VserverBounds } from './node-table.ts'
+import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
+import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
-import { installShaping, removeShaping, sentBytes, shapeLinks, unshapeLink } from './shaping.ts'
+import { DEFAULT_SHAPING } from './rates.ts'
+import { requireUnshaped } from './shaping.ts'
+import { silenceKernel } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
-import { forgetArrivals, forgetVserver } from './tracked-flows.ts'
+import { forgetGained, forgetVserver } from './tracked-flows.ts'
+import { UplinkShaper } from './uplink-shaper.ts'
+import { UplinkWatch } from './uplink-watch.ts'
 import { UNTRACKED_TABLE } from './untracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
@@ -49,56 +41,9 @@ export interface NodeNetworkComponents {
   readonly logger: Logger
 }
 
-export interface NodeNetworkInit {
-  /** Default: the device of the default route. */
-  readonly uplink?: string
-  /** The IPv4 address that the world knows the node by. Default: the uplink's. */
-  readonly nodeAddress?: string
-  /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
-  readonly rootBps: number
-  readonly nodeBps: number
-  /** The node's own ports, which no vserver ever owns or sends from. */
-  readonly reservedPorts: readonly PortRange[]
-  /** CIDR ranges that vservers may reach although they are private. */
-  readonly allowedPrivateRanges: readonly string[]
-  /** What is kept here lets a later daemon find the links that run. */
-  readonly stateDirectory: string
-  /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
-  readonly flowsPerVserverMax?: number
-}
-
-/** A link as this network takes it. */
-export interface NodeLink extends VserverLink {
-  /**
-   * Owned ports that programs serve through raw sockets: the vserver's kernel, which knows nothing of them, sends neither
-   * resets nor unreachables from them. Default none.
-   */
-  readonly silentPorts?: readonly PortRange[]
-}
-
-export interface NodeNetwork extends VserverNetwork {
-  attach(link: NodeLink): Promise<{ readonly address: string }>
-  counters(): Promise<NetworkCounters>
-  /** Whether it has been started. */
-  readonly isUp: boolean
-  /** The id of the vserver that has an inside address, or had it last if nobody has. */
-  ownerOf(address: string): string | undefined
-  /** The inside address of a vserver that is attached and has one. */
-  addressOf(id: string): string | undefined
-  /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
-  remove(): Promise<void>
-}
-
 /** Constructs only; `start` does the work. Throws `CONFIG_INVALID`. */
 export function createNodeNetwork(components: NodeNetworkComponents, init: NodeNetworkInit): NodeNetwork {
-  for (const range of init.allowedPrivateRanges) {
-    const [address = '', bits = '32', rest] = range.split('/')
-    if (!isIPv4(address) || !/^\d{1,2}$/.test(bits) || Number(bits) > 32 || rest !== undefined) {
-      throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of IPv4 addresses`, {
-        hint: 'write it as 192.0.2.0/24'
-      })
-    }
-  }
+  requireRanges(init.allowedPrivateRanges)
   return new LinuxNodeNetwork(components, init)
 }
 
@@ -109,31 +54,51 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #clock: Clock
   readonly #init: NodeNetworkInit
   readonly #recordsDirectory: string
-  readonly #flowsMax: number
+  readonly #bounds: VserverBounds
   readonly #records = new Map<string, LinkRecord>()
   /** By inside address, of those that are gone as well: packets of theirs may be told of later. */
   readonly #owners = new Map<string, string>()
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
-  /** The last task of each id, so that two calls for one vserver do not meet in the kernel. */
-  readonly #tasks = new Map<string, Promise<unknown>>()
+  readonly #turns = new LinkTurns()
   readonly #users = new NodeUsers(() => this.#records.values())
+  readonly #shaper: UplinkShaper
+  readonly #watch: UplinkWatch
   #uplink: Uplink | undefined
   #refreshing: { stop(): Promise<void> } | undefined
   #lastIndex = 0
-  #reading: Promise<Map<number, number>> | undefined
 
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
     this.#logger = components.logger.child('network')
     this.#clock = components.clock
     this.#init = init
-    this.#flowsMax = init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax
+    const policy = init.shaping ?? DEFAULT_SHAPING
+    this.#bounds = {
+      flowsPerVserverMax: init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax,
+      destinationsPerMinute: policy.destinationsPerMinute
+    }
     this.#recordsDirectory = join(init.stateDirectory, 'links')
+    this.#watch = new UplinkWatch({
+      logger: this.#logger,
+      find: async () => findUplink(init),
+      renew: async (uplink) => this.#renew(uplink)
+    })
+    const { rootBps, nodeBps, stateDirectory, budgetIntervalMs } = init
+    this.#shaper = new UplinkShaper(
+      {
+        clock: components.clock,
+        logger: this.#logger,
+        records: () => this.#records.values(),
+        inOrder: async (id, task) => this.#inOrder(id, task)
+      },
+      { rootBps, nodeBps, policy, stateDirectory, budgetIntervalMs }
+    )
   }
 
   async start(): Promise<void> {
     if (this.#uplink !== undefined) return
     const uplink = await findUplink(this.#init)
+    await requireUnshaped(uplink.device)
     const [records, present, chains] = await Promise.all([
       readRecords(this.#recordsDirectory),
       presentLinks(),
@@ -145,37 +110,25 @@ class LinuxNodeNetwork implements NodeNetwork {
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
     await applyRules([
-      nodeTable({
-        uplink: uplink.device,
-        nodeAddress: uplink.address,
-        allowedPrivateRanges: this.#init.allowedPrivateRanges,
-        flowsPerVserverMax: this.#flowsMax
-      }),
-      `add table ${SOURCE_CHECK_TABLE}`,
-      ...reservedLines(this.#init.reservedPorts),
-      ...chains.filter((chain) => !known.has(chain)).flatMap(sourceCheckRemoval),
-      ...links.flatMap((record) => linkLines(record)),
-      ...(await currentUsersLines(kept, uplink.device))
+      ...(await nodeRules(this.#rulesInit(uplink), kept)),
+      ...chains
+        .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
+        .flatMap(sourceCheckRemoval)
     ])
-    await installShaping(this.#shaping(uplink))
-    const left = await sentBytes(uplink.device)
-    const indexes = new Set(kept.map(({ index }) => index))
-    for (const index of left.keys()) {
-      if (!indexes.has(index)) await unshapeLink(uplink.device, planLink(index))
-    }
-    await shapeLinks(this.#shaping(uplink), kept.map(shapedLink))
+    await this.#shaper.start(uplink.device, kept)
     for (const record of kept) this.#records.set(record.id, record)
     for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
     for (const record of records.filter((each) => !kept.includes(each))) {
       await forgetVserver(planLink(record.index).address)
       await removeRecord(this.#recordsDirectory, record.index)
     }
+    await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
-    // Devices of others come and go.
+    // Devices come and go.
     this.#refreshing = repeat(
-      () => this.#users.refresh(uplink.device),
+      () => this.#refresh(),
       {
         clock: this.#clock,
         onError: (error) => this.#logger.error('a device is not looked after', { error })
@@ -193,7 +146,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Links, tables and queues stay: vservers run on while the daemon is away. */
   async stop(): Promise<void> {
     await this.#refreshing?.stop()
-    await Promise.allSettled(this.#tasks.values())
+    await this.#shaper.stop()
+    await this.#turns.settled()
     this.#uplink = undefined
     this.#records.clear()
     this.#whole.clear()
@@ -216,6 +170,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       this.#records.set(to, renamed)
       if (record.ids === undefined) this.#owners.set(planLink(record.index).address, to)
       if (this.#whole.delete(id)) this.#whole.add(to)
+      this.#shaper.rename(id, to)
       await writeRecord(this.#recordsDirectory, renamed)
     })
   }
@@ -227,6 +182,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await (record.ids === undefined ? this.#release(record) : this.#releaseIds(record))
       this.#records.delete(id)
       this.#whole.delete(id)
+      this.#shaper.forget(id)
     })
   }
 
@@ -236,14 +192,22 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   async egressBytes(id: string): Promise<number> {
-    const uplink = this.#running()
+    this.#running()
     const record = this.#records.get(id)
     if (record === undefined) throw notAttached(id)
-    // One reading serves all who ask meanwhile: it lists every class.
-    this.#reading ??= sentBytes(uplink.device).finally(() => {
-      this.#reading = undefined
-    })
-    return (await this.#reading).get(record.index) ?? 0
+    return this.#shaper.sentBytes(record)
+  }
+
+  async isEgressNarrowed(id: string): Promise<boolean> {
+    const record = this.#records.get(id)
+    return record !== undefined && this.#shaper.isNarrowed(record)
+  }
+
+  async dropped(id: string): Promise<Readonly<Record<string, number>>> {
+    this.#running()
+    const record = this.#records.get(id)
+    if (record === undefined) throw notAttached(id)
+    return readDropsOf(record)
   }
 
   async counters(): Promise<NetworkCounters> {
@@ -252,8 +216,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   async remove(): Promise<void> {
-    const uplink = this.#running()
-    await Promise.allSettled(this.#tasks.values())
+    this.#running()
+    await this.#turns.settled()
     if (this.#records.size > 0) {
       throw new SlicenetError('BUSY', `${this.#records.size} vservers are attached to the node's network`, {
         hint: 'destroy them first'
@@ -265,7 +229,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       )
     )
     await this.#refreshing?.stop()
-    await removeShaping(uplink.device)
+    await this.#shaper.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
     this.#uplink = undefined
   }
@@ -283,6 +247,25 @@ class LinuxNodeNetwork implements NodeNetwork {
     return record === undefined || record.ids !== undefined ? undefined : planLink(record.index).address
   }
 
+  async #refresh(): Promise<void> {
+    await this.#watch.look(this.#running())
+    await this.#users.refresh(this.#running().device)
+  }
+
+  /** Puts everything in place for another uplink, while no link is being changed. */
+  async #renew(uplink: Uplink): Promise<void> {
+    await this.#turns.takeAlone(async () => {
+      await requireUnshaped(uplink.device)
+      const present = await presentLinks()
+      const records = [...this.#records.values()]
+      const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
+      await applyRules(await nodeRules(this.#rulesInit(uplink), there))
+      await this.#shaper.move(uplink.device, records)
+      this.#uplink = uplink
+      for (const { index } of records) await forgetVserver(planLink(index).address)
+    })
+  }
+
   async #attach(link: NodeLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
@@ -293,6 +276,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
     this.#requireFree(link.id, ports)
+    this.#shaper.requireRoom(link.id, link.resources)
     const silentPorts = mergeRanges(link.silentPorts ?? [])
     if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
@@ -307,7 +291,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
       const ends = [
-        this.#endInside(record, { isThere: same, isWhole }, link.pid),
+        this.#endInside(record, { isThere: same, isWhole }, link.pid).then(() => this.#silence(link, before)),
         requireUnheard(gained, uplink)
       ]
       const lines = [
@@ -317,12 +301,12 @@ class LinuxNodeNetwork implements NodeNetwork {
       const parts = [
         // The source check stands on the device.
         together(ends).then(async () => applyRules(lines)),
-        shapeLinks(this.#shaping(uplink), [shapedLink(record)])
+        this.#shaper.shape(record)
       ]
       await together(parts)
       await Promise.all([
         isWhole ? undefined : raiseLink(plan),
-        this.#forgetGained(gained, same ? plan : undefined)
+        forgetGained(gained, { nodeAddress: uplink.address, vserver: same ? plan.address : undefined })
       ])
       this.#whole.add(id)
     } catch (error) {
@@ -337,14 +321,17 @@ class LinuxNodeNetwork implements NodeNetwork {
     const uplink = this.#running()
     const present = await presentLinks()
     const before = this.#records.get(id)
+    this.#shaper.requireRoom(id, resources)
     const index = before?.index ?? this.#freeIndex(present)
     const ids = { first: firstId, last: lastId }
     const record = { id, index, namespace: '', ports: [], silentPorts: [], resources, ids }
     this.#records.set(id, record)
     try {
       await writeRecord(this.#recordsDirectory, record)
-      await shapeLinks(this.#shaping(uplink), [shapedLink(record)])
-      await this.#users.apply(uplink.device)
+      await this.#shaper.shape(record)
+      await (before === undefined
+        ? this.#users.join(firstId, uplink.device)
+        : this.#users.apply(uplink.device))
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -358,11 +345,11 @@ class LinuxNodeNetwork implements NodeNetwork {
     return { address: uplink.address }
   }
 
-  async #releaseIds({ id, index }: LinkRecord): Promise<void> {
+  async #releaseIds(record: LinkRecord): Promise<void> {
     const uplink = this.#running()
-    await this.#users.leave(id, uplink.device)
-    await unshapeLink(uplink.device, planLink(index))
-    await removeRecord(this.#recordsDirectory, index)
+    await this.#users.leave(record, uplink.device)
+    await this.#shaper.unshape(record.index)
+    await removeRecord(this.#recordsDirectory, record.index)
   }
 
   async #endInside(
@@ -380,23 +367,22 @@ class LinuxNodeNetwork implements NodeNetwork {
     await makeLink(planLink(record.index), pid, mtu)
   }
 
+  /** A link without it is better than none: its programs are only answered for by their kernel. */
+  async #silence({ id, pid, ports, rawSockets }: NodeLink, before: LinkRecord | undefined): Promise<void> {
+    if (rawSockets !== true || (ports.length === 0 && before === undefined)) return
+    try {
+      await silenceKernel(await pid, ports)
+    } catch (error) {
+      this.#logger.error('the kernel of a vserver answers beside its raw sockets', { id, error })
+    }
+  }
+
   #requireFree(id: string, ports: readonly PortRange[]): void {
     const others = [...this.#records.values()].filter((record) => record.id !== id)
     requireUnclaimed(ports, [
       { by: 'the node', ports: this.#init.reservedPorts },
       SHARED_CLAIM,
       ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
-    ])
-  }
-
-  /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
-  async #forgetGained(gained: readonly PortRange[], changed: LinkPlan | undefined): Promise<void> {
-    const uplink = this.#running()
-    const protocols = new Set(gained.map((range) => range.protocol))
-    await Promise.all([
-      protocols.has('udp') ? forgetArrivals(uplink.address, 'udp') : undefined,
-      protocols.has('icmp') ? forgetArrivals(uplink.address, 'icmp') : undefined,
-      changed !== undefined && protocols.has('udp') ? forgetVserver(changed.address, 'udp') : undefined
     ])
   }
 
@@ -417,7 +403,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       this.#records.set(before.id, before)
       await writeRecord(this.#recordsDirectory, before)
       await applyRules([...removedPortLines(record, before), ...linkLines(before)])
-      await shapeLinks(this.#shaping(this.#running()), [shapedLink(before)])
+      await this.#shaper.shape(before)
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.
       this.#logger.error('a link is left half-made', {
@@ -430,55 +416,32 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   /** Removes all of a link from the kernel and the disk, whatever of it is there; the device first, then its checks. */
   async #release(record: LinkRecord): Promise<void> {
-    const uplink = this.#running()
     const plan = planLink(record.index)
     await removeLink(plan.device)
-    const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
-    await Promise.all([
-      // Adding first makes deleting certain, also after an attach that failed early.
-      applyRules([
-        ...ownershipLines('add', ownership),
-        ...ownershipLines('delete', ownership),
-        ...sourceCheckRemoval(plan.device),
-        ...flowCountRemoval(plan.address, this.#flowsMax)
-      ]),
-      unshapeLink(uplink.device, plan)
-    ])
+    await Promise.all([applyRules(removalLines(record, this.#bounds)), this.#shaper.unshape(record.index)])
     await forgetVserver(plan.address)
     await removeRecord(this.#recordsDirectory, record.index)
   }
 
-  /** Numbers are used in turn, so that one just freed is not at once another's. */
   #freeIndex(present: ReadonlySet<number>): number {
-    const used = new Set([...this.#records.values()].map((record) => record.index))
-    for (let step = 1; step <= LIMITS.linksPerNodeMax; step++) {
-      const index = ((this.#lastIndex + step - 1) % LIMITS.linksPerNodeMax) + 1
-      if (used.has(index) || present.has(index)) continue
-      this.#lastIndex = index
-      return index
-    }
-    throw new SlicenetError('BUSY', `the node has ${LIMITS.linksPerNodeMax} links, and no more are possible`)
+    const used = [...this.#records.values()].map((record) => record.index)
+    this.#lastIndex = nextIndex(this.#lastIndex, new Set([...used, ...present]))
+    return this.#lastIndex
   }
 
   async #inOrder<T>(id: string, task: () => Promise<T>): Promise<T> {
     this.#running()
-    const before = this.#tasks.get(id) ?? Promise.resolve()
-    const mine = before.then(task, task)
-    this.#tasks.set(id, mine)
-    try {
-      return await mine
-    } finally {
-      if (this.#tasks.get(id) === mine) this.#tasks.delete(id)
-    }
+    return this.#turns.take(id, task)
+  }
+
+  #rulesInit({ device, address }: Uplink): NodeRulesInit {
+    const { allowedPrivateRanges, reservedPorts } = this.#init
+    return { uplink: device, nodeAddress: address, allowedPrivateRanges, reservedPorts, ...this.#bounds }
   }
 
   #running(): Uplink {
     if (this.#uplink === undefined)
       throw new TypeError(`the network of ${DEVICE_PREFIX}* links is not started`)
     return this.#uplink
-  }
-
-  #shaping(uplink: Uplink): { uplink: string; rootBps: number; nodeBps: number } {
-    return { uplink: uplink.device, rootBps: this.#init.rootBps, nodeBps: this.#init.nodeBps }
   }
 }

@@ -2,35 +2,59 @@
  * The node's nft table: guards, address translation that keeps owned ports, and the mark of each packet's traffic class.
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
+import { isIPv4 } from 'node:net'
+import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
+import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
+import { destinationRules } from './destinations.ts'
+import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
-export interface NodeTableInit {
+/** What each vserver may have. */
+export interface VserverBounds {
+  readonly flowsPerVserverMax: number
+  readonly destinationsPerMinute: number
+}
+
+export interface NodeTableInit extends VserverBounds {
   readonly uplink: string
   /** The node's address on the uplink: what the world sees of its vservers. */
   readonly nodeAddress: string
   /** CIDR ranges that the node's policy lets vservers reach although they are private. */
   readonly allowedPrivateRanges: readonly string[]
-  readonly flowsPerVserverMax: number
 }
 
-/** Why the table drops a packet; each is counted. */
+/**
+ * Why the table drops a packet; each is counted for the node, and for the vserver that sent the packet. What came from
+ * elsewhere is charged to nobody, but for `flows` of a vserver that takes no more connections. docs/operating.md says what
+ * each means.
+ */
 export const DROP_REASONS = [
   'private',
   'denied',
   'untracked',
+  'malformed',
   'forged',
   'device',
   'flows',
   'silenced',
   'inward',
   'node',
-  'port'
+  'port',
+  'destinations',
+  'nobody'
 ] as const
 export type DropReason = (typeof DROP_REASONS)[number]
+/** Those of packets of vservers that share the node's network. */
+export const USER_DROP_REASONS = [
+  'forged',
+  'port',
+  'device',
+  'denied'
+] as const satisfies readonly DropReason[]
 
 /** Not on the internet (RFC 6890): loopback, link-local with the cloud's metadata, private, benchmarking, multicast. */
-const DENIED = [
+export const DENIED = [
   '0.0.0.0/8',
   '10.0.0.0/8',
   '100.64.0.0/10',
@@ -47,7 +71,23 @@ export function dropCounter(reason: DropReason): string {
   return `dropped_${reason}`
 }
 
-const drop = (reason: DropReason): string => `counter name ${dropCounter(reason)} drop`
+const drop = (reason: DropReason): string => `goto drop_${reason}`
+
+/** Where packets end, counted. */
+function dropChains(): string {
+  const chains = DROP_REASONS.map((reason) => {
+    const toVserver =
+      reason === 'flows' ? `iifname != ${ANY_LINK} oifname ${ANY_LINK} ${countDrop(reason, 'oifname')}` : ''
+    return `
+  chain drop_${reason} {
+    iifname ${ANY_LINK} ${countDrop(reason)}
+    ${toVserver}
+    ${(USER_DROP_REASONS as readonly DropReason[]).includes(reason) ? countUserDrop(reason) : ''}
+    counter name ${dropCounter(reason)} drop
+  }`
+  })
+  return chains.join('')
+}
 
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
 export function nodeTable(init: NodeTableInit): string {
@@ -63,14 +103,30 @@ ${OWNER_SETS}
   set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv4_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
+  set ${dropCountsSet(DROP_REASONS.length)}
+  set ${userDropCountsSet(USER_DROP_REASONS.length)}
+${dropChains()}
 ${guards(init)}
 ${untracked(init)}
+${greChains(init)}
 ${translation(init)}
+${destinationRules(init.destinationsPerMinute, drop('destinations'))}
 ${forwarding(init)}
 ${users(init)}
 ${departed()}
 }
 `
+}
+
+/** Throws `CONFIG_INVALID` at what is no range of IPv4 addresses. */
+export function requireRanges(ranges: readonly string[]): void {
+  for (const range of ranges) {
+    const [address = '', bits = '32', rest] = range.split('/')
+    if (isIPv4(address) && /^\d{1,2}$/.test(bits) && Number(bits) <= 32 && rest === undefined) continue
+    throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of IPv4 addresses`, {
+      hint: 'write it as 192.0.2.0/24'
+    })
+  }
 }
 
 /** Lines for nft that forget the count of a vserver's connections; adding first makes deleting certain. */
@@ -118,6 +174,11 @@ function untracked({ nodeAddress }: NodeTableInit): string {
     ct state invalid ip daddr ${nodeAddress} icmp type echo-reply ip daddr set icmp id map @icmp_owner
     # Protocol and source port of the packet that the error is about, when its header has no options.
     ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 ip daddr set @th,136,8 . @th,224,16 map @inner_owner
+  }
+  # The same from the node itself, whose packets have been routed to it before they come in.
+  chain untracked_local {
+    type route hook output priority -150; policy accept;
+    ct state invalid ip daddr ${nodeAddress} ip protocol { tcp, udp } ip daddr set meta l4proto . th dport map @owner
   }
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
@@ -176,8 +237,12 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     # The kernel resets what its own sockets do not know with an empty window.
     tcp flags & rst == rst tcp window 0 ip saddr . meta l4proto . th sport @silent ${drop('silenced')}
     icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
+    ${greOutward(drop('untracked'))}
   }
   chain outward_untracked {
+    # Of UDP nothing is invalid but its length or checksum; of TCP the header may be cut off.
+    ip protocol udp ${drop('malformed')}
+    ip protocol tcp ip length < 40 ${drop('malformed')}
     ip saddr . meta l4proto . th sport @owned return
     icmp type echo-reply ip saddr . icmp id @icmp_owned return
     ${drop('untracked')}
@@ -188,12 +253,17 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ct status dnat ip daddr . meta l4proto . th dport @owned return
     ct status dnat icmp type echo-request ip daddr . icmp id @icmp_owned return
     ct state { invalid, related } return
+    ${GRE_INWARD}
     ${drop('inward')}
   }
   chain shape {
-    ip hdrlength > 5 meta priority set ip saddr map @caution return
-    ip protocol icmp meta priority set ip saddr map @caution return
+    # What has no class would be taken for the node's own traffic.
+    ip saddr != @inside ${drop('nobody')}
+    # The last class that is set counts.
     meta priority set ip saddr map @class
+    ct state { new, invalid, untracked } jump destinations
+    ip protocol icmp meta priority set ip saddr map @icmp_class
+    ip hdrlength > 5 meta priority set ip saddr map @options_class
   }`
 }
 
@@ -223,6 +293,7 @@ function users({ uplink }: NodeTableInit): string {
     fib saddr type != local ${drop('forged')}
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmp type echo-request icmp id @icmp_taken ${drop('port')}
+    ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
     oifname != "${uplink}" ${drop('device')}

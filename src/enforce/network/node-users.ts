@@ -5,7 +5,9 @@
  */
 import { run } from '../../base/host-program.ts'
 import { planLink, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
+import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
+import { USER_DROP_REASONS } from './node-table.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { applyRules } from './ruleset.ts'
 
@@ -19,7 +21,8 @@ const DECLARATIONS = [
   `add table ${USERS_TABLE}`,
   `add set ${USERS_TABLE} users { typeof meta skuid; flags interval; }`,
   `add map ${USERS_TABLE} class { typeof meta skuid : meta priority; flags interval; }`,
-  `add counter ${USERS_TABLE} ${INJECTED_COUNTER}`
+  `add counter ${USERS_TABLE} ${INJECTED_COUNTER}`,
+  `add set ${USERS_TABLE} ${userDropCountsSet(1)}`
 ]
 
 interface NodeUser {
@@ -87,6 +90,7 @@ function deviceLines(device: string, uplink: string): string[] {
     `flush chain ${chain}`,
     // Only what the IP stack made has a route; any number may be set on a packet socket, but not that.
     `add rule ${chain} meta skuid @users meta rtclassid 0 ${mark}accept`,
+    `add rule ${chain} ${countUserDrop(INJECTED_COUNTER)}`,
     `add rule ${chain} meta skuid @users counter name ${INJECTED_COUNTER} drop`
   ]
 }
@@ -160,11 +164,20 @@ export class NodeUsers {
     this.#devices = devices
   }
 
+  /** Puts in place one that is new, of whose range of ids nothing is counted yet. */
+  async join(firstId: number, uplink: string): Promise<void> {
+    await this.apply(uplink)
+    await applyRules(userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]))
+  }
+
   /** Takes out one whose record is still there. */
-  async leave(id: string, uplink: string): Promise<void> {
+  async leave({ id, ids }: LinkRecord, uplink: string): Promise<void> {
     this.#leaving.add(id)
     try {
       await this.apply(uplink)
+      if (ids !== undefined) {
+        await applyRules(userDropCountsRemoval(NODE_TABLE, ids.first, USER_DROP_REASONS))
+      }
     } finally {
       this.#leaving.delete(id)
     }

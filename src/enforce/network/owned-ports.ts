@@ -3,14 +3,10 @@
  * (design §5, paper §3.2), and the rules of what can be owned.
  */
 import { SlicenetError } from '../../base/errors.ts'
-import {
-  formatPortRange,
-  portsOverlap,
-  PORT_PROTOCOLS,
-  type PortProtocol,
-  type PortRange
-} from '../../ticket/ports.ts'
+import { formatPortRange, portsOverlap, PORT_PROTOCOLS, type PortRange } from '../../ticket/ports.ts'
 import { SHAPING_MAJOR, SHARED_PORTS, type LinkPlan } from './address-plan.ts'
+import { GRE_SETS } from './gre-keys.ts'
+import { SOURCE_CHECK_TABLE } from './source-check.ts'
 
 export const NODE_TABLE = 'ip slicenet'
 
@@ -36,16 +32,20 @@ export const OWNER_SETS = `
   set inside { type ipv4_addr; }
   set itself { type ipv4_addr . ipv4_addr; }
   map class { typeof ip saddr : meta priority; }
-  map caution { typeof ip saddr : meta priority; }`
+  map icmp_class { typeof ip saddr : meta priority; }
+  map options_class { typeof ip saddr : meta priority; }
+  map new_class { typeof ip saddr : meta priority; }${GRE_SETS}`
 
 /** Lines for nft that `add` or `delete` all elements of a link. */
 export function ownershipLines(verb: 'add' | 'delete', ownership: Ownership): string[] {
-  const { address, dataClass, cautionClass } = ownership.plan
+  const { address, dataClass, icmpClass, optionsClass, newClass } = ownership.plan
   return [
     elementLine(verb, 'inside', address),
     elementLine(verb, 'itself', `${address} . ${address}`),
     elementLine(verb, 'class', address, `${SHAPING_MAJOR}:${dataClass}`),
-    elementLine(verb, 'caution', address, `${SHAPING_MAJOR}:${cautionClass}`),
+    elementLine(verb, 'icmp_class', address, `${SHAPING_MAJOR}:${icmpClass}`),
+    elementLine(verb, 'options_class', address, `${SHAPING_MAJOR}:${optionsClass}`),
+    elementLine(verb, 'new_class', address, `${SHAPING_MAJOR}:${newClass}`),
     ...portLines(verb, ownership)
   ]
 }
@@ -63,6 +63,16 @@ export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[
         element('icmp_taken', ports)
       ]
     }
+    if (range.protocol === 'gre') {
+      const key = `${address} . ${ports}`
+      return [
+        element('gre_owner', ports, address),
+        element('gre_owned', key),
+        element('gre_taken', ports),
+        // What the source check lets out is looked up by the same key.
+        `${verb} element ${SOURCE_CHECK_TABLE} gre_keys { ${key} }`
+      ]
+    }
     return [
       element('owner', `${range.protocol} . ${ports}`, address),
       element('inner_owner', `${protocolNumber(range)} . ${ports}`, address),
@@ -71,7 +81,7 @@ export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[
     ]
   })
   const silent = mergeRanges(ownership.silentPorts)
-    .filter((range) => range.protocol !== 'icmp')
+    .filter(({ protocol }) => protocol === 'tcp' || protocol === 'udp')
     .flatMap((range) => [
       element('silent', `${address} . ${range.protocol} . ${interval(range)}`),
       element('silent_inner', `${address} . ${protocolNumber(range)} . ${interval(range)}`)
@@ -82,8 +92,8 @@ export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[
 /** Lines for nft that keep vservers from sending from the node's own ports. */
 export function reservedLines(reserved: readonly PortRange[]): string[] {
   return mergeRanges(reserved).map((range) =>
-    range.protocol === 'icmp'
-      ? `add element ${NODE_TABLE} icmp_taken { ${interval(range)} }`
+    range.protocol === 'icmp' || range.protocol === 'gre'
+      ? `add element ${NODE_TABLE} ${range.protocol}_taken { ${interval(range)} }`
       : `add element ${NODE_TABLE} taken { ${range.protocol} . ${interval(range)} }`
   )
 }
@@ -114,18 +124,23 @@ export interface PortClaim {
 /** The claim on what vservers share for the ports that none of them owns. */
 export const SHARED_CLAIM: PortClaim = {
   by: `the range ${SHARED_PORTS.first}-${SHARED_PORTS.last} that all vservers share`,
-  ports: PORT_PROTOCOLS.map((protocol: PortProtocol) => ({ protocol, ...SHARED_PORTS }))
+  // A GRE key that nobody owns leaves no vserver.
+  ports: (['tcp', 'udp', 'icmp'] as const).map((protocol) => ({ protocol, ...SHARED_PORTS }))
 }
 
 /** Throws `PORT_IN_USE` when a claim holds one of the wanted ports. */
 export function requireUnclaimed(wanted: readonly PortRange[], claims: readonly PortClaim[]): void {
   for (const range of wanted) {
-    const claim = claims.find(({ ports }) => portsOverlap([range], ports))
-    if (claim === undefined) continue
-    throw new SlicenetError('PORT_IN_USE', `${formatPortRange(range)} is in use by ${claim.by}`, {
-      hint: 'lease another port',
-      details: { port: formatPortRange(range), by: claim.by }
-    })
+    for (const { by, ports } of claims) {
+      const held = ports.find((one) => portsOverlap([range], [one]))
+      if (held === undefined) continue
+      const first = Math.max(held.first, range.first)
+      const port = formatPortRange({ ...range, first, last: Math.min(held.last, range.last) })
+      throw new SlicenetError('PORT_IN_USE', `${port} is in use by ${by}`, {
+        hint: 'lease another port',
+        details: { port, by }
+      })
+    }
   }
 }
 

@@ -1,66 +1,123 @@
 /**
  * Token buckets on the uplink (paper §3.3): below the administrator's cap one class for the node's own traffic and one for
- * each vserver, with leaves for its data and for packets that raise alarms elsewhere (ICMP, IP options). Which class a
- * packet belongs to is marked by the node's table.
+ * each vserver, with leaves for its data and for packets that raise alarms elsewhere (ICMP, IP options, first packets to new
+ * destinations). Which class a packet belongs to is marked by the node's table.
  */
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
 import type { Resources } from '../../ticket/resources.ts'
 import { indexOfClass, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
+import {
+  bytesIn,
+  CAUTION_BPS_MIN,
+  CAUTION_QUANTUM_BYTES,
+  cautionQueueBytes,
+  dataQueueBytes,
+  quantumOf,
+  RATE_BPS_MIN,
+  vserverRates,
+  type ShapingPolicy
+} from './rates.ts'
 
 const ROOT_CLASS = `${SHAPING_MAJOR}:1`
 const NODE_CLASS = `${SHAPING_MAJOR}:2`
-/** HTB knows no rate of zero; what has no guarantee gets this much. */
-const RATE_BPS_MIN = 8000
-/** What a vserver may send of ICMP and of packets with IP options, if its cap is not lower still. */
-export const CAUTION_BPS_MAX = 128_000
-/** Bytes that a class may send before the next one's turn; equal, so that idle capacity is shared equally. */
-const QUANTUM_BYTES = 6056
-/** A leaf's queue: 100 ms at its cap, and room for two of the largest packets that offloading makes. */
-const QUEUE_BYTES_MIN = 128 * 1024
-const QUEUE_SECONDS = 0.1
-/** A second's worth, so that echoes are lost rather than late. */
-const CAUTION_QUEUE_BYTES = 16 * 1024
 /** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
 const BURST_SECONDS = 0.01
 const BURST_BYTES_MIN = 3200
+/** Enough to tell one vserver's flows apart; the kernel keeps 64 bytes of each. */
+const FAIR_QUEUE_FLOWS = 256
+/** What the kernel counts for a packet that waits, over the packet's own size, at worst for packets of common size. */
+const FAIR_QUEUE_OVERHEAD = 2
 
 export interface ShapingInit {
   readonly uplink: string
   /** Bits a second: the administrator's cap on all of the node, and what the node's own traffic is guaranteed. */
   readonly rootBps: number
   readonly nodeBps: number
+  readonly policy: ShapingPolicy
 }
 
-/** Puts the root, its cap and the node's class in place and leaves the vservers' classes as they are. */
-export async function installShaping(init: ShapingInit): Promise<void> {
-  const present = await run('tc', ['qdisc', 'show', 'dev', init.uplink, 'root'])
-  const lines = present.includes(`htb ${SHAPING_MAJOR}: `)
-    ? []
-    : [`qdisc replace dev ${init.uplink} root handle ${SHAPING_MAJOR}: htb default 2`]
+/** Throws `CONFIG_INVALID` where another program shapes the uplink: its queue is left alone. */
+export async function requireUnshaped(uplink: string): Promise<void> {
+  const present = await rootQueue(uplink)
+  // What the kernel puts there by itself has no handle.
+  if (present === undefined || present.handle === SHAPING_MAJOR || present.handle === '0') return
+  const queue = `${present.kind} ${present.handle}:`
+  throw new SlicenetError(
+    'CONFIG_INVALID',
+    `another program shapes the uplink ${uplink}: it has the queue ${queue}`,
+    {
+      hint: `name another uplink, or remove the queue with \`tc qdisc del dev ${uplink} root\``,
+      details: { uplink, ...present }
+    }
+  )
+}
+
+/** The queue at the root of a device. */
+async function rootQueue(
+  device: string
+): Promise<{ readonly kind: string; readonly handle: string } | undefined> {
+  const printed = await run('tc', ['qdisc', 'show', 'dev', device, 'root'])
+  const [, kind, handle] = /^qdisc (\S+) ([0-9a-f]+): root\b/m.exec(printed) ?? []
+  return kind === undefined || handle === undefined ? undefined : { kind, handle }
+}
+
+/** What waits in a leaf: by flow, so that one does not delay the others, where the kernel has that. */
+export type LeafQueue = 'fq_codel' | 'bfifo'
+
+/**
+ * Puts the root, its cap and the node's class in place and leaves the vservers' classes as they are. Finds out which queue
+ * the kernel has for leaves.
+ */
+export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
+  const present = await rootQueue(init.uplink)
+  const lines =
+    present?.handle === SHAPING_MAJOR
+      ? []
+      : [`qdisc replace dev ${init.uplink} root handle ${SHAPING_MAJOR}: htb default 2`]
   const cap = Math.max(init.rootBps, RATE_BPS_MIN)
   await tcBatch([
     ...lines,
-    classLine(init.uplink, SHAPING_MAJOR, ROOT_CLASS, cap, cap),
-    // Lowest priority number: the node's own words are never starved by what vservers borrow.
-    `${classLine(init.uplink, ROOT_CLASS, NODE_CLASS, Math.min(init.nodeBps, cap), cap)} prio 0`
+    classLine(init.uplink, { parent: SHAPING_MAJOR, id: ROOT_CLASS, rateBps: cap, capBps: cap }),
+    classLine(init.uplink, {
+      parent: ROOT_CLASS,
+      id: NODE_CLASS,
+      rateBps: Math.min(init.nodeBps, cap),
+      capBps: cap,
+      quantumBytes: quantumOf(init.nodeBps, cap),
+      // The lowest number: the node's own words are never starved by what vservers borrow.
+      prio: 0
+    })
   ])
+  const fair = fairQueueLine(init.uplink, NODE_CLASS, '2', cap)
+  const tried = await runAnyway('tc', ['-batch', '-'], { input: `${fair}\n` })
+  return tried.exitCode === 0 ? 'fq_codel' : 'bfifo'
 }
 
 /** A link and what it is shaped by. */
 export interface ShapedLink {
   readonly plan: LinkPlan
   readonly resources: Resources
+  /** A cap that holds for now, instead of the lease's where it is lower. */
+  readonly narrowedBps?: number
 }
 
 /** Gives vservers their classes, or changes the rates while traffic flows. */
-export async function shapeLinks(init: ShapingInit, links: readonly ShapedLink[]): Promise<void> {
+export async function shapeLinks(
+  init: ShapingInit & { readonly leaf: LeafQueue },
+  links: readonly ShapedLink[]
+): Promise<void> {
+  await tcBatch(links.flatMap((link) => [...classLines(init, link), ...queueLines(init, link)]))
+}
+
+/** Changes the rates of vservers that have their classes, and nothing else. */
+export async function changeRates(init: ShapingInit, links: readonly ShapedLink[]): Promise<void> {
   await tcBatch(links.flatMap((link) => classLines(init, link)))
 }
 
 /** Removes a vserver's classes; those that are not there are passed over. */
 export async function unshapeLink(uplink: string, plan: LinkPlan): Promise<void> {
-  const lines = [plan.dataClass, plan.cautionClass, plan.vserverClass].map(
+  const lines = [plan.dataClass, plan.icmpClass, plan.optionsClass, plan.newClass, plan.vserverClass].map(
     (minor) => `class del dev ${uplink} classid ${SHAPING_MAJOR}:${minor}`
   )
   await runAnyway('tc', ['-force', '-batch', '-'], { input: `${lines.join('\n')}\n` })
@@ -90,32 +147,92 @@ export function parseSentBytes(printed: string): Map<number, number> {
   return sent
 }
 
-function classLines(init: ShapingInit, { plan, resources }: ShapedLink): string[] {
-  const { uplink } = init
-  const root = Math.max(init.rootBps, RATE_BPS_MIN)
-  const wanted = resources.egressBpsMax > 0 ? resources.egressBpsMax : root
-  const cap = clamp(Math.max(wanted, resources.egressBps), 2 * RATE_BPS_MIN, root)
-  const rate = clamp(resources.egressBps, 2 * RATE_BPS_MIN, cap)
-  const cautionCap = Math.min(cap, CAUTION_BPS_MAX)
-  const id = (minor: string): string => `${SHAPING_MAJOR}:${minor}`
-  const leaf = (minor: string, bytes: number): string =>
-    `qdisc replace dev ${uplink} parent ${id(minor)} handle ${minor}: bfifo limit ${bytes}`
+/** The buckets for packets that raise alarms, and what each lets out at most. */
+function cautionBuckets(
+  { policy }: ShapingInit,
+  plan: LinkPlan,
+  capBps: number
+): { readonly minor: string; readonly bps: number }[] {
   return [
-    classLine(uplink, ROOT_CLASS, id(plan.vserverClass), rate, cap),
-    `${classLine(uplink, id(plan.vserverClass), id(plan.dataClass), rate - RATE_BPS_MIN, cap)} prio 1`,
-    `${classLine(uplink, id(plan.vserverClass), id(plan.cautionClass), RATE_BPS_MIN, cautionCap)} prio 1`,
-    leaf(plan.dataClass, Math.max(QUEUE_BYTES_MIN, bytesIn(QUEUE_SECONDS, cap))),
-    leaf(plan.cautionClass, CAUTION_QUEUE_BYTES)
+    { minor: plan.icmpClass, bps: Math.min(capBps, policy.icmpBps) },
+    { minor: plan.optionsClass, bps: Math.min(capBps, policy.optionsBps) },
+    { minor: plan.newClass, bps: Math.min(capBps, policy.newDestinationsBps) }
   ]
 }
 
-function classLine(uplink: string, parent: string, id: string, rateBps: number, capBps: number): string {
+function classLines(init: ShapingInit, { plan, resources, narrowedBps }: ShapedLink): string[] {
+  const { uplink } = init
+  const { rateBps, capBps, quantumBytes } = vserverRates(init.rootBps, resources, narrowedBps)
+  const parent = classId(plan.vserverClass)
+  const buckets = cautionBuckets(init, plan, capBps)
+  const dataBps = rateBps - CAUTION_BPS_MIN * buckets.length
+  return [
+    classLine(uplink, { parent: ROOT_CLASS, id: parent, rateBps, capBps, quantumBytes }),
+    classLine(uplink, {
+      parent,
+      id: classId(plan.dataClass),
+      rateBps: dataBps,
+      capBps,
+      quantumBytes,
+      prio: 1
+    }),
+    ...buckets.map(({ minor, bps }) =>
+      classLine(uplink, {
+        parent,
+        id: classId(minor),
+        rateBps: CAUTION_BPS_MIN,
+        capBps: Math.max(bps, CAUTION_BPS_MIN),
+        prio: 1
+      })
+    )
+  ]
+}
+
+function queueLines(
+  init: ShapingInit & { readonly leaf: LeafQueue },
+  { plan, resources, narrowedBps }: ShapedLink
+): string[] {
+  const { uplink } = init
+  const { capBps } = vserverRates(init.rootBps, resources, narrowedBps)
+  const bounded = (minor: string, bytes: number): string =>
+    `qdisc replace dev ${uplink} parent ${classId(minor)} handle ${minor}: bfifo limit ${bytes}`
+  return [
+    init.leaf === 'fq_codel'
+      ? fairQueueLine(uplink, classId(plan.dataClass), plan.fairQueue, capBps)
+      : bounded(plan.dataClass, dataQueueBytes(capBps)),
+    ...cautionBuckets(init, plan, capBps).map(({ minor, bps }) => bounded(minor, cautionQueueBytes(bps)))
+  ]
+}
+
+/** A queue has another handle than one of another kind: the kernel refuses to make one kind of the other. */
+function fairQueueLine(uplink: string, parent: string, handle: string, capBps: number): string {
+  const bytes = FAIR_QUEUE_OVERHEAD * dataQueueBytes(capBps)
+  return `qdisc replace dev ${uplink} parent ${parent} handle ${handle}: fq_codel flows ${FAIR_QUEUE_FLOWS} memory_limit ${bytes}`
+}
+
+function classId(minor: string): string {
+  return `${SHAPING_MAJOR}:${minor}`
+}
+
+interface ClassInit {
+  readonly parent: string
+  readonly id: string
+  readonly rateBps: number
+  readonly capBps: number
+  /** Default: that of packets which raise alarms. */
+  readonly quantumBytes?: number
+  readonly prio?: number
+}
+
+function classLine(uplink: string, init: ClassInit): string {
+  const { parent, id, capBps, quantumBytes = CAUTION_QUANTUM_BYTES } = init
   const parentId = parent.includes(':') ? parent : `${parent}:`
-  const rate = Math.max(rateBps, RATE_BPS_MIN)
+  const rate = Math.max(init.rateBps, CAUTION_BPS_MIN)
   const [burst, capBurst] = [rate, capBps].map((bps) =>
     Math.max(BURST_BYTES_MIN, bytesIn(BURST_SECONDS, bps))
   )
-  return `class replace dev ${uplink} parent ${parentId} classid ${id} htb rate ${rate}bit ceil ${capBps}bit burst ${burst}b cburst ${capBurst}b quantum ${QUANTUM_BYTES}`
+  const prio = init.prio === undefined ? '' : ` prio ${init.prio}`
+  return `class replace dev ${uplink} parent ${parentId} classid ${id} htb rate ${rate}bit ceil ${capBps}bit burst ${burst}b cburst ${capBurst}b quantum ${quantumBytes}${prio}`
 }
 
 async function tcBatch(lines: readonly string[]): Promise<void> {
@@ -134,12 +251,4 @@ async function tcBatch(lines: readonly string[]): Promise<void> {
     }
     throw error
   }
-}
-
-function clamp(value: number, least: number, most: number): number {
-  return Math.min(Math.max(value, least), Math.max(most, least))
-}
-
-function bytesIn(seconds: number, bps: number): number {
-  return Math.floor((bps / 8) * seconds)
 }

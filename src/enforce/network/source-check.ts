@@ -1,33 +1,129 @@
 /**
  * The source check: an allowlist on the host's end of each link, in a netdev ingress chain, so that it sees every frame a
  * vserver can make, whatever it made it with (design §5: the same rules inside the vserver leaked every spoofed packet).
+ * A link's chain lets through what is plain and its own; the rest is judged by chains that all links share.
  */
 import type { LinkPlan } from './address-plan.ts'
+import { countDrop, dropCountsRemoval, dropCountsSet } from './drop-counts.ts'
+import { GRE_CHECK } from './gre-keys.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
-/** Why a frame was refused; each is counted for each link. */
-export const REFUSALS = ['source', 'protocol', 'ipv6', 'other'] as const
+/** Why a frame was refused; each is counted for each link. docs/operating.md says what each means. */
+export const REFUSALS = [
+  'source',
+  'mac',
+  'arp',
+  'vlan',
+  'ipv6',
+  'ra',
+  'extension',
+  'protocol',
+  'fragment',
+  'options',
+  'length',
+  'multicast',
+  'broadcast',
+  'dhcp',
+  'other'
+] as const
 export type Refusal = (typeof REFUSALS)[number]
 
+/** The shortest piece of a datagram but its last: what every host takes in one (RFC 791). Shorter ones serve evasion. */
+const PIECE_BYTES_MIN = 576
+/** Pieces of datagrams that one vserver may send; what waits for its other pieces takes memory that all share. */
+const PIECES_PER_SECOND_MAX = 4000
+
+const refuse = (refusal: Refusal): string => `goto refuse_${refusal}`
+
+/** Chains that judge what the links' own did not let through; each ends every packet. */
+const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
+  ...Object.fromEntries(REFUSALS.map((refusal) => [`refuse_${refusal}`, [countDrop(refusal), 'drop']])),
+  // Who asks for an address has none yet.
+  foreign: [`ip saddr 0.0.0.0 udp sport 68 udp dport 67 ${refuse('dhcp')}`, refuse('source')],
+  judge: [
+    // The frame's type is compared, not the packet's, so that a VLAN tag in front of IPv4 does not pass.
+    `ether type { 0x8100, 0x88a8 } ${refuse('vlan')}`,
+    `ether type arp ${refuse('arp')}`,
+    'ether type ip6 goto judge_ipv6',
+    `ether type != ip ${refuse('other')}`,
+    // Only where version, header length and total length fit the frame does nft know what the packet carries.
+    'meta l4proto <= 255 goto judge_ipv4',
+    refuse('length')
+  ],
+  judge_ipv6: [
+    `ip6 nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } ${refuse('extension')}`,
+    `icmpv6 type nd-router-advert ${refuse('ra')}`,
+    refuse('ipv6')
+  ],
+  judge_ipv4: [
+    `udp sport . udp dport { 67 . 67, 67 . 68, 68 . 67 } ${refuse('dhcp')}`,
+    `ip protocol != { icmp, tcp, udp, gre } ${refuse('protocol')}`,
+    `ether daddr ff:ff:ff:ff:ff:ff ${refuse('broadcast')}`,
+    `ip daddr 255.255.255.255 ${refuse('broadcast')}`,
+    `ip daddr 224.0.0.0/4 ${refuse('multicast')}`,
+    `ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 ${refuse('multicast')}`,
+    `${GRE_CHECK} goto judge_options`,
+    `ip protocol gre ${refuse('protocol')}`,
+    `ip frag-off & 0x8000 != 0 ${refuse('fragment')}`,
+    'ip frag-off & 0x3fff != 0 goto judge_piece',
+    `ip length < 28 ${refuse('length')}`,
+    `ip protocol tcp ip length < 40 ${refuse('length')}`,
+    `tcp doff < 5 ${refuse('length')}`,
+    `udp length < 8 ${refuse('length')}`,
+    'goto judge_options'
+  ],
+  // Connection tracking puts datagrams together before the node's table judges them; what it cannot never leaves.
+  judge_piece: [
+    // TCP cuts its own segments; pieces of those hide flags and ports.
+    `ip protocol tcp ${refuse('fragment')}`,
+    `ip frag-off & 0x2000 != 0 ip length < ${PIECE_BYTES_MIN} ${refuse('fragment')}`,
+    `update @pieces { iifname limit rate over ${PIECES_PER_SECOND_MAX}/second burst ${PIECES_PER_SECOND_MAX} packets } ${refuse('fragment')}`,
+    'goto judge_options'
+  ],
+  // Source routes lead past every check of the destination; of the rest, what is in use (RFC 7126).
+  judge_options: [
+    `ip option lsrr exists ${refuse('options')}`,
+    `ip option ssrr exists ${refuse('options')}`,
+    `ip hdrlength > 5 @nh,160,8 != { 0, 1, 7, 68, 148 } ${refuse('options')}`,
+    'accept'
+  ]
+}
+
+/** Lines for nft that put what all links share in place, or renew it without a gap; links and counts stay. */
+export function sharedCheckLines(): string[] {
+  const names = Object.keys(SHARED_CHAINS)
+  return [
+    `add table ${SOURCE_CHECK_TABLE}`,
+    `add set ${SOURCE_CHECK_TABLE} ${dropCountsSet(REFUSALS.length)}`,
+    `add set ${SOURCE_CHECK_TABLE} pieces { type ifname; flags dynamic; size 65535; }`,
+    ...names.flatMap((name) => [
+      `add chain ${SOURCE_CHECK_TABLE} ${name}`,
+      `flush chain ${SOURCE_CHECK_TABLE} ${name}`
+    ]),
+    ...names.flatMap((name) =>
+      (SHARED_CHAINS[name] ?? []).map((rule) => `add rule ${SOURCE_CHECK_TABLE} ${name} ${rule}`)
+    )
+  ]
+}
+
 /** Lines for nft that put the check on a link, or renew it without a gap. The device must exist. */
-export function sourceCheckLines(plan: LinkPlan): string[] {
-  const { device, address, insideMac } = plan
+export function sourceCheckLines({ device, address, insideMac, hostMac }: LinkPlan): string[] {
   const chain = `${SOURCE_CHECK_TABLE} ${device}`
   const rule = (text: string): string => `add rule ${chain} ${text}`
-  const refuse = (refusal: Refusal): string => `counter name ${refusalCounter(plan, refusal)} drop`
+  // From its own addresses to one host, without options and in one piece.
+  const plain = `ether daddr ${hostMac} ether saddr ${insideMac} ether type ip @nh,0,8 0x45 ip saddr ${address} ip frag-off & 0xbfff == 0 ip daddr < 224.0.0.0`
   return [
-    ...REFUSALS.map((refusal) => `add counter ${SOURCE_CHECK_TABLE} ${refusalCounter(plan, refusal)}`),
     `add chain ${chain} { type filter hook ingress device "${device}" priority -500; policy drop; }`,
     `flush chain ${chain}`,
-    // The frame's type is compared, not the packet's, so that a VLAN tag in front of IPv4 does not pass.
-    rule(`ether saddr ${insideMac} ether type ip ip saddr ${address} ip protocol { icmp, tcp, udp } accept`),
-    rule(`ether saddr ${insideMac} ether type arp arp saddr ip ${address} accept`),
-    rule(`ether type ip ether saddr != ${insideMac} ${refuse('source')}`),
-    rule(`ether type ip ip saddr != ${address} ${refuse('source')}`),
-    rule(`ether type ip ${refuse('protocol')}`),
-    rule(`ether type ip6 ${refuse('ipv6')}`),
-    rule(refuse('other'))
+    rule(`${plain} ip length >= 40 tcp doff >= 5 accept`),
+    rule(`${plain} ip length >= 28 udp length >= 8 udp sport != 67-68 accept`),
+    rule(`ether saddr != ${insideMac} ${refuse('mac')}`),
+    rule(
+      `ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation { request, reply } accept`
+    ),
+    rule(`ether type ip ip saddr != ${address} goto foreign`),
+    rule('goto judge')
   ]
 }
 
@@ -39,13 +135,6 @@ export function sourceCheckRemoval(device: string): string[] {
     `add chain ${chain}`,
     `flush chain ${chain}`,
     `delete chain ${chain}`,
-    ...REFUSALS.flatMap((refusal) => {
-      const counter = `${SOURCE_CHECK_TABLE} ${refusalCounter({ device }, refusal)}`
-      return [`add counter ${counter}`, `delete counter ${counter}`]
-    })
+    ...dropCountsRemoval(SOURCE_CHECK_TABLE, device, REFUSALS)
   ]
-}
-
-export function refusalCounter(plan: Pick<LinkPlan, 'device'>, refusal: Refusal): string {
-  return `${plan.device}_${refusal}`
 }

@@ -4,6 +4,7 @@
  */
 import { SlicenetError } from '../../base/errors.ts'
 import { runAnyway } from '../../base/host-program.ts'
+import type { PortRange } from '../../ticket/ports.ts'
 
 const ATTEMPTS_MAX = 20
 
@@ -17,8 +18,21 @@ export async function forgetVserver(address: string, protocol?: 'udp'): Promise<
  * Forgets datagrams and echoes that came to the node's address; they are judged anew by their next packet. TCP needs
  * nothing: an attempt that was refused is over.
  */
-export async function forgetArrivals(nodeAddress: string, protocol: 'udp' | 'icmp'): Promise<void> {
+async function forgetArrivals(nodeAddress: string, protocol: 'udp' | 'icmp'): Promise<void> {
   await forget(['--proto', protocol, '--orig-dst', nodeAddress])
+}
+
+/** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
+export async function forgetGained(
+  gained: readonly PortRange[],
+  { nodeAddress, vserver }: { readonly nodeAddress: string; readonly vserver: string | undefined }
+): Promise<void> {
+  const protocols = new Set(gained.map((range) => range.protocol))
+  await Promise.all([
+    protocols.has('udp') ? forgetArrivals(nodeAddress, 'udp') : undefined,
+    protocols.has('icmp') ? forgetArrivals(nodeAddress, 'icmp') : undefined,
+    vserver !== undefined && protocols.has('udp') ? forgetVserver(vserver, 'udp') : undefined
+  ])
 }
 
 async function forget(filter: readonly string[]): Promise<void> {

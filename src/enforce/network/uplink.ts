@@ -7,6 +7,8 @@ import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
 
 export interface Uplink {
   readonly device: string
+  /** Another one for a device that is made again. */
+  readonly ifindex: number
   readonly address: string
   readonly mtu: number
 }
@@ -31,7 +33,7 @@ export async function findUplink(
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
-  return { device, address, mtu: link?.mtu ?? 1500 }
+  return { device, ifindex: link?.ifindex ?? 0, address, mtu: link?.mtu ?? 1500 }
 }
 
 /** Ports of `protocols` that programs of the node listen on at `address`, without those that only the node itself can reach. */
@@ -92,6 +94,7 @@ function hexAddress(address: string): string {
 
 interface IpLink {
   readonly ifname?: string
+  readonly ifindex?: number
   readonly mtu?: number
   readonly addr_info?: readonly {
     readonly family?: string

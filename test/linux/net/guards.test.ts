@@ -65,20 +65,27 @@ test.serial(
 test.serial(
   'the metadata address and private ranges that policy does not allow are out of reach',
   async (t) => {
-    const before = (await lab.counters()).drops.denied
+    const before = await lab.counters()
     const targets = [
       '169.254.169.254',
       '10.1.2.3',
       '172.20.0.1',
       '192.168.1.1',
       '127.0.0.1',
+      '240.0.0.1',
+      // These two stop at the source check already.
       '224.0.0.1',
       '255.255.255.255'
     ]
     for (const dst of targets) {
       await one.probe.ask({ op: 'send', proto: 'udp', src: one.address, dst, sport: 9090, dport: 80 })
     }
-    t.is((await lab.counters()).drops.denied - before, targets.length)
+    const after = await lab.counters()
+    t.is(after.drops.denied - before.drops.denied, targets.length - 2)
+    t.is((after.dropped['one']?.denied ?? 0) - (before.dropped['one']?.denied ?? 0), targets.length - 2)
+    t.is(after.dropped['two']?.denied, before.dropped['two']?.denied)
+    t.is(after.refused['one']?.multicast, 1)
+    t.is(after.refused['one']?.broadcast, 1)
     // The world’s address is in a private range as well, one that policy allows.
     t.is(await one.probe.ask(connect(lab.worldAddress, 9)), 'ECONNREFUSED')
   }
@@ -135,6 +142,51 @@ test.serial('one vserver’s connections are bounded and its neighbour’s go on
   await lab.nft('flush chain ip slicenet outward')
   t.is(await begin(3100), 80)
 })
+
+/** Bytes that a class of the uplink has sent. */
+async function sentByNode(): Promise<number> {
+  const printed = await lab.onNode(['tc', '-s', 'class', 'show', 'dev', 'up0'])
+  return Number(/class htb 51ce:2 .*\n Sent (\d+) bytes/.exec(printed)?.[1])
+}
+
+test.serial('packets that belong to nobody are counted for the node and charged to no vserver', async (t) => {
+  const before = await lab.counters()
+  const direct = { op: 'route', proto: 'udp', src: lab.worldAddress, dst: one.address, sport: 6002, dport: 9 }
+  await lab.world.ask({ ...direct, count: 100 })
+  const after = await lab.counters()
+  t.is(after.drops.private - before.drops.private, 100)
+  t.deepEqual(after.dropped, before.dropped)
+})
+
+test.serial(
+  'what comes by a link that nothing is known of is not sent as the node’s own traffic',
+  async (t) => {
+    await lab.nft(`delete element ip slicenet class { ${two.address} }`)
+    const send = async (): Promise<{ arrived: number; bytes: number }> => {
+      const [bytes] = [await sentByNode(), await lab.world.ask({ op: 'take', wait: 0 })]
+      const packet = {
+        op: 'send',
+        proto: 'udp',
+        src: two.address,
+        dst: lab.worldAddress,
+        sport: 3000,
+        dport: 98
+      }
+      await two.probe.ask({ ...packet, count: 50 })
+      const seen = await lab.world.ask<Seen[]>({ op: 'take', match: { dport: 98 }, least: 50, wait: 0.5 })
+      return { arrived: seen.length, bytes: (await sentByNode()) - bytes }
+    }
+    const before = (await lab.counters()).drops.nobody
+    const checked = await send()
+    t.is((await lab.counters()).drops.nobody - before, 50)
+    await lab.nft('flush chain ip slicenet drop_nobody')
+    const unchecked = await send()
+    t.log({ checked, unchecked })
+    t.is(checked.arrived, 0)
+    t.is(unchecked.arrived, 50)
+    t.true(unchecked.bytes - checked.bytes >= 50 * 29)
+  }
+)
 
 test.serial('without the guards the same targets are reached', async (t) => {
   await lab.nft(

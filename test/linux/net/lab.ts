@@ -13,24 +13,27 @@ import { fileURLToPath } from 'node:url'
 import { run, start } from '../../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
 import type { NetworkCounters } from '../../../src/enforce/network/network-counters.ts'
-import type { NodeLink, NodeNetworkInit } from '../../../src/enforce/network/node-network.ts'
+import type { NodeLink, NodeNetworkInit } from '../../../src/enforce/network/node-link.ts'
+import type { DropReason } from '../../../src/enforce/network/node-table.ts'
 import type { Refusal } from '../../../src/enforce/network/source-check.ts'
 import type { PortRange } from '../../../src/ticket/ports.ts'
 import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
 
 const MEGABIT = 1_000_000
+const PLENTY_BYTES = 1e15
 
 /** What a probe saw of one packet. */
 export interface Seen {
   readonly src: string
   readonly dst: string
-  readonly proto?: 'tcp' | 'udp' | 'icmp'
+  readonly proto?: 'tcp' | 'udp' | 'icmp' | 'gre'
   readonly sport?: number
   readonly dport?: number
   readonly flags?: number
   readonly type?: number
   readonly code?: number
   readonly id?: number
+  readonly key?: number
   /** Whether all checksums are right. */
   readonly ok: boolean
   readonly size: number
@@ -90,6 +93,8 @@ async function end(child: ChildProcess): Promise<void> {
 export interface LabInit {
   /** One letter, distinct in each test file. */
   readonly letter: string
+  /** Besides `world` and `node`. */
+  readonly hosts?: readonly string[]
   readonly network?: Partial<NodeNetworkInit>
 }
 
@@ -108,15 +113,29 @@ export class Lab {
     this.#init = init
     // The process id keeps two runs on one machine apart.
     this.name = `${init.letter}${process.pid}`
-    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node'] })
+    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node', ...(init.hosts ?? [])] })
   }
 
   get nodeAddress(): string {
     return this.#hosts.address('node')
   }
 
+  /** Of the node. */
+  get stateDirectory(): string {
+    return this.#stateDirectory
+  }
+
   get worldAddress(): string {
     return this.#hosts.address('world')
+  }
+
+  addressOf(host: string): string {
+    return this.#hosts.address(host)
+  }
+
+  /** Path of a host's network namespace, of the router's too. */
+  namespaceOf(host: string): string {
+    return `/run/netns/slicenet-${this.name}-${host}`
   }
 
   async up(): Promise<void> {
@@ -166,6 +185,7 @@ export class Lab {
 
   async counters(): Promise<
     Pick<NetworkCounters, 'drops' | 'injected'> & {
+      readonly dropped: Record<string, Record<DropReason, number>>
       readonly refused: Record<string, Record<Refusal, number>>
     }
   > {
@@ -199,7 +219,7 @@ export class Lab {
     ports: readonly PortRange[] = [],
     resources: Partial<Resources> = {}
   ): NodeLink {
-    return { id, pid, ports, resources: { ...NO_RESOURCES, ...resources } }
+    return { id, pid, ports, resources: { ...NO_RESOURCES, egressBytesPerDay: PLENTY_BYTES, ...resources } }
   }
 
   /** A stand-in, attached, with a probe in it. */
@@ -244,18 +264,46 @@ export class Lab {
   /** Makes the world and the router send packets for inside addresses to the node, as a hostile neighbour can. */
   async routeVserversFromWorld(): Promise<void> {
     const add = ['ip', 'route', 'add', '100.64.0.0/10', 'via']
-    await run('nsenter', [`--net=/run/netns/slicenet-${this.name}-router`, ...add, this.nodeAddress])
+    await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add, this.nodeAddress])
+  }
+
+  /** Takes the node's uplink away, as unplugging its card does. */
+  async removeUplink(): Promise<void> {
+    await this.onNode(['ip', 'link', 'del', 'dev', 'up0'])
+  }
+
+  /** Gives the node another uplink of the same name. */
+  async makeUplink(address: string): Promise<void> {
+    const [router, node] = ['router', 'node'].map((host) => `slicenet-${this.name}-${host}`)
+    const gateway = address.replace(/\d+$/, '1')
+    const batch = async (namespace: string | undefined, lines: readonly string[]): Promise<string> =>
+      run('ip', ['-n', namespace ?? '', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+    await batch(router, [
+      `link add name again type veth peer name up0 netns ${node}`,
+      `addr add ${gateway}/24 dev again`,
+      'link set again addrgenmode none up'
+    ])
+    await batch(node, [
+      `addr add ${address}/24 dev up0`,
+      'link set up0 addrgenmode none up',
+      `route add default via ${gateway} dev up0`
+    ])
   }
 
   async probeOnNode(): Promise<LineProgram> {
     return this.#probe(this.#hosts.enter('node'), 'up0')
   }
 
-  async #probe(enter: readonly string[], device: string): Promise<LineProgram> {
+  /** Runs another program of this directory on a host, or where process `where` is, on a device. */
+  async program(where: 'world' | 'node' | number, script: string, device: string): Promise<LineProgram> {
+    return this.#probe(typeof where === 'number' ? insideOf(where) : this.#hosts.enter(where), device, script)
+  }
+
+  async #probe(enter: readonly string[], device: string, script = 'probe.py'): Promise<LineProgram> {
     const probe = new LineProgram([
       ...enter,
       '/usr/bin/python3',
-      fileURLToPath(new URL('probe.py', import.meta.url)),
+      fileURLToPath(new URL(script, import.meta.url)),
       device
     ])
     this.#children.push(probe)
@@ -271,3 +319,4 @@ export function insideOf(pid: number): string[] {
 export const tcp = (first: number, last = first): PortRange => ({ protocol: 'tcp', first, last })
 export const udp = (first: number, last = first): PortRange => ({ protocol: 'udp', first, last })
 export const icmp = (first: number, last = first): PortRange => ({ protocol: 'icmp', first, last })
+export const gre = (first: number, last = first): PortRange => ({ protocol: 'gre', first, last })

@@ -106,7 +106,21 @@ test.serial('vservers run on while the daemon is dead, and the next one finds th
   await one.probe.ask({ op: 'send', ether: 'other', count: 3 })
   const ask = { op: 'ask', host: lab.nodeAddress, port: 9000, sport: 5000 }
   t.regex(await lab.world.ask<string>(ask), /:5000$/)
+  // A datagram to a range that is out of reach, and what the other one sent, whose number is free after it.
+  for (const { probe, address } of [one, two]) {
+    await probe.ask({
+      op: 'send',
+      proto: 'udp',
+      src: address,
+      dst: '10.1.2.3',
+      sport: 9000,
+      dport: 80,
+      count: 4
+    })
+  }
   const [before, refused] = [await kernelState(), (await lab.counters()).refused['one']?.other]
+  const dropped = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'one' })
+  t.is(dropped['denied'], 4)
   await lab.killNode()
   t.regex(await lab.world.ask<string>(ask), /:5000$/)
   // One of them dies meanwhile.
@@ -116,6 +130,7 @@ test.serial('vservers run on while the daemon is dead, and the next one finds th
   t.deepEqual(await lab.ask({ op: 'list' }), ['one'])
   t.regex(await lab.world.ask<string>(ask), /:5000$/)
   t.is((await lab.counters()).refused['one']?.other, refused)
+  t.deepEqual(await lab.ask({ op: 'dropped', id: 'one' }), dropped)
   t.not(await kernelState(), before)
   await t.throwsAsync(lab.ask({ op: 'remove' }), { code: 'BUSY' })
   await lab.ask({ op: 'detach', id: 'one' })

@@ -10,7 +10,8 @@ import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
 import { LeaseEnds } from '../../../src/enforce/network/lease-ends.ts'
-import { createNodeNetwork, type NodeLink } from '../../../src/enforce/network/node-network.ts'
+import type { NodeLink } from '../../../src/enforce/network/node-link.ts'
+import { createNodeNetwork } from '../../../src/enforce/network/node-network.ts'
 import { findUplink } from '../../../src/enforce/network/uplink.ts'
 
 interface Request {
@@ -24,7 +25,9 @@ interface Request {
     | 'detach'
     | 'list'
     | 'egressBytes'
+    | 'isEgressNarrowed'
     | 'counters'
+    | 'dropped'
     | 'remove'
     | 'watchFlows'
     | 'takeFlows'
@@ -75,10 +78,12 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
+  isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {
-    const { drops, refused, injected } = await network.counters()
-    return { drops, injected, refused: Object.fromEntries(refused) }
+    const { dropped, refused, ...counters } = await network.counters()
+    return { ...counters, dropped: Object.fromEntries(dropped), refused: Object.fromEntries(refused) }
   },
+  dropped: async ({ id = '' }) => network.dropped(id),
   remove: async () => network.remove(),
   watchFlows: async () => {
     const { address } = await findUplink({})

@@ -4,8 +4,8 @@ import { Lab, udp, type Seen } from './lab.ts'
 
 const lab = new Lab({ letter: 'u' })
 /** Ids of the user that is attached, and of one that nobody knows. */
-const FIRST = 700_000
-const OTHER = 900_000
+const FIRST = 11 * 65_536
+const OTHER = 14 * 65_536
 const RESOURCES = { egressBps: 1_000_000, egressBpsMax: 2_000_000 }
 let pristine = ''
 /** The hardware address by which the world is reached. */
@@ -94,7 +94,7 @@ const egress = (): Promise<number> => lab.ask<number>({ op: 'egressBytes', id: '
 const ways: Readonly<Record<string, string>> = {
   plainly: '',
   'past the queue': 's.setsockopt(263, 20, 1)',
-  'with the priority of its class': 's.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0x51ce0015)',
+  'with the priority of its class': 's.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, 0x51ce0019)',
   'with a mark': 's.setsockopt(socket.SOL_SOCKET, 36, 7)'
 }
 for (const [name, options] of Object.entries(ways)) {
@@ -159,6 +159,16 @@ except OSError as e: print(e.errno)
     t.is((await lab.counters()).drops.forged, before + 1)
   }
 )
+
+test.serial('what was dropped of it is counted for it, whichever of its users sent it', async (t) => {
+  const before = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' })
+  t.true((before['injected'] ?? 0) >= Object.keys(ways).length)
+  t.is(before['denied'], 1)
+  t.is(before['forged'], 1)
+  await as(FIRST + 500, sendUdp('169.254.169.254', 80))
+  await as(OTHER, sendUdp('169.254.169.254', 80))
+  t.deepEqual(await lab.ask({ op: 'dropped', id: 'watch' }), { ...before, denied: 2 })
+})
 
 test.serial('of IPv6 it reaches the internet alone, under the node’s own address', async (t) => {
   await lab.onNode(['ip', '-6', 'addr', 'add', '2001:db8::1/64', 'dev', 'up0', 'nodad'])

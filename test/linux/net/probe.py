@@ -23,6 +23,8 @@ def checksum(data):
 def transport(p, src, dst):
     payload = bytes(p.get("payload", "x"), "ascii")
     kind = p["proto"]
+    if kind == "gre":
+        return 47, struct.pack("!HHI", p.get("greflags", 0x2000), 0x0800, p["key"]) + payload
     if kind == "icmp":
         body = bytes.fromhex(p["body"]) if "body" in p else payload
         rest = struct.pack("!HH", p.get("id", 0), p.get("seq", 1)) if "body" not in p else b"\0\0\0\0"
@@ -100,6 +102,8 @@ def describe(data, nested=False):
             seen["inner"] = describe(body[8:], True)
         else:
             seen["id"] = struct.unpack("!H", body[4:6])[0]
+    elif number == 47 and len(body) >= 8:
+        seen["proto"], seen["key"] = "gre", struct.unpack("!I", body[4:8])[0]
     return seen
 
 
@@ -119,6 +123,11 @@ def watch(s):
         with kept_lock:
             if len(kept) < KEPT_MAX:
                 kept.append(describe(data))
+
+
+def op_bytes(p):
+    """The packet that `op_send` would send, hexadecimal."""
+    return ip_packet(p).hex()
 
 
 def op_send(p):
@@ -274,6 +283,20 @@ def op_flood(p):
         time.sleep(p.get("pause", 0.001))
     s.close()
     return sent
+
+
+def op_scan(p):
+    """A datagram of `size` bytes to each of `count` addresses from `net`.1 on, by the routing table."""
+    data = b"x" * p["size"]
+    first, second, third = (int(n) for n in p["net"].split("."))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for i in range(p["count"]):
+            high, low = divmod(i, 250)
+            try:
+                s.sendto(data, ("%d.%d.%d.%d" % (first, second, third + high, low + 1), p.get("port", 9)))
+            except OSError:
+                pass
+            time.sleep(p.get("pause", 0.001))
 
 
 def main():

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
+import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { Resources } from '../../../src/ticket/resources.ts'
 import { Lab, type Vserver } from './lab.ts'
 
@@ -92,32 +93,54 @@ test.serial(
   }
 )
 
+/** Bytes that arrive of each in one second while both have more to send than there is. */
+async function arrivingTogether(port: number): Promise<[number, number]> {
+  await Promise.all([settled(one), settled(two)])
+  // A slow pace that is still six times the root: the senders must not starve the kernel of time.
+  const flood = { op: 'flood', host: lab.worldAddress, seconds: 2, pause: 0.004 }
+  const sending = Promise.all([
+    one.probe.ask({ ...flood, port }),
+    two.probe.ask({ ...flood, port: port + 1 })
+  ])
+  // Only what arrives while both have packets waiting is compared.
+  await delay(600)
+  for (const each of [port, port + 1]) await lab.world.ask({ op: 'count', port: each })
+  await delay(1000)
+  const arrived: [number, number] = [
+    await lab.world.ask<number>({ op: 'counted', port }),
+    await lab.world.ask<number>({ op: 'counted', port: port + 1 })
+  ]
+  await sending
+  return arrived
+}
+
 test.serial('below a full root each gets its guarantee, and equal shares without one', async (t) => {
   await lab.killNode()
   await lab.startNode({ rootBps: 8 * MEGABIT, nodeBps: 0.1 * MEGABIT })
   const together = async (first: number, second: number, port: number): Promise<[number, number]> => {
     await Promise.all([shape(one, { egressBps: first }), shape(two, { egressBps: second })])
-    await Promise.all([settled(one), settled(two)])
-    // A slow pace that is still six times the root: the senders must not starve the kernel of time.
-    const flood = { op: 'flood', host: lab.worldAddress, seconds: 2, pause: 0.004 }
-    const sending = Promise.all([
-      one.probe.ask({ ...flood, port }),
-      two.probe.ask({ ...flood, port: port + 1 })
-    ])
-    // Only what arrives while both have packets waiting is compared.
-    await delay(600)
-    for (const each of [port, port + 1]) await lab.world.ask({ op: 'count', port: each })
-    await delay(1000)
-    const arrived: [number, number] = [
-      await lab.world.ask<number>({ op: 'counted', port }),
-      await lab.world.ask<number>({ op: 'counted', port: port + 1 })
-    ]
-    await sending
-    return arrived
+    return arrivingTogether(port)
   }
   const [more, less] = await together(7 * MEGABIT, 0.5 * MEGABIT, 1101)
   const [left, right] = await together(0.5 * MEGABIT, 0.5 * MEGABIT, 1103)
   t.log({ more, less, left, right })
   t.true(more > less * 3)
+  t.true(left < right * 2 && right < left * 2)
+})
+
+test.serial('what nobody is guaranteed is shared as the guarantees are', async (t) => {
+  const guarantees: [number, number] = [0.4 * MEGABIT, 0.1 * MEGABIT]
+  await Promise.all([shape(one, { egressBps: guarantees[0] }), shape(two, { egressBps: guarantees[1] })])
+  const [more, less] = await arrivingTogether(1105)
+  // With the same guarantees, and equal quanta instead.
+  for (const [at, index] of [1, 2].entries()) {
+    const { vserverClass, dataClass } = planLink(index)
+    const of = ['dev', 'up0', 'parent', `51ce:${vserverClass}`, 'classid', `51ce:${dataClass}`]
+    const rates = ['rate', `${guarantees[at] ?? 0}bit`, 'ceil', `${8 * MEGABIT}bit`, 'prio', '1']
+    await lab.onNode(['tc', 'class', 'replace', ...of, 'htb', ...rates, 'quantum', '6056'])
+  }
+  const [left, right] = await arrivingTogether(1107)
+  t.log({ more, less, left, right })
+  t.true(more > less * 2.5 && more < less * 6)
   t.true(left < right * 2 && right < left * 2)
 })

@@ -1,0 +1,115 @@
+/**
+ * Counts of dropped packets by link and reason, in one nft set of each table: an element is made by the first packet that it
+ * counts, so that a link which drops nothing costs nothing. Vservers without a link are told by the range of their user ids.
+ */
+import { run } from '../../base/host-program.ts'
+import { LIMITS } from '../../base/limits.ts'
+
+/** The sets' names. */
+const DROP_COUNTS = 'drop_counts'
+const USER_DROP_COUNTS = 'user_drop_counts'
+/** Ranges of user ids begin at multiples of their size. */
+const IDS_MASK = 0xffff_0000
+const IDS_IN_RANGE = 0x1_0000
+
+/** By the name of a link's host end, or the first id of a range of users: packets by reason. */
+export type DropCounts = ReadonlyMap<string, ReadonlyMap<string, number>>
+
+/** The set's declaration, for a table in which `reasons` reasons are counted. */
+export function dropCountsSet(reasons: number): string {
+  // Reasons are written as if they were names of devices, which nft keeps as text of the same length.
+  return `${DROP_COUNTS} { type ifname . ifname; flags dynamic; size ${LIMITS.linksPerNodeMax * reasons}; counter; }`
+}
+
+/**
+ * A statement that counts a packet for the link that it came by, or that it was to leave by. In a rule of its own: where
+ * nothing can be counted any more, what follows in the rule would not be done.
+ */
+export function countDrop(reason: string, link: 'iifname' | 'oifname' = 'iifname'): string {
+  return `update @${DROP_COUNTS} { ${link} . "${reason}" }`
+}
+
+/** Lines for nft that forget the counts of a link; adding first makes deleting certain. */
+export function dropCountsRemoval(table: string, device: string, reasons: readonly string[]): string[] {
+  const keys = reasons.map((reason) => `"${device}" . "${reason}"`).join(', ')
+  return ['add', 'delete'].map((verb) => `${verb} element ${table} ${DROP_COUNTS} { ${keys} }`)
+}
+
+/** The same of what users of vservers without a link send; the table has a set `users` of them. */
+export function userDropCountsSet(reasons: number): string {
+  return `${USER_DROP_COUNTS} { typeof meta skuid . iifname; flags dynamic; size ${LIMITS.linksPerNodeMax * reasons}; counter; }`
+}
+
+export function countUserDrop(reason: string): string {
+  return `meta skuid @users update @${USER_DROP_COUNTS} { meta skuid & ${IDS_MASK} . "${reason}" }`
+}
+
+export function userDropCountsRemoval(table: string, firstId: number, reasons: readonly string[]): string[] {
+  const keys = reasons.map((reason) => `${blockOf(firstId)} . "${reason}"`).join(', ')
+  return ['add', 'delete'].map((verb) => `${verb} element ${table} ${USER_DROP_COUNTS} { ${keys} }`)
+}
+
+export async function readUserDropCounts(table: string): Promise<DropCounts> {
+  return readSet(table, USER_DROP_COUNTS)
+}
+
+/** The key of a range of users in what is read. */
+export function blockOf(firstId: number): string {
+  return `${firstId - (firstId % IDS_IN_RANGE)}`
+}
+
+/**
+ * Lines for nft that put the counts of these senders, by their keys in what is read, back into a table that is made anew;
+ * none where the table was not there.
+ */
+export async function keptDropCounts(table: string, senders: ReadonlySet<string>): Promise<string[]> {
+  const lines = [DROP_COUNTS, USER_DROP_COUNTS].map(async (name) => {
+    const counts = await readSet(table, name).catch((): DropCounts => new Map())
+    return [...counts].flatMap(([sender, ofSender]) =>
+      senders.has(sender)
+        ? [...ofSender].map(
+            ([reason, packets]) =>
+              `add element ${table} ${name} { ${sender} . "${reason}" counter packets ${packets} bytes 0 }`
+          )
+        : []
+    )
+  })
+  return (await Promise.all(lines)).flat()
+}
+
+/** Lines for nft that forget the counts of all links but these; their numbers will be those of others. */
+export async function strayDropCountsRemoval(table: string, devices: ReadonlySet<string>): Promise<string[]> {
+  const counts = await readDropCounts(table).catch((): DropCounts => new Map())
+  return [...counts].flatMap(([device, reasons]) =>
+    devices.has(device) ? [] : dropCountsRemoval(table, device, [...reasons.keys()])
+  )
+}
+
+/** Since the set was made. Throws `HOST_PROGRAM_FAILED` where the table (`family name`) is not there. */
+export async function readDropCounts(table: string): Promise<DropCounts> {
+  return readSet(table, DROP_COUNTS)
+}
+
+async function readSet(table: string, name: string): Promise<DropCounts> {
+  const printed = JSON.parse(await run('nft', ['-j', 'list', 'set', ...table.split(' '), name])) as Printed
+  const counts = new Map<string, Map<string, number>>()
+  for (const { elem } of printed.nftables?.flatMap(({ set }) => set?.elem ?? []) ?? []) {
+    const [sender = '', reason = ''] = elem.val.concat.map(String)
+    const ofSender = counts.get(sender) ?? new Map<string, number>()
+    counts.set(sender, ofSender.set(reason, elem.counter.packets))
+  }
+  return counts
+}
+
+interface Printed {
+  readonly nftables?: readonly {
+    readonly set?: {
+      readonly elem?: readonly {
+        readonly elem: {
+          readonly val: { readonly concat: readonly (string | number)[] }
+          readonly counter: { readonly packets: number }
+        }
+      }[]
+    }
+  }[]
+}

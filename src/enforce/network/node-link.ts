@@ -1,0 +1,49 @@
+/** The network of a node as those see it who attach vservers to it: what it is told, takes and gives. */
+import type { PortRange } from '../../ticket/ports.ts'
+import type { VserverLink, VserverNetwork } from '../network.ts'
+import type { NetworkCounters } from './network-counters.ts'
+import type { ShapingPolicy } from './rates.ts'
+
+export interface NodeNetworkInit {
+  /** Default: the device of the default route. */
+  readonly uplink?: string
+  /** The IPv4 address that the world knows the node by. Default: the uplink's. */
+  readonly nodeAddress?: string
+  /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
+  readonly rootBps: number
+  readonly nodeBps: number
+  /** The node's own ports, which no vserver ever owns or sends from. */
+  readonly reservedPorts: readonly PortRange[]
+  /** CIDR ranges that vservers may reach although they are private. */
+  readonly allowedPrivateRanges: readonly string[]
+  /** What is kept here lets a later daemon find the links that run. */
+  readonly stateDirectory: string
+  /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
+  readonly flowsPerVserverMax?: number
+  /** Default `DEFAULT_SHAPING`. */
+  readonly shaping?: ShapingPolicy
+  /** How often it is looked at who has used up the bytes of the day. Default: 5 seconds. */
+  readonly budgetIntervalMs?: number
+}
+
+/** A link as this network takes it. */
+export interface NodeLink extends VserverLink {
+  /**
+   * Owned ports that programs serve through raw sockets: the vserver's kernel, which knows nothing of them, sends neither
+   * resets nor unreachables from them. Default none.
+   */
+  readonly silentPorts?: readonly PortRange[]
+}
+
+export interface NodeNetwork extends VserverNetwork {
+  attach(link: NodeLink): Promise<{ readonly address: string }>
+  counters(): Promise<NetworkCounters>
+  /** Whether it has been started. */
+  readonly isUp: boolean
+  /** The id of the vserver that has an inside address, or had it last if nobody has. */
+  ownerOf(address: string): string | undefined
+  /** The inside address of a vserver that is attached and has one. */
+  addressOf(id: string): string | undefined
+  /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */
+  remove(): Promise<void>
+}

@@ -1,0 +1,47 @@
+/** Notices within seconds that a node's uplink went away, came back as another device, or has another address. */
+import { asSlicenetError } from '../../base/errors.ts'
+import type { Logger } from '../../base/log.ts'
+import type { Uplink } from './uplink.ts'
+
+export interface UplinkWatchComponents {
+  readonly logger: Logger
+  /** What the uplink is now; throws where there is none. */
+  readonly find: () => Promise<Uplink>
+  /** Puts rules and queues in place for another uplink. */
+  readonly renew: (uplink: Uplink) => Promise<void>
+}
+
+export class UplinkWatch {
+  readonly #components: UplinkWatchComponents
+  /** What was said last, so that it is said once. */
+  #trouble: string | undefined
+
+  constructor(components: UplinkWatchComponents) {
+    this.#components = components
+  }
+
+  /** Looks once. `known`: the uplink that rules and queues are for. */
+  async look(known: Uplink): Promise<void> {
+    const { logger, find, renew } = this.#components
+    const about = { uplink: known.device, address: known.address }
+    try {
+      const found = await find()
+      const isSame = (['device', 'ifindex', 'address'] as const).every((name) => found[name] === known[name])
+      if (!isSame) {
+        await renew(found)
+        logger.error('the uplink has changed; leases that run name the address before', {
+          before: about,
+          after: { uplink: found.device, address: found.address }
+        })
+      } else if (this.#trouble !== undefined) {
+        logger.warn('the uplink is back', about)
+      }
+      this.#trouble = undefined
+    } catch (error) {
+      const { message } = asSlicenetError(error)
+      if (message !== this.#trouble)
+        logger.error('the uplink is not there, or cannot be used', { ...about, error })
+      this.#trouble = message
+    }
+  }
+}

@@ -1,0 +1,103 @@
+/** What works on vservers once it is known which OCI runtime there is, put together, and what the administrator should know of it. */
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import { SlicenetError } from '../base/errors.ts'
+import type { Logger } from '../base/log.ts'
+import { openFilesPerProcess } from './capacity.ts'
+import type { Cgroups } from './cgroup.ts'
+import { coreHandlerWarning, readCoreHandler } from './core-handler.ts'
+import type { IdRanges } from './id-ranges.ts'
+import type { ImageStore } from './image-store.ts'
+import type { VserverNetwork } from './network.ts'
+import { OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
+import { ProgramRunner } from './program-runner.ts'
+import {
+  chooseRuntime,
+  inspectRuntime,
+  vulnerabilityWarning,
+  type InstalledRuntime
+} from './runtime-choice.ts'
+import type { ContainersSeccomp } from './seccomp.ts'
+import { Spares } from './spares.ts'
+import type { Turns } from './turns.ts'
+import { VserverMaker } from './vserver-maker.ts'
+import { VserverPrograms } from './vserver-programs.ts'
+import type { VserverRecords } from './vserver-records.ts'
+import type { VserverRoots } from './vserver-root.ts'
+import { NO_DISK_LIMITS, type Volume } from './volume.ts'
+
+const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
+
+export interface OciPartsComponents {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly images: ImageStore
+  readonly network: VserverNetwork
+  readonly volume: Volume
+  readonly idRanges: IdRanges
+  readonly roots: VserverRoots
+  readonly cgroups: Cgroups
+  readonly records: VserverRecords
+  readonly turns: Turns
+}
+
+export interface OciPartsInit {
+  readonly stateDirectory: string
+  readonly runDirectory: string
+  readonly runtime?: OciRuntimeName
+  readonly spares?: number
+}
+
+export interface OciParts {
+  readonly runtime: OciRuntime
+  /** What is worse on this machine than an administrator may think, for people. */
+  readonly warnings: readonly string[]
+  readonly maker: VserverMaker
+  readonly programs: VserverPrograms
+  readonly spares: Spares
+}
+
+/** Starts nothing. Throws `HOST_PROGRAM_MISSING`. */
+export async function assembleParts(components: OciPartsComponents, init: OciPartsInit): Promise<OciParts> {
+  const { clock, logger, turns, volume } = components
+  const stateDirectory = join(init.runDirectory, 'runtime')
+  await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
+  const profile = await readFile(SECCOMP_PROFILE, 'utf8').catch(() => undefined)
+  if (profile === undefined) {
+    throw new SlicenetError('HOST_PROGRAM_MISSING', `${SECCOMP_PROFILE} is not installed`, {
+      hint: 'run `slicenet doctor --install`'
+    })
+  }
+  const chosen = await installedRuntime(components, init)
+  const vulnerable = vulnerabilityWarning(chosen)
+  if (vulnerable !== undefined) logger.warn('the OCI runtime is vulnerable', { ...chosen })
+  const handler = await readCoreHandler()
+  if (handler !== undefined) logger.warn('crashes in vservers reach a program of the host', { handler })
+  const disks = volume.quotas ? undefined : NO_DISK_LIMITS
+  const warnings = [vulnerable, disks, coreHandlerWarning(handler)].filter((each) => each !== undefined)
+  const runtime = new OciRuntime({ name: chosen.name, stateDirectory })
+  const openFilesMax = await openFilesPerProcess()
+  const runner = new ProgramRunner({ clock, runtime })
+  const seccompProfile = JSON.parse(profile) as ContainersSeccomp
+  const maker = new VserverMaker(
+    { ...components, runtime, programs: runner, seccompProfile },
+    { programsDir: join(init.stateDirectory, 'programs'), openFilesMax }
+  )
+  const programs = new VserverPrograms({ ...components, maker, runner }, { openFilesMax })
+  const spares = new Spares({ clock, logger, maker, turns }, { kept: init.spares ?? 0 })
+  return { runtime, warnings, maker, programs, spares }
+}
+
+async function installedRuntime(
+  { cgroups, roots }: OciPartsComponents,
+  { runDirectory, runtime: name }: OciPartsInit
+): Promise<InstalledRuntime> {
+  if (name !== undefined) return (await inspectRuntime(name)) ?? { name, vulnerabilities: [] }
+  return chooseRuntime({
+    scratchDirectory: runDirectory,
+    rootDirectory: roots.initLayer,
+    cgroupPath: cgroups.path('probe'),
+    unifiedCgroups: cgroups.unified
+  })
+}

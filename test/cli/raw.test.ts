@@ -1,0 +1,47 @@
+import { Readable } from 'node:stream'
+import test from 'ava'
+import { serveControl } from '../daemon/control-fixture.ts'
+import { cli } from './cli-fixture.ts'
+import { leaseView } from './views.ts'
+
+/** An empty datagram from a vserver’s port 9000 to port 53 of 192.0.2.8. */
+const DATAGRAM = '4500001c000000004011000064400102c0000208 2328003500080000'
+
+test('what a lease allows is told, and what becomes of a packet on standard input', async (t) => {
+  const leases = [{ ...leaseView, rights: ['raw-socket' as const] }]
+  await using control = await serveControl({ leaseList: async () => ({ leases }) })
+  const home = control.directory
+  const { stdout } = await cli(['raw', 'check', 'mesh'], { home })
+  t.regex(stdout, /AF_PACKET.*\n.*tcp\/9000-9002\n.*tcp\/40000-60999/)
+  const options = { home, stdin: Readable.from([DATAGRAM]) }
+  const checked = (await cli(['raw', 'check', 'mesh', '--packet', '-', '--json'], options)).json()
+  t.like(checked, { slice: 'mesh', rawSockets: true, owned: ['tcp/9000-9002'] })
+  t.deepEqual(checked['packet'], {
+    outcome: 'shared',
+    text: 'leaves from 40000-60999 instead of udp/9000, which the lease does not own'
+  })
+})
+
+test('without the right every packet is EPERM, and without a lease ports are given', async (t) => {
+  await using control = await serveControl({ leaseList: async () => ({ leases: [leaseView] }) })
+  const home = control.directory
+  const refused = await cli(['raw', 'check', 'mesh', '--packet', DATAGRAM], { home })
+  t.regex(refused.stdout, /dropped[^]*EPERM/)
+  const given = await cli(['raw', 'check', '--port', 'udp/9000', '--packet', DATAGRAM])
+  t.regex(given.stdout, /kept\n.*leaves from udp\/9000/)
+  const frame = `025100000000 025100000001 0800 ${DATAGRAM}`
+  const elsewhere = await cli(['raw', 'check', '--from', '100.64.1.3', '--packet', frame])
+  t.regex(elsewhere.stdout, /dropped[^]*counted as: +source/)
+})
+
+test('what is no port and no packet is USAGE', async (t) => {
+  for (const words of [
+    ['--port', 'tcp/70000'],
+    ['--packet', 'nothing'],
+    ['--packet', '4500']
+  ]) {
+    const { exitCode, stdout } = await cli(['raw', 'check', ...words])
+    if (words[1] === '4500') t.regex(stdout, /no IPv4 packet/)
+    else t.is(exitCode, 2, words.join(' '))
+  }
+})

@@ -1,0 +1,232 @@
+/**
+ * Ten thousand frames of each class of what a vserver must not send, and as many that it may: none of the former leave, all
+ * are counted under their reason; and all of them leave once the checks are gone. `world` sees what reaches the other end of
+ * the uplink; `behind` what gets past the check on the host's end, of which a chain behind it makes copies.
+ */
+import test from 'ava'
+import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
+import { icmp, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
+import {
+  inPieces,
+  MARKS,
+  ordinary,
+  OTHERS,
+  OWN,
+  spoofClasses,
+  translated,
+  unfinished,
+  type SpoofClass
+} from './spoof-classes.ts'
+
+const COUNT = 10_000
+/** Enough of each class where all of it is seen. */
+const CONTROL_COUNT = 2000
+const WAIT_SECONDS = 4
+const lab = new Lab({ letter: 's' })
+let sender: LineProgram
+let neighbour: LineProgram
+let world: LineProgram
+let behind: LineProgram
+let vserver: Vserver
+
+const owned = ({ port, id }: { port: number; id: number }) => [tcp(port), udp(port), icmp(id)]
+
+test.before(async () => {
+  await lab.up()
+  vserver = await lab.vserver('one', owned(OWN))
+  const two = await lab.vserver('two', owned(OTHERS))
+  // Shaping would lose what is sent fast.
+  await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
+  await lab.onNode(['ip', 'link', 'add', 'copies', 'type', 'veth', 'peer', 'name', 'seen'])
+  for (const device of ['copies', 'seen']) await lab.onNode(['ip', 'link', 'set', device, 'up'])
+  await lab.nft(`
+    add table netdev spy
+    add chain netdev spy sl1 { type filter hook ingress device "sl1" priority 0; }
+    add rule netdev spy sl1 dup to "copies"
+  `)
+  sender = await lab.program(vserver.pid, 'spoof.py', 'eth0')
+  neighbour = await lab.program(two.pid, 'spoof.py', 'eth0')
+  world = await lab.program('world', 'spoof.py', 'up0')
+  behind = await lab.program('node', 'spoof.py', 'seen')
+})
+test.after.always(() => lab.down())
+
+interface Count {
+  readonly spoof: number
+  readonly legitimate: number
+}
+
+/** How many marked frames a sniffer has seen so far, from any port or from one. */
+async function seen(
+  sniffer: LineProgram,
+  port?: number,
+  wanted?: { mark: string; least: number }
+): Promise<Count> {
+  const asked = { op: 'seen', ...(wanted === undefined ? {} : { ...wanted, wait: WAIT_SECONDS }) }
+  const { counts, lost } = await sniffer.ask<{ counts: Record<string, number>; lost: number }>(asked)
+  if (lost > 0) throw new Error(`the sniffer lost ${lost} frames`)
+  const of = (mark: string): number =>
+    Object.entries(counts)
+      .filter(([key]) => (port === undefined ? key.startsWith(`${mark}:`) : key === `${mark}:${port}`))
+      .reduce((sum, [, count]) => sum + count, 0)
+  return { spoof: of(MARKS.spoof), legitimate: of(MARKS.legitimate) }
+}
+
+const isNamed = (names: readonly string[], name: string): boolean => names.includes(name)
+
+const minus = (after: Count, before: Count): Count => ({
+  spoof: after.spoof - before.spoof,
+  legitimate: after.legitimate - before.legitimate
+})
+
+/** What was dropped of vserver one, by reason; of both tables. */
+async function dropped(): Promise<Record<string, number>> {
+  return lab.ask({ op: 'dropped', id: 'one' })
+}
+
+function gained(after: Record<string, number>, before: Record<string, number>): Record<string, number> {
+  const changes = Object.entries(after).map(
+    ([reason, count]) => [reason, count - (before[reason] ?? 0)] as const
+  )
+  return Object.fromEntries(changes.filter(([, count]) => count !== 0))
+}
+
+const hex = (frames: readonly Buffer[]): string[] => frames.map((frame) => frame.toString('hex'))
+
+async function send(
+  frames: readonly Buffer[],
+  { how, pauseMs, count = COUNT }: Partial<SpoofClass> & { readonly count?: number } = {}
+): Promise<number> {
+  return sender.ask({
+    op: 'send',
+    frames: hex(frames),
+    count,
+    ...(how === undefined ? {} : { how }),
+    ...(pauseMs === undefined ? {} : { pause: pauseMs / 1000 })
+  })
+}
+
+test.serial(
+  'nothing of any class leaves and all of it is counted, while as much that is right passes',
+  async (t) => {
+    const parties = { world: lab.worldAddress, node: lab.nodeAddress }
+    const nodeBefore = (await lab.counters()).dropped['two']
+    let counts = await dropped()
+    for (const each of spoofClasses(parties)) {
+      const legitimate = each.legitimate ?? [ordinary(parties)]
+      const sniffer = each.counted === 'arp' ? behind : world
+      const before = [await seen(world), await seen(sniffer), await seen(behind)] as const
+      const began = performance.now()
+      const sent = await send([...each.frames, ...legitimate], each)
+      const least = before[1].legitimate + COUNT
+      const passed = minus(await seen(sniffer, undefined, { mark: MARKS.legitimate, least }), before[1])
+      const leaked = minus(await seen(world), before[0]).spoof
+      const past = minus(await seen(behind), before[2]).spoof
+      const after = await dropped()
+      const counted = gained(after, counts)
+      counts = after
+      const ms = Math.round(performance.now() - began)
+      t.log(
+        `${each.name}: sent ${COUNT}, leaked ${leaked}, counted ${JSON.stringify(counted)}; legitimate ${passed.legitimate}; ${ms} ms`
+      )
+      t.is(sent, COUNT * (each.frames.length + legitimate.length), each.name)
+      t.is(leaked, 0, each.name)
+      // What the node's table drops is an ordinary packet until then.
+      t.is(past, isNamed(REFUSALS, each.counted) ? 0 : COUNT, each.name)
+      t.deepEqual(counted, { [each.counted]: COUNT }, each.name)
+      t.is(passed.legitimate, COUNT, each.name)
+    }
+    t.deepEqual((await lab.counters()).dropped['two'], nodeBefore, 'nothing is charged to the neighbour')
+  }
+)
+
+test.serial(
+  'ordinary packets from a port of another slice or of the node leave from other ports',
+  async (t) => {
+    for (const each of translated({ world: lab.worldAddress, node: lab.nodeAddress })) {
+      const { name, port } = each
+      const [before, kept] = [await seen(world), await seen(world, port)]
+      await send(each.frames, each)
+      const passed = minus(
+        await seen(world, undefined, { mark: MARKS.spoof, least: before.spoof + COUNT }),
+        before
+      )
+      const leaked = minus(await seen(world, port), kept).spoof
+      t.log(`${name}: sent ${COUNT}, leaked ${leaked} from that port; translated ${passed.spoof}`)
+      t.is(leaked, 0, name)
+      t.is(passed.spoof, COUNT, name)
+    }
+  }
+)
+
+test.serial(
+  'pieces of datagrams whose last never comes do not leave, and keep nobody else from sending any, until they are not bounded',
+  async (t) => {
+    const parties = { world: lab.worldAddress, node: lab.nodeAddress }
+    // The neighbour's datagrams, in pieces that leave its own end of its link.
+    const datagrams = 500
+    const frames = hex(inPieces(parties).map((frame) => ofNeighbour(frame)))
+    const flood = async (): Promise<Count & { refused: number }> => {
+      const [before, counts] = [await seen(world), await dropped()]
+      await sender.ask({ op: 'send', frames: hex([unfinished(parties)]), count: COUNT, varied: true })
+      await neighbour.ask({ op: 'send', frames, count: datagrams, varied: true })
+      const wanted = { mark: MARKS.legitimate, least: before.legitimate + datagrams }
+      const after = minus(await seen(world, undefined, wanted), before)
+      return { ...after, refused: gained(await dropped(), counts)['fragment'] ?? 0 }
+    }
+    const bounded = await flood()
+    const setting = (name: string, value: number): Promise<string> =>
+      lab.onNode(['sh', '-c', `echo ${value} >/proc/sys/net/ipv4/${name}`])
+    // As kernels begin.
+    await setting('ipfrag_high_thresh', 4 * 1024 * 1024)
+    await setting('ipfrag_time', 30)
+    await lab.nft(
+      'flush chain netdev slicenet judge_piece; add rule netdev slicenet judge_piece goto judge_options'
+    )
+    const unbounded = await flood()
+    t.log({ sent: COUNT, datagrams, bounded, unbounded })
+    t.is(bounded.spoof, 0)
+    t.true(bounded.refused > 0 && bounded.refused < COUNT)
+    t.is(bounded.legitimate, datagrams)
+    t.is(unbounded.refused, 0)
+    t.true(unbounded.legitimate < datagrams / 2)
+  }
+)
+
+/** The same frame as vserver two would send it. */
+function ofNeighbour(frame: Buffer): Buffer {
+  const changed = Buffer.from(frame)
+  for (const at of [5, 11]) changed.writeUInt8(2, at)
+  // Source 100.64.2.2; the sender makes the header's checksum anew.
+  changed.writeUInt8(2, 28)
+  return changed
+}
+
+test.serial('without the checks every class is seen', async (t) => {
+  const parties = { world: lab.worldAddress, node: lab.nodeAddress }
+  await lab.nft(
+    'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip slicenet'
+  )
+  for (const each of spoofClasses(parties)) {
+    const sniffer = each.leaksTo === 'world' ? world : behind
+    const before = await seen(sniffer)
+    await send(each.frames, {
+      count: CONTROL_COUNT,
+      ...(each.how === undefined ? {} : { how: each.how })
+    })
+    const wanted = { mark: MARKS.spoof, least: before.spoof + CONTROL_COUNT }
+    const leaked = minus(await seen(sniffer, undefined, wanted), before).spoof
+    t.log(`${each.name}: sent ${CONTROL_COUNT}, seen by the ${each.leaksTo} ${leaked}`)
+    t.is(leaked, CONTROL_COUNT, each.name)
+  }
+  for (const { name, frames, port } of translated(parties)) {
+    const before = await seen(world, port)
+    await send(frames, { count: CONTROL_COUNT })
+    const leaked = minus(
+      await seen(world, port, { mark: `${MARKS.spoof}:${port}`, least: before.spoof + CONTROL_COUNT }),
+      before
+    )
+    t.log(`${name}: sent ${CONTROL_COUNT}, seen from that port ${leaked.spoof}`)
+    t.is(leaked.spoof, CONTROL_COUNT, name)
+  }
+})

@@ -1,0 +1,121 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import test from 'ava'
+import { planLink } from '../../../src/enforce/network/address-plan.ts'
+import { Lab, type Vserver } from './lab.ts'
+
+const MEGABIT = 1_000_000
+const lab = new Lab({ letter: 'k', network: { rootBps: 10 * MEGABIT, nodeBps: MEGABIT } })
+let one: Vserver
+
+test.before(async () => {
+  await lab.up()
+  one = await lab.vserver('one', [], { egressBps: 5 * MEGABIT })
+})
+test.after.always(() => lab.down())
+
+const tc = async (...args: string[]): Promise<string> => lab.onNode(['tc', ...args])
+
+/** The rate that a vserver is guaranteed by the kernel. */
+const guaranteed = async (index: number): Promise<string | undefined> => {
+  const shown = await tc('class', 'show', 'dev', 'up0')
+  return new RegExp(`^class htb 51ce:${planLink(index).vserverClass} .* rate (\\S+) ceil`, 'm').exec(
+    shown
+  )?.[1]
+}
+
+test.serial('no more is guaranteed than the uplink has beside the node’s own', async (t) => {
+  const two = await lab.standIn()
+  const error = await t.throwsAsync(
+    lab.ask({ op: 'attach', link: lab.link('two', two, [], { egressBps: 5 * MEGABIT }) }),
+    { code: 'VSERVER_FAILED' }
+  )
+  for (const number of ['5000000', '9000000']) t.true(error?.message.includes(number), error?.message)
+  t.deepEqual(await lab.ask({ op: 'list' }), ['one'])
+  await lab.ask({ op: 'attach', link: lab.link('two', two, [], { egressBps: 4 * MEGABIT }) })
+  await t.throwsAsync(
+    lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBps: 6 * MEGABIT }) }),
+    { code: 'VSERVER_FAILED' }
+  )
+  t.is(await guaranteed(1), '5Mbit')
+  await lab.ask({ op: 'detach', id: 'two' })
+  await lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBps: 6 * MEGABIT }) })
+  t.is(await guaranteed(1), '6Mbit')
+})
+
+test.serial('a change that tc breaks off half-way leaves the rates as they were', async (t) => {
+  const { icmpClass } = planLink(1)
+  const leaf = ['dev', 'up0', 'parent', `51ce:${icmpClass}`, 'handle', `${icmpClass}:`]
+  await tc('qdisc', 'del', ...leaf)
+  await tc('qdisc', 'add', ...leaf, 'pfifo')
+  const change = lab.link('one', one.pid, [], { egressBps: 3 * MEGABIT })
+  await t.throwsAsync(lab.ask({ op: 'attach', link: change }), { code: 'HOST_PROGRAM_FAILED' })
+  t.is(await guaranteed(1), '6Mbit')
+  // By itself, tc keeps what it did before it failed.
+  const { vserverClass } = planLink(1)
+  const half = `class replace dev up0 parent 51ce:1 classid 51ce:${vserverClass} htb rate 3Mbit ceil 10Mbit\nqdisc replace ${leaf.join(' ')} bfifo limit 9000\n`
+  await t.throwsAsync(lab.onNode(['tc', '-batch', '-'], half))
+  t.is(await guaranteed(1), '3Mbit')
+  await tc('qdisc', 'del', ...leaf)
+  await lab.ask({ op: 'attach', link: change })
+  t.is(await guaranteed(1), '3Mbit')
+})
+
+test.serial('a queue that somebody else put on the uplink is left alone, and named', async (t) => {
+  await lab.killNode()
+  await tc('qdisc', 'replace', 'dev', 'up0', 'root', 'handle', '7:', 'bfifo')
+  const rules = await lab.onNode(['nft', '-s', 'list', 'ruleset'])
+  const error = await t.throwsAsync(lab.startNode(), { code: 'CONFIG_INVALID' })
+  t.regex(error?.message ?? '', /up0.* bfifo 7:/)
+  t.regex(await tc('qdisc', 'show', 'dev', 'up0'), /^qdisc bfifo 7: root/m)
+  t.is(await lab.onNode(['nft', '-s', 'list', 'ruleset']), rules)
+  await tc('qdisc', 'del', 'dev', 'up0', 'root')
+  await lab.startNode()
+  t.is(await guaranteed(1), '3Mbit')
+})
+
+/** The address that the world sees a vserver under. */
+const seenAs = async (port: number): Promise<string> =>
+  one.probe.ask({ op: 'ask', host: lab.worldAddress, port, timeout: 0.2 })
+
+async function until(condition: () => Promise<boolean>): Promise<boolean> {
+  for (let round = 0; round < 100; round++) {
+    if (await condition()) return true
+    await delay(100)
+  }
+  return false
+}
+
+const gateway = (): string => lab.nodeAddress.replace(/\d+$/, '1')
+const moved = (): string => lab.nodeAddress.replace(/\d+$/, '6')
+
+test.serial('an uplink that has another address is noticed, and vservers go on under it', async (t) => {
+  await lab.world.ask({ op: 'answer', port: 7300 })
+  t.true((await seenAs(7300)).startsWith(`${lab.nodeAddress}:`))
+  await lab.onNode(['ip', 'addr', 'del', `${lab.nodeAddress}/24`, 'dev', 'up0'])
+  await lab.onNode(['ip', 'addr', 'add', `${moved()}/24`, 'dev', 'up0'])
+  await lab.onNode(['ip', 'route', 'add', 'default', 'via', gateway(), 'dev', 'up0'])
+  t.true(await until(async () => (await seenAs(7300)).startsWith(`${moved()}:`)))
+  t.is(await guaranteed(1), '3Mbit')
+})
+
+test.serial('an uplink that vanishes and comes back as another device is shaped again', async (t) => {
+  await lab.removeUplink()
+  // The daemon looks for it every second; it goes on without.
+  await delay(1500)
+  t.deepEqual(await lab.ask({ op: 'list' }), ['one'])
+  await lab.makeUplink(moved())
+  t.is(await guaranteed(1), undefined, 'the queue went with its device')
+  t.true(await until(async () => (await guaranteed(1)) === '3Mbit'))
+  t.true(await until(async () => (await seenAs(7300)).startsWith(`${moved()}:`)))
+})
+
+test.serial('without a daemon that looks the new address is not used', async (t) => {
+  await lab.killNode()
+  await lab.onNode(['ip', 'addr', 'del', `${moved()}/24`, 'dev', 'up0'])
+  await lab.onNode(['ip', 'addr', 'add', `${lab.nodeAddress}/24`, 'dev', 'up0'])
+  await lab.onNode(['ip', 'route', 'add', 'default', 'via', gateway(), 'dev', 'up0'])
+  await delay(2500)
+  t.false((await seenAs(7300)).startsWith(`${lab.nodeAddress}:`))
+  await lab.startNode()
+  t.true(await until(async () => (await seenAs(7300)).startsWith(`${lab.nodeAddress}:`)))
+})
