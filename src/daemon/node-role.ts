@@ -8,7 +8,7 @@ import type { Random } from '../base/random.ts'
 import type { Enforcer } from '../enforce/enforcer.ts'
 import { nodeUidBase } from '../enforce/id-ranges.ts'
 import { ImageStore } from '../enforce/image-store.ts'
-import { FlowWatch } from '../enforce/network/flow-watch.ts'
+import { FlowWatch, NO_FLOWS, type FlowSource } from '../enforce/network/flow-watch.ts'
 import { LeaseEnds } from '../enforce/network/lease-ends.ts'
 import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
@@ -263,12 +263,7 @@ export class NodeRole implements Startable {
       clock,
       logger: logger.child('audit')
     })
-    const flowWatch = new FlowWatch({
-      clock,
-      logger: logger.child('flows'),
-      ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: () => address
-    })
+    const flowWatch = this.#watchFlows(address)
     const flows = new FlowRecord(
       { flows: flowWatch, manager, key, store, clock, logger: logger.child('flows') },
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
@@ -277,7 +272,7 @@ export class NodeRole implements Startable {
     const ends = new LeaseEnds()
     const trafficEnds = new TrafficEnds({
       manager,
-      set: (all) => ends.set(all),
+      set: async (all) => (this.#network.isUp ? ends.set(all) : undefined),
       addressOf: (vserver) => this.#network.addressOf(vserver),
       clock,
       logger: logger.child('network')
@@ -300,6 +295,17 @@ export class NodeRole implements Startable {
     if (servesImages(node)) {
       await host.serve(imageProtocol, imageHandlers({ images: this.#images, clock }))
     }
+  }
+
+  /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */
+  #watchFlows(address: string): FlowSource {
+    if (!this.#network.isUp) return NO_FLOWS
+    return new FlowWatch({
+      clock: this.#components.clock,
+      logger: this.#components.logger.child('flows'),
+      ownerOf: (inside) => this.#network.ownerOf(inside),
+      nodeAddress: () => address
+    })
   }
 
   async stop(): Promise<void> {

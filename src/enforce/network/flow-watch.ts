@@ -25,6 +25,14 @@ export interface FlowSource extends Startable {
   losses(): FlowLosses
 }
 
+/** Of a node whose vservers have no network of its making. */
+export const NO_FLOWS: FlowSource = {
+  start: () => Promise.resolve(),
+  stop: () => Promise.resolve(),
+  take: () => Promise.resolve([]),
+  losses: () => ({ overruns: 0, skipped: 0, unreadable: 0 })
+}
+
 export interface FlowLosses {
   /** How often the kernel had events that were not read in time; the table was read again after each. */
   readonly overruns: number

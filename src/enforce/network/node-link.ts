@@ -38,6 +38,8 @@ export interface NodeLink extends VserverLink {
 export interface NodeNetwork extends VserverNetwork {
   attach(link: NodeLink): Promise<{ readonly address: string }>
   counters(): Promise<NetworkCounters>
+  /** Whether it has been started. */
+  readonly isUp: boolean
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
   /** The inside address of a vserver that is attached and has one. */

@@ -234,6 +234,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#uplink = undefined
   }
 
+  get isUp(): boolean {
+    return this.#uplink !== undefined
+  }
+
   ownerOf(address: string): string | undefined {
     return this.#owners.get(address)
   }
