@@ -65,7 +65,7 @@ test('a claimed port is refused with who claims it', (t) => {
   const claims = [{ by: 'the node', ports: [{ protocol: 'tcp', first: 20, last: 30 }] as const }]
   t.throws(() => requireUnclaimed([{ protocol: 'tcp', first: 1, last: 20 }], claims), {
     code: 'PORT_IN_USE',
-    message: 'tcp/1-20 is in use by the node'
+    message: 'tcp/20 is in use by the node'
   })
   t.notThrows(() => requireUnclaimed([{ protocol: 'udp', first: 20, last: 20 }], claims))
 })

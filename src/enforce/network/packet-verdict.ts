@@ -7,6 +7,7 @@ import { BlockList } from 'node:net'
 import { formatPortRange, portsOverlap, type PortProtocol, type PortRange } from '../../ticket/ports.ts'
 import { SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { DENIED } from './node-table.ts'
+import { ALLOWED_OPTIONS, PIECE_BYTES_MIN } from './source-check.ts'
 
 export interface RawLease {
   readonly ports: readonly PortRange[]
@@ -54,17 +55,52 @@ export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   ) {
     return dropped('source', `the source ${source} is not the address of the vserver’s own device`)
   }
+  const data = packet.subarray(headerBytes)
+  if (
+    packet[9] === UDP &&
+    data.length >= 4 &&
+    DHCP.includes(`${data.readUInt16BE(0)} ${data.readUInt16BE(2)}`)
+  ) {
+    return dropped('dhcp', 'a vserver has its address and asks nobody for one')
+  }
   const protocol = PROTOCOLS.get(packet[9] ?? 0)
   if (protocol === undefined) {
     return dropped('protocol', `protocol ${packet[9]} is none of ICMP, TCP, UDP and GRE with an owned key`)
   }
-  const isLaterFragment = (packet.readUInt16BE(6) & 0x1fff) !== 0
-  if (isLaterFragment && protocol === 'gre') return dropped('protocol', 'GRE does not leave in fragments')
-  // A later fragment is put together with the first, which has the ports.
-  if (isLaterFragment) return { outcome: 'related', text: 'a later fragment leaves if the whole packet does' }
-  const data = packet.subarray(headerBytes)
-  if (protocol === 'gre') return greVerdict(data, lease, target)
+  if (target === '255.255.255.255') return dropped('broadcast', 'nothing leaves to all hosts of a network')
+  if (isIn(target, ['224.0.0.0/4'])) return dropped('multicast', 'nothing leaves to groups of hosts')
+  const fragment = packet.readUInt16BE(6)
+  if (protocol === 'gre') {
+    if ((fragment & OFFSET) !== 0) return dropped('protocol', 'GRE does not leave in fragments')
+    return optionVerdict(packet.subarray(20, headerBytes)) ?? greVerdict(data, lease, target)
+  }
+  const outside =
+    pieceVerdict(protocol, fragment, packet.length) ?? optionVerdict(packet.subarray(20, headerBytes))
+  if (outside !== undefined) return outside
+  // A later piece is put together with the first, which has the ports.
+  if ((fragment & OFFSET) !== 0)
+    return { outcome: 'related', text: 'a later fragment leaves if the whole packet does' }
   return unreachable(target, lease) ?? portVerdict(protocol, data, lease)
+}
+
+const UDP = 17
+/** Ports of source and destination. */
+const DHCP = ['67 67', '67 68', '68 67']
+const [RESERVED, MORE, OFFSET] = [0x8000, 0x2000, 0x1fff]
+
+function pieceVerdict(protocol: PortProtocol, fragment: number, bytes: number): PacketVerdict | undefined {
+  if ((fragment & RESERVED) !== 0) return dropped('fragment', 'the reserved bit of fragments is set')
+  if ((fragment & (MORE | OFFSET)) === 0) return undefined
+  if (protocol === 'tcp') return dropped('fragment', 'TCP does not leave in fragments')
+  return (fragment & MORE) !== 0 && bytes < PIECE_BYTES_MIN
+    ? dropped('fragment', `a fragment but the last has ${PIECE_BYTES_MIN} bytes at least`)
+    : undefined
+}
+
+function optionVerdict(options: Buffer): PacketVerdict | undefined {
+  const first = options[0]
+  if (first === undefined || ALLOWED_OPTIONS.includes(first)) return undefined
+  return dropped('options', `IP option ${first} does not leave; ${ALLOWED_OPTIONS.join(', ')} do`)
 }
 
 const PROTOCOLS: ReadonlyMap<number, PortProtocol> = new Map([

@@ -30,9 +30,12 @@ export const REFUSALS = [
 export type Refusal = (typeof REFUSALS)[number]
 
 /** The shortest piece of a datagram but its last: what every host takes in one (RFC 791). Shorter ones serve evasion. */
-const PIECE_BYTES_MIN = 576
+export const PIECE_BYTES_MIN = 576
 /** Pieces of datagrams that one vserver may send; what waits for its other pieces takes memory that all share. */
 const PIECES_PER_SECOND_MAX = 4000
+
+/** Types of the first IP option: end, nothing, record route, timestamp, router alert. */
+export const ALLOWED_OPTIONS: readonly number[] = [0, 1, 7, 68, 148]
 
 const refuse = (refusal: Refusal): string => `goto refuse_${refusal}`
 
@@ -85,7 +88,7 @@ const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
   judge_options: [
     `ip option lsrr exists ${refuse('options')}`,
     `ip option ssrr exists ${refuse('options')}`,
-    `ip hdrlength > 5 @nh,160,8 != { 0, 1, 7, 68, 148 } ${refuse('options')}`,
+    `ip hdrlength > 5 @nh,160,8 != { ${ALLOWED_OPTIONS.join(', ')} } ${refuse('options')}`,
     'accept'
   ]
 }

@@ -161,7 +161,9 @@ test.serial('packets that belong to nobody are counted for the node and charged 
 test.serial(
   'what comes by a link that nothing is known of is not sent as the node’s own traffic',
   async (t) => {
-    await lab.nft(`delete element ip slicenet class { ${two.address} }`)
+    await lab.nft(
+      `delete element ip slicenet class { ${two.address} }; delete element ip slicenet inside { ${two.address} }`
+    )
     const send = async (): Promise<{ arrived: number; bytes: number }> => {
       const [bytes] = [await sentByNode(), await lab.world.ask({ op: 'take', wait: 0 })]
       const packet = {
