@@ -1,7 +1,7 @@
 /**
  * Measures what a node's network does to traffic: whether caps, guarantees and shares hold with a hundred vservers that all send
- * as much as they can, also past their own queues; what the rules of many vservers cost those that forward; and how long
- * one more takes. Vservers are stand-ins: processes in namespaces of their own, attached as real ones are.
+ * as much as they can, also past their own queues; what the rules of many vservers cost those that forward; how long one more
+ * takes; and whether anything forged leaves. Vservers are stand-ins: processes in namespaces of their own, attached as real ones are.
  */
 import { fileURLToPath } from 'node:url'
 import { systemClock as clock } from '../../src/base/clock.ts'
@@ -10,6 +10,7 @@ import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
 import { Lab, LineProgram } from '../linux/net/lab.ts'
 import { figure, median, type Bench, type BenchContext, type Figure } from './figure.ts'
 import { plainRoute, type PlainRoute } from './plain-route.ts'
+import { spoofed } from './spoofed.ts'
 
 const MEGABIT = 1_000_000
 const UPLINK = 'up0'
@@ -36,7 +37,11 @@ const ENDS = 10
 const TRANSFER_SECONDS = 1.5
 const TRANSFERS = 7
 
-export const network: Bench = async (context) => [...(await crowd(context)), ...(await forwarding(context))]
+export const network: Bench = async (context) => [
+  ...(await crowd(context)),
+  ...(await forwarding(context)),
+  ...(await spoofed(context))
+]
 
 /** The program that sends for everybody; ended, whatever happens. */
 async function withTraffic<T>(use: (traffic: LineProgram) => Promise<T>): Promise<T> {
