@@ -1,4 +1,5 @@
 /** `slicenet raw …`: help for the authors of programs that use raw sockets in a slice. */
+import { isIPv4 } from 'node:net'
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import type { LeaseView } from '../daemon/control-protocol.ts'
@@ -66,7 +67,7 @@ async function check(
     rawSockets: lease === undefined || lease.rights?.includes('raw-socket') === true,
     ports: [...(lease?.ports ?? []), ...ports],
     nodeAddress: lease?.address,
-    address: options.from
+    address: ownAddress(options.from)
   }
   const allowance = rawAllowance(checked)
   const hex = options.packet === '-' ? await readAll(context) : options.packet
@@ -124,4 +125,9 @@ function packetFields({ outcome, reason, text }: PacketVerdict): [string, string
     ['because', text],
     ...(reason === undefined ? [] : [['counted as', reason] as [string, string]])
   ]
+}
+
+function ownAddress(given: string | undefined): string | undefined {
+  if (given === undefined || isIPv4(given)) return given
+  throw new SlicenetError('USAGE', `${JSON.stringify(given)} is no IPv4 address`)
 }

@@ -56,6 +56,7 @@ function countersText(name: string, members: readonly CountedMember[], style: St
       .sort(([, a], [, b]) => b - a)
       .map(([reason, packets]) => [nodeName, reason, `${packets}`])
   )
-  if (rows.length === 0) return `${name}: nothing was dropped\n`
+  const known = members.filter(({ reason }) => reason === undefined)
+  if (rows.length === 0) return known.length === 0 ? '' : `${name}: nothing was dropped\n`
   return formatTable(['MEMBER', 'REASON', 'PACKETS'], rows, style)
 }

@@ -22,7 +22,7 @@ export interface VserverNetwork extends Startable {
   /** Ids attached now, also those left by an earlier daemon. */
   list(): Promise<string[]>
   egressBytes(id: string): Promise<number>
-  /** Whether it is held to a lower rate than its lease's because the day's bytes run out. */
+  /** Whether the day's bytes run out, so that it is or will soon be held to a lower rate than its lease's. */
   isEgressNarrowed(id: string): Promise<boolean>
   /** Packets that the checks dropped of what it sent, by reason. Throws `NOT_FOUND`. */
   dropped(id: string): Promise<Readonly<Record<string, number>>>

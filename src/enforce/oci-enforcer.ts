@@ -206,7 +206,7 @@ export class OciEnforcer implements Enforcer {
       if (before !== undefined && !isSameSpec(before.spec, spec)) {
         throw new SlicenetError('VSERVER_FAILED', `vserver ${spec.id} exists with another specification`)
       }
-      if (before !== undefined && (await maker.isRunning(before))) return this.#describe(before)
+      if (before?.phase === 'made' && (await maker.isRunning(before))) return this.#describe(before)
       spares.postpone()
       const spare = before === undefined ? await spares.take(spec) : undefined
       const made = await (spare === undefined ? this.#make(spec, options) : maker.claim(spare, spec, options))

@@ -28,6 +28,8 @@ export class TrafficEnds implements Startable {
   #loop: { stop(): Promise<void> } | undefined
   #unsubscribe = (): void => {}
   #told = ''
+  /** When those that are ended before their time were first seen to be; UTC ms, by lease. */
+  readonly #ending = new Map<string, number>()
   #last: Promise<void> = Promise.resolve()
 
   constructor(components: TrafficEndsComponents) {
@@ -68,11 +70,16 @@ export class TrafficEnds implements Startable {
 
   #ends(): Map<string, number> {
     const ends = new Map<string, number>()
-    for (const { lease } of this.#c.manager.table.holding()) {
+    const holding = this.#c.manager.table.holding()
+    for (const { lease, state } of holding) {
       const { vserver, notAfter } = lease.body
       const address = this.#c.addressOf(vserver)
-      if (address !== undefined) ends.set(address, Math.max(notAfter, ends.get(address) ?? 0))
+      if (state === 'ending' && !this.#ending.has(lease.id)) this.#ending.set(lease.id, this.#c.clock.now())
+      const end = Math.min(notAfter, this.#ending.get(lease.id) ?? notAfter)
+      if (address !== undefined) ends.set(address, Math.max(end, ends.get(address) ?? 0))
     }
+    const ids = new Set(holding.map(({ lease }) => lease.id))
+    for (const id of this.#ending.keys()) if (!ids.has(id)) this.#ending.delete(id)
     return ends
   }
 }

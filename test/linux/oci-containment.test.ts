@@ -159,7 +159,7 @@ test.serial('raw sockets need the right', async (t) => {
   // Busybox's ping knows no other kind of socket, arping sends below IP.
   t.regex((await sh(plain, 'ping -c 1 127.0.0.1 2>&1')).output, /permission denied/)
   t.is((await sh(raw, 'ping -c 1 127.0.0.1')).exitCode, 0)
-  t.regex((await sh(plain, 'arping -I lo -c 1 127.0.0.1 2>&1')).output, /not supported by protocol/)
+  t.regex((await sh(plain, 'arping -I lo -c 1 127.0.0.1 2>&1')).output, /not permitted/)
   t.notRegex((await sh(raw, 'arping -I lo -w 1 -c 1 127.0.0.1 2>&1')).output, /not supported|permitted/)
 })
 

@@ -29,7 +29,7 @@ export function greCheckLines(table: string): string[] {
  * In the source check: what passes beside ICMP, TCP and UDP. In a later fragment nft takes the data for a header; the first
  * alone comes to nothing.
  */
-export const GRE_CHECK = `ip frag-off & 0x1fff == 0 ${own('gre_keys')}`
+export const GRE_CHECK = `ip frag-off & 0xbfff == 0 ${own('gre_keys')}`
 
 /** The chains of the node's table. */
 export function greChains({ nodeAddress }: { readonly nodeAddress: string }): string {

@@ -1,6 +1,6 @@
 /**
  * When each vserver's traffic ends, told to the kernel, which keeps to it by its own clock: also while no daemon runs.
- * In a table of its own, which a restart of the daemon does not touch.
+ * In a table of its own, which stands while no daemon runs; the next daemon makes it anew.
  */
 import { ANY_LINK } from './address-plan.ts'
 import { applyRules } from './ruleset.ts'

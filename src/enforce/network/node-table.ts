@@ -142,6 +142,8 @@ function guards({ nodeAddress }: NodeTableInit): string {
     type filter hook prerouting priority -175; policy accept;
     iifname ${ANY_LINK} goto guard_vserver
     ip daddr @inside ${drop('private')}
+    # Nobody but a vserver itself speaks in its name.
+    ip saddr @inside ${drop('private')}
   }
   chain guard_vserver {
     ct direction reply accept
@@ -277,7 +279,7 @@ function departed(): string {
     type filter hook postrouting priority 310; policy accept;
     oifname ${ANY_LINK} accept
     ip daddr ${VSERVER_POOL} ct status dnat ${drop('device')}
-    ip daddr ${VSERVER_POOL} ct state invalid ${drop('device')}
+    ip daddr ${VSERVER_POOL} ct state { invalid, untracked } ${drop('device')}
   }`
 }
 

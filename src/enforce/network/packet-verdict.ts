@@ -71,7 +71,8 @@ export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   if (isIn(target, ['224.0.0.0/4'])) return dropped('multicast', 'nothing leaves to groups of hosts')
   const fragment = packet.readUInt16BE(6)
   if (protocol === 'gre') {
-    if ((fragment & OFFSET) !== 0) return dropped('protocol', 'GRE does not leave in fragments')
+    if ((fragment & (RESERVED | MORE | OFFSET)) !== 0)
+      return dropped('protocol', 'GRE does not leave in fragments')
     return optionVerdict(packet.subarray(20, headerBytes)) ?? greVerdict(data, lease, target)
   }
   const outside =
