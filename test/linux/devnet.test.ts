@@ -294,7 +294,10 @@ test('a port that another slice owns is refused, and nothing of the second slice
   ])
   t.is(second.exitCode, 1)
   t.regex(second.stderr, /PORT_TAKEN/)
-  t.regex(second.stderr, /tcp\/20000 of this node is held by slice owner of /)
+  t.regex(
+    second.stderr,
+    /tcp\/20000 (of this node is held by slice owner of|is not among the ports of this node that the agent may grant)/
+  )
   const { stdout } = await asResearcher(['slice', 'list', '--json'])
   t.deepEqual(
     (JSON.parse(stdout) as { slices: { name: string }[] }).slices.map(({ name }) => name),
