@@ -4,7 +4,14 @@ import { open, readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../base/errors.ts'
 import { byteUnit, durationUnit } from '../base/units.ts'
-import { FLOW_PROTOCOLS, type FlowEntry, type LogVerdictView, type Tenure } from '../daemon/flow-protocol.ts'
+import {
+  PORT_PROTOCOLS,
+  portMax,
+  type FlowEntry,
+  type LogVerdictView,
+  type PortProtocol,
+  type Tenure
+} from '../daemon/flow-protocol.ts'
 import { IpfixEncoder } from '../daemon/ipfix.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import { formatDocument, writeAll, type Outcome, type Style } from './output.ts'
@@ -32,8 +39,8 @@ export function addNodeFlowCommands(node: Command, run: RunCommand): void {
     .description('answer a complaint: who sent or received these packets at that time')
     .requiredOption('--time <time>', 'when: 2026-11-28T17:00:00Z, or how long ago, such as 90s or 2h')
     .requiredOption('--address <address>', 'the address of whoever complains, or the node’s own')
-    .requiredOption('--port <port>', 'the port on either side; of ICMP the identifier')
-    .option('--protocol <protocol>', FLOW_PROTOCOLS.join(', '))
+    .requiredOption('--port <port>', 'the port on either side; of ICMP the identifier, of GRE the key')
+    .option('--protocol <protocol>', PORT_PROTOCOLS.join(', '))
     .option('--within <duration>', 'how far off the clocks may be', '1m')
     .addHelpText(
       'after',
@@ -78,12 +85,13 @@ export function addNodeFlowCommands(node: Command, run: RunCommand): void {
 async function whois(context: CommandContext, options: WhoisOptions): Promise<Outcome> {
   const { signal } = context
   const now = Date.now()
+  const protocol = parseProtocol(options.protocol)
   const params = {
     time: parseTime('--time', options.time, now),
     withinMs: parseDuration('--within', options.within),
     address: parseAddress(options.address),
-    port: parsePort(options.port),
-    ...parseProtocol(options.protocol)
+    port: parsePort(options.port, protocol),
+    ...(protocol === undefined ? {} : { protocol })
   }
   const answer = await withSession(context, (call) => call('nodeWhois', params, { signal }))
   const { owners } = answer
@@ -285,17 +293,17 @@ function parseAddress(text: string): string {
   throw new SlicenetError('USAGE', `--address: expected an IPv4 address; got ${text}`)
 }
 
-function parsePort(text: string): number {
-  const port = /^\d{1,5}$/.test(text) ? Number(text) : NaN
-  if (port <= 65_535) return port
-  throw new SlicenetError('USAGE', `--port: expected 0 to 65535; got ${text}`)
+/** Without a protocol it may be a key of GRE, which are the largest. */
+function parsePort(text: string, protocol: PortProtocol = 'gre'): number {
+  const port = /^\d{1,10}$/.test(text) ? Number(text) : NaN
+  if (port <= portMax(protocol)) return port
+  throw new SlicenetError('USAGE', `--port: expected 0 to ${portMax(protocol)}; got ${text}`)
 }
 
-function parseProtocol(text: string | undefined): { readonly protocol?: (typeof FLOW_PROTOCOLS)[number] } {
-  if (text === undefined) return {}
-  const protocol = FLOW_PROTOCOLS.find((name) => name === text)
-  if (protocol !== undefined) return { protocol }
-  throw new SlicenetError('USAGE', `--protocol: expected ${FLOW_PROTOCOLS.join(', ')}; got ${text}`)
+function parseProtocol(text: string | undefined): PortProtocol | undefined {
+  const protocol = PORT_PROTOCOLS.find((name) => name === text)
+  if (protocol !== undefined || text === undefined) return protocol
+  throw new SlicenetError('USAGE', `--protocol: expected ${PORT_PROTOCOLS.join(', ')}; got ${text}`)
 }
 
 async function readText(file: string): Promise<string> {

@@ -5,9 +5,9 @@ import * as v from 'valibot'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { FLOW_PROTOCOLS } from '../enforce/network/tracked-line.ts'
-import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { principalSchema } from '../ticket/principal.ts'
+import { portsSchema } from '../ticket/resource-schema.ts'
 import { cborCodec } from '../wire/codec.ts'
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
@@ -19,10 +19,7 @@ export const tenureSchema = v.strictObject({
   kind: v.literal('tenure'),
   ...whose,
   vserver: text,
-  ports: v.pipe(
-    v.array(v.strictObject({ protocol: v.picklist(PORT_PROTOCOLS), first: port, last: port })),
-    v.maxLength(LIMITS.portRangesPerTicketMax)
-  ),
+  ports: portsSchema,
   /** UTC ms; without `until` it had not ended when this was written. */
   from: timeSchema,
   until: v.exactOptional(timeSchema)

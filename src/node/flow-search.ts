@@ -1,8 +1,9 @@
 /** Reads the record of flows: all of a time, and whose packets somebody complains of. */
+import { SlicenetError } from '../base/errors.ts'
 import { decodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
 
 export type { FlowEntry }
-import type { FlowProtocol } from '../enforce/network/tracked-line.ts'
+import type { PortProtocol } from '../ticket/ports.ts'
 
 /** The log as it is read. */
 export interface FlowPieces {
@@ -17,9 +18,9 @@ export interface Complaint {
   readonly withinMs: number
   /** Of whoever complains, or the node's own. */
   readonly address: string
-  /** Either end's; of ICMP the identifier. */
+  /** Either end's; of ICMP the identifier, of GRE the key. */
   readonly port: number
-  readonly protocol?: FlowProtocol
+  readonly protocol?: PortProtocol
 }
 
 export interface Answer {
@@ -76,7 +77,18 @@ async function* entriesFrom(
   since: number
 ): AsyncIterable<{ readonly writtenAt: number; readonly entries: readonly LogEntry[] }> {
   for await (const records of log.pieces(since)) {
-    for (const { writtenAt, payload } of records) yield { writtenAt, entries: await decodeEntries(payload) }
+    for (const { writtenAt, payload } of records)
+      yield { writtenAt, entries: await entriesOf(payload, writtenAt) }
+  }
+}
+
+/** One piece that cannot be read is a gap; the others can be. */
+async function entriesOf(payload: Uint8Array, time: number): Promise<readonly LogEntry[]> {
+  try {
+    return await decodeEntries(payload)
+  } catch (error) {
+    if (!(error instanceof SlicenetError) || error.code !== 'ENCODING_INVALID') throw error
+    return [{ kind: 'gap', time, overruns: 0, skipped: 0, unreadable: 1 }]
   }
 }
 

@@ -6,6 +6,7 @@ import anyTest, { type TestFn } from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
 import type { Flow } from '../../src/enforce/network/flow.ts'
 import type { FlowLosses } from '../../src/enforce/network/flow-watch.ts'
+import { encodeEntries } from '../../src/node/flow-entries.ts'
 import { FlowRecord } from '../../src/node/flow-record.ts'
 import { findCulprit, readFlows, type Complaint, type FlowEntry } from '../../src/node/flow-search.ts'
 import type { LeaseRecord } from '../../src/node/lease-table.ts'
@@ -108,6 +109,13 @@ function flow(clock: ManualClock, changes: Partial<Flow> = {}): Flow {
   }
 }
 
+function entryOf(clock: ManualClock): Omit<FlowEntry, 'kind' | 'flow'> {
+  const { id: _id, sent, received, ...rest } = flow(clock)
+  const [sentPackets, sentBytes] = [sent.packets, sent.bytes]
+  const [receivedPackets, receivedBytes] = [received.packets, received.bytes]
+  return { ...rest, sentPackets, sentBytes, receivedPackets, receivedBytes }
+}
+
 const ports = [{ protocol: 'tcp' as const, first: 20_000, last: 20_009 }]
 const alice = makeKey()
 const bob = makeKey()
@@ -156,6 +164,42 @@ test('ports that change hands are answered for by who had them then', async (t) 
   const udp = await node.whois({ time: before, address, port: 20_005, protocol: 'udp' })
   t.deepEqual(udp.owners, [])
   await node.record.stop()
+})
+
+test('a lease with a large GRE key leaves the record readable, and is found by it', async (t) => {
+  const node = new Node(t.context.directory)
+  const keys = [{ protocol: 'gre' as const, first: 70_000, last: 4_294_967_295 }]
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports: keys })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  const address = '198.51.100.1'
+  const { owners } = await node.whois({ address, port: 4_000_000_000, protocol: 'gre' })
+  t.is(owners[0]?.principal, alice.principal)
+  t.deepEqual((await node.whois({ address, port: 69_999, protocol: 'gre' })).owners, [])
+  await node.record.stop()
+})
+
+test('a piece that cannot be read hides no other', async (t) => {
+  const good = await encodeEntries([
+    { kind: 'flow', ...entryOf(new ManualClock()), flow: 'good' } satisfies FlowEntry
+  ])
+  const record = (payload: Uint8Array): { writtenAt: number; payload: Uint8Array } => ({
+    writtenAt: 1,
+    payload
+  })
+  const pieces = [
+    record(Uint8Array.of(1, 2, 3)),
+    record(good),
+    record(await encodeEntries([{} as FlowEntry]))
+  ]
+  const log = {
+    async *pieces() {
+      yield await Promise.resolve(pieces)
+    }
+  }
+  const found: string[] = []
+  for await (const each of readFlows(log, { since: 0, until: Infinity })) found.push(each.flow)
+  t.deepEqual(found, ['good'])
 })
 
 test('packets that are told of after a lease’s end are still its own, and of nobody known are told as such', async (t) => {
