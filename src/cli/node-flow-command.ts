@@ -212,8 +212,8 @@ function whoisText(flows: readonly FlowEntry[], owners: readonly Tenure[], style
       flow.vserver,
       flowLine(flow)
     ]),
-    ...owners.map(({ principal, slice, lease, vserver, from, until }) => {
-      const to = until === undefined ? 'now' : formatTime(until)
+    ...owners.map(({ principal, slice, lease, vserver, from, until, notAfter }) => {
+      const to = until === undefined && notAfter > Date.now() ? 'now' : formatTime(until ?? notAfter)
       return [
         shortId(principal),
         slice,
@@ -244,8 +244,9 @@ function shownFlow({ first, last, ...rest }: FlowEntry): Record<string, unknown>
   return { ...rest, first: precise(first), last: precise(last) }
 }
 
-function shownTenure({ from, until, ...rest }: Tenure): Record<string, unknown> {
-  return { ...rest, from: precise(from), ...(until === undefined ? {} : { until: precise(until) }) }
+function shownTenure({ from, until, notAfter, ...rest }: Tenure): Record<string, unknown> {
+  const times = { from: precise(from), notAfter: precise(notAfter) }
+  return { ...rest, ...times, ...(until === undefined ? {} : { until: precise(until) }) }
 }
 
 /** Flows of one second are told apart. */

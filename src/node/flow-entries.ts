@@ -20,11 +20,17 @@ export const tenureSchema = v.strictObject({
   ...whose,
   vserver: text,
   ports: portsSchema,
-  /** UTC ms; without `until` it had not ended when this was written. */
+  /** UTC ms; without `until` it had not ended when this was written. It is over at `notAfter` whether or not that was noted. */
   from: timeSchema,
+  notAfter: timeSchema,
   until: v.exactOptional(timeSchema)
 })
 export type Tenure = v.InferOutput<typeof tenureSchema>
+
+/** Until when it lasted, or will at most: UTC ms. */
+export function endOf({ until, notAfter }: Tenure): number {
+  return Math.min(until ?? notAfter, notAfter)
+}
 
 export const flowEntrySchema = v.strictObject({
   kind: v.literal('flow'),

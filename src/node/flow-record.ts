@@ -13,9 +13,10 @@ import type { Store } from '../store/store.ts'
 import type { LogRoot } from '../ticket/log-root.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { encodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import { encodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
 import { FlowRoots, type LogVerdict } from './flow-roots.ts'
-import type { LeaseRecord } from './lease-table.ts'
+import { readTenures } from './flow-search.ts'
+import type { LeaseRecord, LeaseState } from './lease-table.ts'
 
 export interface FlowRecordComponents {
   readonly flows: FlowSource
@@ -49,7 +50,7 @@ export class FlowRecord implements Startable {
   readonly #c: FlowRecordComponents
   readonly #init: FlowRecordInit
   /** By lease; those that ended lately as well. */
-  readonly #tenures = new Map<string, Tenure>()
+  #tenures = new Map<string, Tenure>()
   #pending: LogEntry[] = []
   #log: ChainedLog | undefined
   #roots: FlowRoots | undefined
@@ -70,7 +71,9 @@ export class FlowRecord implements Startable {
     if (this.#loop !== undefined) return
     const { clock, logger, store, key, manager } = this.#c
     this.#roots = await FlowRoots.open(store, key)
-    await this.#openLog()
+    const log = await this.#openLog()
+    const now = clock.now()
+    this.#tenures = await readTenures({ pieces: (since) => log.read(since) }, now - REMEMBERED_MS)
     this.#unsubscribe = manager.onChange(() => this.#noteTenures())
     this.#lastSnapshot = clock.monotonic()
     this.#noteTenures()
@@ -137,23 +140,31 @@ export class FlowRecord implements Startable {
 
   #noteTenures(): void {
     const now = this.#c.clock.now()
+    const having = new Set<string>()
     for (const { lease, state } of this.#c.manager.table.all()) {
+      if (!hasVserver(state)) continue
+      having.add(lease.id)
+      if (this.#tenures.has(lease.id)) continue
       const { slice, holder, vserver, ports, notBefore, notAfter } = lease.body
-      const known = this.#tenures.get(lease.id)
-      const isOver = state === 'ended' || state === 'renewed'
-      if (known === undefined) {
-        // What had ended before this began is in the log.
-        if (isOver && notAfter < now - REMEMBERED_MS) continue
-        const places = ports.map(({ protocol, first, last }) => ({ protocol, first, last }))
-        const from = Math.min(notBefore, now)
-        const about = { lease: lease.id, slice, principal: holder, vserver, ports: places, from }
-        this.#setTenure({ kind: 'tenure', ...about, ...(isOver ? { until: Math.min(now, notAfter) } : {}) })
-      } else if (isOver && known.until === undefined) {
-        this.#setTenure({ ...known, until: now })
-      }
+      const places = ports.map(({ protocol, first, last }) => ({ protocol, first, last }))
+      const times = { from: Math.min(notBefore, now), notAfter }
+      this.#setTenure({
+        kind: 'tenure',
+        lease: lease.id,
+        slice,
+        principal: holder,
+        vserver,
+        ports: places,
+        ...times
+      })
     }
-    for (const [lease, { until }] of this.#tenures) {
-      if (until !== undefined && until < now - REMEMBERED_MS) this.#tenures.delete(lease)
+    for (const [lease, tenure] of this.#tenures) {
+      // Of one that is over the table may know nothing any more.
+      if (tenure.until === undefined && !having.has(lease)) {
+        this.#setTenure({ ...tenure, until: Math.min(now, tenure.notAfter) })
+      } else if (tenure.until !== undefined && tenure.until < now - REMEMBERED_MS) {
+        this.#tenures.delete(lease)
+      }
     }
   }
 
@@ -195,7 +206,7 @@ export class FlowRecord implements Startable {
   /** A renewal has the virtual machine from when it was made, though its term begins where the one before ends. */
   #tenureOf(vserver: string, time: number): Tenure | undefined {
     const of = [...this.#tenures.values()].filter((tenure) => tenure.vserver === vserver)
-    return of.find(({ until = Infinity }) => time <= until) ?? of.at(-1)
+    return of.find((tenure) => time <= endOf(tenure)) ?? of.at(-1)
   }
 
   async #flush(): Promise<void> {
@@ -249,4 +260,9 @@ export class FlowRecord implements Startable {
     this.#last = mine.catch(() => {})
     return mine
   }
+}
+
+/** One that is being made may come to nothing, and has no holder yet. */
+function hasVserver(state: LeaseState): boolean {
+  return state === 'active' || state === 'ending'
 }

@@ -1,6 +1,6 @@
 /** Reads the record of flows: all of a time, and whose packets somebody complains of. */
 import { SlicenetError } from '../base/errors.ts'
-import { decodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import { decodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
 
 export type { FlowEntry }
 import type { PortProtocol } from '../ticket/ports.ts'
@@ -46,6 +46,15 @@ export async function* readFlows(
   }
 }
 
+/** The last that is noted of each lease, by lease, in the files that were written to since then. */
+export async function readTenures(log: FlowPieces, since: number): Promise<Map<string, Tenure>> {
+  const tenures = new Map<string, Tenure>()
+  for await (const { entries } of entriesFrom(log, since)) {
+    for (const entry of entries) if (entry.kind === 'tenure') tenures.set(entry.lease, entry)
+  }
+  return tenures
+}
+
 /** Answers a complaint. */
 export async function findCulprit(log: FlowPieces, complaint: Complaint): Promise<Answer> {
   const { time, withinMs } = complaint
@@ -62,10 +71,7 @@ export async function findCulprit(log: FlowPieces, complaint: Complaint): Promis
     }
   }
   const owners = [...tenures.values()].filter(
-    (tenure) =>
-      tenure.from <= time + withinMs &&
-      (tenure.until ?? Infinity) >= time - withinMs &&
-      owns(tenure, complaint)
+    (tenure) => tenure.from <= time + withinMs && endOf(tenure) >= time - withinMs && owns(tenure, complaint)
   )
   const distance = ({ first, last }: FlowEntry): number => Math.max(first - time, time - last, 0)
   const found = [...flows.values()].sort((a, b) => distance(a) - distance(b) || b.last - a.last)

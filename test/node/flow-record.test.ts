@@ -202,6 +202,58 @@ test('a piece that cannot be read hides no other', async (t) => {
   t.deepEqual(found, ['good'])
 })
 
+const nodePort = { address: '198.51.100.1', port: 20_005, withinMs: 0 }
+const holders = async (node: Node, time: number): Promise<string[]> =>
+  (await node.whois({ ...nodePort, time })).owners.map(({ principal }) => principal)
+
+test('a lease that is never finished has no port, and one that is gone from the table none any more', async (t) => {
+  const node = new Node(t.context.directory)
+  node.leases = [
+    { lease: leaseTo(node.key, bob, 1, { vserver: 'v-2', ports }), state: 'making' },
+    { lease: leaseTo(node.key, alice, 2, { vserver: 'v-1', ports }), state: 'active' }
+  ]
+  await node.start()
+  t.deepEqual(await holders(node, node.clock.now()), [alice.principal])
+  node.leases = []
+  node.changed()
+  await node.clock.advance(5000)
+  await node.record.write({ all: false })
+  t.deepEqual(await holders(node, node.clock.now()), [])
+  await node.record.stop()
+})
+
+test('a lease that ended while no daemon ran has the port no longer than its term', async (t) => {
+  const node = new Node(t.context.directory)
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  await node.record.stop()
+  await node.clock.advance(3 * HOUR)
+  node.leases = [{ lease, state: 'ended' }]
+  await node.record.start()
+  t.deepEqual(await holders(node, lease.body.notAfter - 1), [alice.principal])
+  t.deepEqual(await holders(node, lease.body.notAfter + 1), [])
+  await node.record.stop()
+})
+
+test('an early end is the same after the daemon began anew', async (t) => {
+  const node = new Node(t.context.directory)
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  await node.clock.advance(10_000)
+  node.leases = [{ lease, state: 'ended' }]
+  node.changed()
+  const end = node.clock.now()
+  for (const _ of [1, 2]) {
+    await node.clock.advance(20 * 60_000)
+    await node.restart()
+  }
+  t.deepEqual(await holders(node, end - 1), [alice.principal])
+  t.deepEqual(await holders(node, end + 1), [])
+  await node.record.stop()
+})
+
 test('packets that are told of after a lease’s end are still its own, and of nobody known are told as such', async (t) => {
   const node = new Node(t.context.directory)
   const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1' })
@@ -281,7 +333,7 @@ test('a record that nobody touched is as it was signed, over new beginnings', as
   await node.restart()
   node.flows = [flow(node.clock)]
   await node.record.write({ all: false })
-  t.like(await node.record.verify(), { faults: [], firstPiece: 1, lastPiece: 23 })
+  t.like(await node.record.verify(), { faults: [], firstPiece: 1, lastPiece: 22 })
   t.is((await node.all()).length, 21)
   await node.record.stop()
 })
