@@ -180,11 +180,12 @@ async function verify(context: CommandContext, file: string | undefined): Promis
     sound: rest.faults.length === 0,
     ...(signedAt === undefined ? {} : { signedAt: formatTime(signedAt) })
   }
-  const text = (): string => formatFields(verdictFields(verdict))
+  const hasRoot = file !== undefined || rest.roots > 0
+  const text = (): string => formatFields(verdictFields(verdict, hasRoot))
   if (verdict.faults.length === 0) return { document, text }
   const error = new SlicenetError(
     'STORE_CORRUPT',
-    `the record of flows is not what was signed: ${verdict.faults.join('; ')}`,
+    `the record of flows is not known to be what was signed: ${verdict.faults.join('; ')}`,
     {
       hint: 'keep a copy of the directory before anything else; what is there can still be read'
     }
@@ -254,16 +255,13 @@ function precise(time: number): string {
   return new Date(time).toISOString()
 }
 
-function verdictFields({
-  faults,
-  firstPiece,
-  lastPiece,
-  roots,
-  signedAt,
-  signedPiece
-}: LogVerdictView): [string, string][] {
+function verdictFields(
+  { faults, firstPiece, lastPiece, roots, signedAt, signedPiece }: LogVerdictView,
+  hasRoot: boolean
+): [string, string][] {
+  const sound = hasRoot ? 'as it was signed' : 'nothing has been signed yet'
   return [
-    ['record', faults.length === 0 ? 'as it was signed' : 'not as it was signed'],
+    ['record', faults.length === 0 ? sound : 'not as it was signed'],
     ['pieces', lastPiece < firstPiece ? 'none' : `${firstPiece} to ${lastPiece}`],
     ['roots', String(roots)],
     ['last signed', signedAt === undefined ? '-' : `${formatTime(signedAt)}, up to piece ${signedPiece ?? 0}`]

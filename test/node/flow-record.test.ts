@@ -403,6 +403,26 @@ test('a record is found out when its beginning was taken away, and what makes ro
   await node.record.stop()
 })
 
+test('a root of what has made room since is told not to cover what is kept', async (t) => {
+  const node = new Node(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
+  await node.start()
+  node.flows = [flow(node.clock)]
+  await node.record.write({ all: false })
+  await node.record.sign()
+  const early = logRootObject.open(node.record.root()?.bytes ?? new Uint8Array())
+  t.deepEqual((await node.record.verify([early])).faults, [])
+  for (let number = 0; number < 40; number++) {
+    node.flows = [flow(node.clock, { id: `f${number}` })]
+    await node.record.write({ all: false })
+  }
+  const { faults } = await node.record.verify([early])
+  t.true(faults[0]?.startsWith('not covered by what is kept'), faults.join())
+  await node.record.sign()
+  const late = logRootObject.open(node.record.root()?.bytes ?? new Uint8Array())
+  t.deepEqual((await node.record.verify([late])).faults, [])
+  await node.record.stop()
+})
+
 test('all that is kept of a long time can be answered for, though the lease is older than that', async (t) => {
   const node = await filled(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
   const { owners } = await node.whois({ address: '198.51.100.1', port: 20_000 })
@@ -441,6 +461,27 @@ test('it is signed every hour', async (t) => {
   await node.clock.advance(30_000)
   await node.record.verify()
   t.true((node.record.root()?.body.notAfter ?? 0) > before)
+  await node.record.stop()
+})
+
+test('a clock that was ahead once makes it sign no more often', async (t) => {
+  const node = new Node(t.context.directory)
+  node.clock.setWall(node.clock.now() + 5 * HOUR)
+  await node.start()
+  node.flows = [flow(node.clock)]
+  await node.record.write({ all: false })
+  await node.record.sign()
+  node.clock.setWall(node.clock.now() - 5 * HOUR)
+  const before = node.record.root()?.body.seq
+  for (let turn = 0; turn < 3; turn++) {
+    node.flows = [flow(node.clock)]
+    await node.clock.advance(5000)
+    await node.record.verify()
+  }
+  t.is(node.record.root()?.body.seq, before)
+  await node.clock.advance(HOUR)
+  await node.record.verify()
+  t.not(node.record.root()?.body.seq, before)
   await node.record.stop()
 })
 
