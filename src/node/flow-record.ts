@@ -57,6 +57,8 @@ export class FlowRecord implements Startable {
   #loop: { stop(): Promise<void> } | undefined
   #unsubscribe = (): void => {}
   #lastSnapshot = 0
+  /** By the monotonic clock: what the last root says of its time may be of a clock that was wrong. */
+  #signDue = 0
   #losses = ''
   /** Changes and looks at the log come one after the other. */
   #last: Promise<unknown> = Promise.resolve()
@@ -76,6 +78,8 @@ export class FlowRecord implements Startable {
     this.#tenures = await readTenures({ pieces: (since) => log.read(since) }, now - REMEMBERED_MS)
     this.#unsubscribe = manager.onChange(() => this.#noteTenures())
     this.#lastSnapshot = clock.monotonic()
+    const untilDue = (this.root()?.body.notAfter ?? 0) + SIGN_INTERVAL_MS - now
+    this.#signDue = clock.monotonic() + Math.min(Math.max(untilDue, 0), SIGN_INTERVAL_MS)
     this.#noteTenures()
     await this.write({ all: false })
     this.#loop = repeat(
@@ -134,8 +138,7 @@ export class FlowRecord implements Startable {
     const isDue = clock.monotonic() - this.#lastSnapshot >= SNAPSHOT_INTERVAL_MS
     if (isDue) this.#lastSnapshot = clock.monotonic()
     await this.write({ all: isDue })
-    const signedAt = this.root()?.body.notAfter ?? 0
-    if (Math.abs(clock.now() - signedAt) >= SIGN_INTERVAL_MS) await this.sign()
+    if (clock.monotonic() >= this.#signDue) await this.sign()
   }
 
   #noteTenures(): void {
@@ -237,6 +240,7 @@ export class FlowRecord implements Startable {
     const { head } = log.extent()
     if (roots.last()?.body.head.sequence === head.sequence) return
     await roots.sign(log.extent(), this.#c.clock.now())
+    this.#signDue = this.#c.clock.monotonic() + SIGN_INTERVAL_MS
   }
 
   async #openLog(): Promise<ChainedLog> {
