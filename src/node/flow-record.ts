@@ -37,6 +37,8 @@ export interface FlowRecordInit {
   readonly bytesMax: number
   /** Default `LIMITS.flowFileBytesMax`. */
   readonly fileBytesMax?: number
+  /** Entries that wait for the disk. Default four times `LIMITS.openFlowsMax`. */
+  readonly pendingMax?: number
 }
 
 const WRITE_INTERVAL_MS = 5000
@@ -60,6 +62,8 @@ export class FlowRecord implements Startable {
   /** By the monotonic clock: what the last root says of its time may be of a clock that was wrong. */
   #signDue = 0
   #losses = ''
+  /** Entries that found no room while the disk took none. */
+  #dropped = 0
   /** Changes and looks at the log come one after the other. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -91,10 +95,11 @@ export class FlowRecord implements Startable {
 
   /** Writes what there is, and signs it. */
   async stop(): Promise<void> {
-    if (this.#loop === undefined) return
-    await this.#loop.stop()
-    this.#loop = undefined
+    // A beginning that failed may have opened the log.
     this.#unsubscribe()
+    if (this.#loop === undefined && this.#log === undefined) return
+    await this.#loop?.stop()
+    this.#loop = undefined
     try {
       await this.write({ all: true })
       await this.sign()
@@ -173,20 +178,26 @@ export class FlowRecord implements Startable {
 
   #setTenure(tenure: Tenure): void {
     this.#tenures.set(tenure.lease, tenure)
-    this.#note(tenure)
+    // These are few, and are not told again.
+    this.#pending.push(tenure)
   }
 
   #noteLosses(): void {
-    const losses = this.#c.flows.losses()
+    const { skipped, ...others } = this.#c.flows.losses()
+    const losses = { ...others, skipped: skipped + this.#dropped }
     const said = JSON.stringify(losses)
-    if (said === this.#losses || said === JSON.stringify({ overruns: 0, skipped: 0, unreadable: 0 })) return
-    this.#losses = said
-    this.#note({ kind: 'gap', time: this.#c.clock.now(), ...losses })
+    if (said === this.#losses || Object.values(losses).every((count) => count === 0)) return
+    if (this.#note({ kind: 'gap', time: this.#c.clock.now(), ...losses })) this.#losses = said
   }
 
-  #note(...entries: readonly LogEntry[]): void {
+  /** Whether there was room for all. */
+  #note(...entries: readonly LogEntry[]): boolean {
     // The disk may take nothing for a while.
-    for (const entry of entries) if (this.#pending.length < PENDING_MAX) this.#pending.push(entry)
+    const room = Math.max(0, (this.#init.pendingMax ?? PENDING_MAX) - this.#pending.length)
+    for (const entry of entries.slice(0, room)) this.#pending.push(entry)
+    // A gap is told later.
+    this.#dropped += entries.slice(room).filter(({ kind }) => kind !== 'gap').length
+    return entries.length <= room
   }
 
   #entryOf(flow: Flow): FlowEntry {
@@ -220,8 +231,9 @@ export class FlowRecord implements Startable {
         const { isNewSegment } = await log.append([await encodeEntries(entries)])
         this.#pending.splice(0, entries.length)
         // Whoever reads one file knows who had what when it began.
-        const hasFlows = entries.some(({ kind }) => kind !== 'tenure')
-        if (isNewSegment && hasFlows) this.#pending.unshift(...this.#tenures.values())
+        const written = new Set(entries)
+        if (isNewSegment)
+          this.#pending.unshift(...this.#tenures.values().filter((each) => !written.has(each)))
       } catch (error) {
         this.#log = undefined
         await log.close().catch(() => {})

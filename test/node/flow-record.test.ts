@@ -6,8 +6,8 @@ import anyTest, { type TestFn } from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
 import type { Flow } from '../../src/enforce/network/flow.ts'
 import type { FlowLosses } from '../../src/enforce/network/flow-watch.ts'
-import { encodeEntries } from '../../src/node/flow-entries.ts'
-import { FlowRecord } from '../../src/node/flow-record.ts'
+import { decodeEntries, encodeEntries, type LogEntry } from '../../src/node/flow-entries.ts'
+import { FlowRecord, type FlowRecordInit } from '../../src/node/flow-record.ts'
 import { findCulprit, readFlows, type Complaint, type FlowEntry } from '../../src/node/flow-search.ts'
 import type { LeaseRecord } from '../../src/node/lease-table.ts'
 import { MemoryStore } from '../../src/store/memory-store.ts'
@@ -25,20 +25,22 @@ class Node {
   readonly directory: string
   leases: Tenant[] = []
   flows: Flow[] = []
+  isBroken = false
   losses: FlowLosses = { overruns: 0, skipped: 0, unreadable: 0 }
   record: FlowRecord
   #listener = (): void => {}
 
-  constructor(directory: string, init: { readonly bytesMax?: number; readonly fileBytesMax?: number } = {}) {
+  constructor(directory: string, init: Partial<FlowRecordInit> = {}) {
     this.directory = directory
     this.record = this.#make(init)
   }
 
-  #make(init: { readonly bytesMax?: number; readonly fileBytesMax?: number }): FlowRecord {
+  #make(init: Partial<FlowRecordInit>): FlowRecord {
     const flows = {
       start: () => Promise.resolve(),
       stop: () => Promise.resolve(),
-      take: () => Promise.resolve(this.flows.splice(0)),
+      take: () =>
+        this.isBroken ? Promise.reject(new Error('broken')) : Promise.resolve(this.flows.splice(0)),
       losses: () => this.losses
     }
     const manager = {
@@ -294,6 +296,47 @@ test('a flow that goes on is one flow, with all that it carried, also after a ne
     'another with that number is another'
   )
   await node.record.stop()
+})
+
+test('a new file says who has what, also when what begins it are tenures', async (t) => {
+  const node = new Node(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
+  const old = { lease: leaseTo(node.key, alice, 1, { vserver: 'v-1', ports }), state: 'active' as const }
+  node.leases = [old]
+  await node.start()
+  for (let seq = 2; seq < 32; seq++) {
+    await node.clock.advance(1000)
+    const other = leaseTo(node.key, bob, seq, { vserver: 'v-2', ports: [] })
+    node.leases = [old, { lease: other, state: 'active' }]
+    await node.record.write({ all: false })
+  }
+  t.true((await node.record.verify()).firstPiece > 1, 'the oldest made room')
+  t.deepEqual(await holders(node, node.clock.now()), [alice.principal])
+  await node.record.stop()
+})
+
+test('what found no room while the disk took nothing is told as skipped', async (t) => {
+  const node = new Node(t.context.directory, { pendingMax: 2 })
+  await node.start()
+  node.flows = [1, 2, 3, 4, 5].map((number) => flow(node.clock, { id: `f${number}` }))
+  await node.record.write({ all: false })
+  await node.record.write({ all: false })
+  const entries: LogEntry[] = []
+  for await (const records of node.record.pieces(0)) {
+    for (const { payload } of records) entries.push(...(await decodeEntries(payload)))
+  }
+  t.deepEqual(
+    entries.map((entry) => (entry.kind === 'gap' ? entry.skipped : entry.kind)),
+    ['flow', 'flow', 3]
+  )
+  await node.record.stop()
+})
+
+test('a record that could not begin is closed when it is stopped', async (t) => {
+  const node = new Node(t.context.directory)
+  node.isBroken = true
+  await t.throwsAsync(node.start())
+  await t.throwsAsync(node.record.stop(), { message: 'broken' })
+  await t.throwsAsync(node.record.verify(), { message: /not open/ })
 })
 
 test('what was lost is in the record as well', async (t) => {
