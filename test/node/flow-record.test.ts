@@ -473,6 +473,26 @@ test('all that is kept of a long time can be answered for, though the lease is o
   await node.record.stop()
 })
 
+test('what makes room while it is read is left out', async (t) => {
+  const node = await filled(t.context.directory, { fileBytesMax: 1000, bytesMax: 8000 })
+  const reading = node.record.pieces(0)[Symbol.asyncIterator]()
+  await reading.next()
+  const before = await segmentsOf(t.context.directory)
+  for (let number = 0; number < 20; number++) {
+    node.flows = [flow(node.clock, { id: `g${number}` })]
+    await node.record.write({ all: false })
+  }
+  const after = await segmentsOf(t.context.directory)
+  t.true(
+    before.slice(1, 3).some((path) => !after.includes(path)),
+    'what is read next is gone'
+  )
+  let count = 0
+  while ((await reading.next()).done !== true) count += 1
+  t.true(count > 0)
+  await node.record.stop()
+})
+
 test('a root that was kept elsewhere finds out a record that was made up anew with the node’s own key', async (t) => {
   const node = await filled(t.context.directory)
   const kept = logRootObject.open(node.record.root()?.bytes ?? new Uint8Array())
