@@ -4,8 +4,8 @@ import { deflateRaw, inflateRaw } from 'node:zlib'
 import * as v from 'valibot'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { FLOW_PROTOCOLS } from '../enforce/network/tracked-line.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
 import { portsSchema } from '../ticket/resource-schema.ts'
 import { cborCodec } from '../wire/codec.ts'
@@ -41,8 +41,8 @@ export const flowEntrySchema = v.strictObject({
   lease: v.exactOptional(whose.lease),
   slice: v.exactOptional(whose.slice),
   principal: v.exactOptional(whose.principal),
-  protocol: v.picklist(FLOW_PROTOCOLS),
-  /** As the world saw it. Of ICMP the port is the identifier, and the other 0. */
+  protocol: v.picklist(PORT_PROTOCOLS),
+  /** As the world saw it. Of ICMP the port is the identifier, and the other 0; both are 0 where they were not looked at. */
   localAddress: text,
   localPort: port,
   remoteAddress: text,

@@ -101,6 +101,9 @@ async function entriesOf(payload: Uint8Array, time: number): Promise<readonly Lo
 function isMeant(entry: FlowEntry, { time, withinMs, address, port, protocol }: Complaint): boolean {
   if (protocol !== undefined && entry.protocol !== protocol) return false
   if (entry.first > time + withinMs || entry.last < time - withinMs) return false
+  // Of GRE, and of ICMP outside of connections, numbers are not noted.
+  const isBare = entry.protocol === 'gre' || (entry.protocol === 'icmp' && !entry.isTracked)
+  if (isBare) return entry.localAddress === address || entry.remoteAddress === address
   if (entry.localAddress === address) return entry.localPort === port
   return entry.remoteAddress === address && (entry.localPort === port || entry.remotePort === port)
 }
