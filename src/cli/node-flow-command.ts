@@ -4,7 +4,14 @@ import { open, readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../base/errors.ts'
 import { byteUnit, durationUnit } from '../base/units.ts'
-import { FLOW_PROTOCOLS, type FlowEntry, type LogVerdictView, type Tenure } from '../daemon/flow-protocol.ts'
+import {
+  PORT_PROTOCOLS,
+  portMax,
+  type FlowEntry,
+  type LogVerdictView,
+  type PortProtocol,
+  type Tenure
+} from '../daemon/flow-protocol.ts'
 import { IpfixEncoder } from '../daemon/ipfix.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import { formatDocument, writeAll, type Outcome, type Style } from './output.ts'
@@ -32,8 +39,8 @@ export function addNodeFlowCommands(node: Command, run: RunCommand): void {
     .description('answer a complaint: who sent or received these packets at that time')
     .requiredOption('--time <time>', 'when: 2026-11-28T17:00:00Z, or how long ago, such as 90s or 2h')
     .requiredOption('--address <address>', 'the address of whoever complains, or the node’s own')
-    .requiredOption('--port <port>', 'the port on either side; of ICMP the identifier')
-    .option('--protocol <protocol>', FLOW_PROTOCOLS.join(', '))
+    .requiredOption('--port <port>', 'the port on either side; of ICMP the identifier, of GRE the key')
+    .option('--protocol <protocol>', PORT_PROTOCOLS.join(', '))
     .option('--within <duration>', 'how far off the clocks may be', '1m')
     .addHelpText(
       'after',
@@ -78,12 +85,13 @@ export function addNodeFlowCommands(node: Command, run: RunCommand): void {
 async function whois(context: CommandContext, options: WhoisOptions): Promise<Outcome> {
   const { signal } = context
   const now = Date.now()
+  const protocol = parseProtocol(options.protocol)
   const params = {
     time: parseTime('--time', options.time, now),
     withinMs: parseDuration('--within', options.within),
     address: parseAddress(options.address),
-    port: parsePort(options.port),
-    ...parseProtocol(options.protocol)
+    port: parsePort(options.port, protocol),
+    ...(protocol === undefined ? {} : { protocol })
   }
   const answer = await withSession(context, (call) => call('nodeWhois', params, { signal }))
   const { owners } = answer
@@ -172,11 +180,12 @@ async function verify(context: CommandContext, file: string | undefined): Promis
     sound: rest.faults.length === 0,
     ...(signedAt === undefined ? {} : { signedAt: formatTime(signedAt) })
   }
-  const text = (): string => formatFields(verdictFields(verdict))
+  const hasRoot = file !== undefined || rest.roots > 0
+  const text = (): string => formatFields(verdictFields(verdict, hasRoot))
   if (verdict.faults.length === 0) return { document, text }
   const error = new SlicenetError(
     'STORE_CORRUPT',
-    `the record of flows is not what was signed: ${verdict.faults.join('; ')}`,
+    `the record of flows is not known to be what was signed: ${verdict.faults.join('; ')}`,
     {
       hint: 'keep a copy of the directory before anything else; what is there can still be read'
     }
@@ -204,8 +213,8 @@ function whoisText(flows: readonly FlowEntry[], owners: readonly Tenure[], style
       flow.vserver,
       flowLine(flow)
     ]),
-    ...owners.map(({ principal, slice, lease, vserver, from, until }) => {
-      const to = until === undefined ? 'now' : formatTime(until)
+    ...owners.map(({ principal, slice, lease, vserver, from, until, notAfter }) => {
+      const to = until === undefined && notAfter > Date.now() ? 'now' : formatTime(until ?? notAfter)
       return [
         shortId(principal),
         slice,
@@ -236,8 +245,9 @@ function shownFlow({ first, last, ...rest }: FlowEntry): Record<string, unknown>
   return { ...rest, first: precise(first), last: precise(last) }
 }
 
-function shownTenure({ from, until, ...rest }: Tenure): Record<string, unknown> {
-  return { ...rest, from: precise(from), ...(until === undefined ? {} : { until: precise(until) }) }
+function shownTenure({ from, until, notAfter, ...rest }: Tenure): Record<string, unknown> {
+  const times = { from: precise(from), notAfter: precise(notAfter) }
+  return { ...rest, ...times, ...(until === undefined ? {} : { until: precise(until) }) }
 }
 
 /** Flows of one second are told apart. */
@@ -245,16 +255,13 @@ function precise(time: number): string {
   return new Date(time).toISOString()
 }
 
-function verdictFields({
-  faults,
-  firstPiece,
-  lastPiece,
-  roots,
-  signedAt,
-  signedPiece
-}: LogVerdictView): [string, string][] {
+function verdictFields(
+  { faults, firstPiece, lastPiece, roots, signedAt, signedPiece }: LogVerdictView,
+  hasRoot: boolean
+): [string, string][] {
+  const sound = hasRoot ? 'as it was signed' : 'nothing has been signed yet'
   return [
-    ['record', faults.length === 0 ? 'as it was signed' : 'not as it was signed'],
+    ['record', faults.length === 0 ? sound : 'not as it was signed'],
     ['pieces', lastPiece < firstPiece ? 'none' : `${firstPiece} to ${lastPiece}`],
     ['roots', String(roots)],
     ['last signed', signedAt === undefined ? '-' : `${formatTime(signedAt)}, up to piece ${signedPiece ?? 0}`]
@@ -285,17 +292,17 @@ function parseAddress(text: string): string {
   throw new SlicenetError('USAGE', `--address: expected an IPv4 address; got ${text}`)
 }
 
-function parsePort(text: string): number {
-  const port = /^\d{1,5}$/.test(text) ? Number(text) : NaN
-  if (port <= 65_535) return port
-  throw new SlicenetError('USAGE', `--port: expected 0 to 65535; got ${text}`)
+/** Without a protocol it may be a key of GRE, which are the largest. */
+function parsePort(text: string, protocol: PortProtocol = 'gre'): number {
+  const port = /^\d{1,10}$/.test(text) ? Number(text) : NaN
+  if (port <= portMax(protocol)) return port
+  throw new SlicenetError('USAGE', `--port: expected 0 to ${portMax(protocol)}; got ${text}`)
 }
 
-function parseProtocol(text: string | undefined): { readonly protocol?: (typeof FLOW_PROTOCOLS)[number] } {
-  if (text === undefined) return {}
-  const protocol = FLOW_PROTOCOLS.find((name) => name === text)
-  if (protocol !== undefined) return { protocol }
-  throw new SlicenetError('USAGE', `--protocol: expected ${FLOW_PROTOCOLS.join(', ')}; got ${text}`)
+function parseProtocol(text: string | undefined): PortProtocol | undefined {
+  const protocol = PORT_PROTOCOLS.find((name) => name === text)
+  if (protocol !== undefined || text === undefined) return protocol
+  throw new SlicenetError('USAGE', `--protocol: expected ${PORT_PROTOCOLS.join(', ')}; got ${text}`)
 }
 
 async function readText(file: string): Promise<string> {

@@ -1,13 +1,13 @@
 /** What the control socket has for administrators of nodes about the flows of their vservers. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { FLOW_PROTOCOLS } from '../enforce/network/tracked-line.ts'
 import { flowEntrySchema, tenureSchema, type FlowEntry, type Tenure } from '../node/flow-entries.ts'
+import { PORT_PROTOCOLS, portMax, type PortProtocol } from '../ticket/ports.ts'
 import { amountSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 
 export type { FlowEntry, Tenure }
-export { FLOW_PROTOCOLS }
+export { PORT_PROTOCOLS, portMax, type PortProtocol }
 
 const emptySchema = v.strictObject({})
 
@@ -35,8 +35,8 @@ export const flowMethods = {
       time: timeSchema,
       withinMs: amountSchema,
       address: v.pipe(v.string(), v.ipv4()),
-      port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535)),
-      protocol: v.exactOptional(v.picklist(FLOW_PROTOCOLS))
+      port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(portMax('gre'))),
+      protocol: v.exactOptional(v.picklist(PORT_PROTOCOLS))
     }),
     result: v.strictObject({ flows: v.array(flowEntrySchema), owners: v.array(tenureSchema) })
   },

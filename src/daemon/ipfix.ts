@@ -16,7 +16,7 @@ const MESSAGE_BYTES_MAX = 60_000
 const VARIABLE = 0xffff
 const TEXT_BYTES_MAX = 254
 
-const PROTOCOL_NUMBERS = { icmp: 1, tcp: 6, udp: 17 } as const
+const PROTOCOL_NUMBERS = { icmp: 1, tcp: 6, udp: 17, gre: 47 } as const
 /** IANA's registry of ends of flows. */
 const END = { idle: 1, active: 2 } as const
 

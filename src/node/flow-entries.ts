@@ -4,10 +4,10 @@ import { deflateRaw, inflateRaw } from 'node:zlib'
 import * as v from 'valibot'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
-import { FLOW_PROTOCOLS } from '../enforce/network/tracked-line.ts'
-import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
+import { PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
+import { portsSchema } from '../ticket/resource-schema.ts'
 import { cborCodec } from '../wire/codec.ts'
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
@@ -19,15 +19,18 @@ export const tenureSchema = v.strictObject({
   kind: v.literal('tenure'),
   ...whose,
   vserver: text,
-  ports: v.pipe(
-    v.array(v.strictObject({ protocol: v.picklist(PORT_PROTOCOLS), first: port, last: port })),
-    v.maxLength(LIMITS.portRangesPerTicketMax)
-  ),
-  /** UTC ms; without `until` it had not ended when this was written. */
+  ports: portsSchema,
+  /** UTC ms; without `until` it had not ended when this was written. It is over at `notAfter` whether or not that was noted. */
   from: timeSchema,
+  notAfter: timeSchema,
   until: v.exactOptional(timeSchema)
 })
 export type Tenure = v.InferOutput<typeof tenureSchema>
+
+/** Until when it lasted, or will at most: UTC ms. */
+export function endOf({ until, notAfter }: Tenure): number {
+  return Math.min(until ?? notAfter, notAfter)
+}
 
 export const flowEntrySchema = v.strictObject({
   kind: v.literal('flow'),
@@ -38,8 +41,8 @@ export const flowEntrySchema = v.strictObject({
   lease: v.exactOptional(whose.lease),
   slice: v.exactOptional(whose.slice),
   principal: v.exactOptional(whose.principal),
-  protocol: v.picklist(FLOW_PROTOCOLS),
-  /** As the world saw it. Of ICMP the port is the identifier, and the other 0. */
+  protocol: v.picklist(PORT_PROTOCOLS),
+  /** As the world saw it. Of ICMP the port is the identifier, and the other 0; both are 0 where they were not looked at. */
   localAddress: text,
   localPort: port,
   remoteAddress: text,

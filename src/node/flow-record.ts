@@ -13,9 +13,10 @@ import type { Store } from '../store/store.ts'
 import type { LogRoot } from '../ticket/log-root.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { encodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import { encodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
 import { FlowRoots, type LogVerdict } from './flow-roots.ts'
-import type { LeaseRecord } from './lease-table.ts'
+import { readTenures } from './flow-search.ts'
+import type { LeaseRecord, LeaseState } from './lease-table.ts'
 
 export interface FlowRecordComponents {
   readonly flows: FlowSource
@@ -36,6 +37,8 @@ export interface FlowRecordInit {
   readonly bytesMax: number
   /** Default `LIMITS.flowFileBytesMax`. */
   readonly fileBytesMax?: number
+  /** Entries that wait for the disk. Default four times `LIMITS.openFlowsMax`. */
+  readonly pendingMax?: number
 }
 
 const WRITE_INTERVAL_MS = 5000
@@ -49,14 +52,18 @@ export class FlowRecord implements Startable {
   readonly #c: FlowRecordComponents
   readonly #init: FlowRecordInit
   /** By lease; those that ended lately as well. */
-  readonly #tenures = new Map<string, Tenure>()
+  #tenures = new Map<string, Tenure>()
   #pending: LogEntry[] = []
   #log: ChainedLog | undefined
   #roots: FlowRoots | undefined
   #loop: { stop(): Promise<void> } | undefined
   #unsubscribe = (): void => {}
   #lastSnapshot = 0
+  /** By the monotonic clock: what the last root says of its time may be of a clock that was wrong. */
+  #signDue = 0
   #losses = ''
+  /** Entries that found no room while the disk took none. */
+  #dropped = 0
   /** Changes and looks at the log come one after the other. */
   #last: Promise<unknown> = Promise.resolve()
 
@@ -70,9 +77,13 @@ export class FlowRecord implements Startable {
     if (this.#loop !== undefined) return
     const { clock, logger, store, key, manager } = this.#c
     this.#roots = await FlowRoots.open(store, key)
-    await this.#openLog()
+    const log = await this.#openLog()
+    const now = clock.now()
+    this.#tenures = await readTenures({ pieces: (since) => log.read(since) }, now - REMEMBERED_MS)
     this.#unsubscribe = manager.onChange(() => this.#noteTenures())
     this.#lastSnapshot = clock.monotonic()
+    const untilDue = (this.root()?.body.notAfter ?? 0) + SIGN_INTERVAL_MS - now
+    this.#signDue = clock.monotonic() + Math.min(Math.max(untilDue, 0), SIGN_INTERVAL_MS)
     this.#noteTenures()
     await this.write({ all: false })
     this.#loop = repeat(
@@ -84,10 +95,11 @@ export class FlowRecord implements Startable {
 
   /** Writes what there is, and signs it. */
   async stop(): Promise<void> {
-    if (this.#loop === undefined) return
-    await this.#loop.stop()
-    this.#loop = undefined
+    // A beginning that failed may have opened the log.
     this.#unsubscribe()
+    if (this.#loop === undefined && this.#log === undefined) return
+    await this.#loop?.stop()
+    this.#loop = undefined
     try {
       await this.write({ all: true })
       await this.sign()
@@ -131,48 +143,61 @@ export class FlowRecord implements Startable {
     const isDue = clock.monotonic() - this.#lastSnapshot >= SNAPSHOT_INTERVAL_MS
     if (isDue) this.#lastSnapshot = clock.monotonic()
     await this.write({ all: isDue })
-    const signedAt = this.root()?.body.notAfter ?? 0
-    if (Math.abs(clock.now() - signedAt) >= SIGN_INTERVAL_MS) await this.sign()
+    if (clock.monotonic() >= this.#signDue) await this.sign()
   }
 
   #noteTenures(): void {
     const now = this.#c.clock.now()
+    const having = new Set<string>()
     for (const { lease, state } of this.#c.manager.table.all()) {
+      if (!hasVserver(state)) continue
+      having.add(lease.id)
+      if (this.#tenures.has(lease.id)) continue
       const { slice, holder, vserver, ports, notBefore, notAfter } = lease.body
-      const known = this.#tenures.get(lease.id)
-      const isOver = state === 'ended' || state === 'renewed'
-      if (known === undefined) {
-        // What had ended before this began is in the log.
-        if (isOver && notAfter < now - REMEMBERED_MS) continue
-        const places = ports.map(({ protocol, first, last }) => ({ protocol, first, last }))
-        const from = Math.min(notBefore, now)
-        const about = { lease: lease.id, slice, principal: holder, vserver, ports: places, from }
-        this.#setTenure({ kind: 'tenure', ...about, ...(isOver ? { until: Math.min(now, notAfter) } : {}) })
-      } else if (isOver && known.until === undefined) {
-        this.#setTenure({ ...known, until: now })
-      }
+      const places = ports.map(({ protocol, first, last }) => ({ protocol, first, last }))
+      const times = { from: Math.min(notBefore, now), notAfter }
+      this.#setTenure({
+        kind: 'tenure',
+        lease: lease.id,
+        slice,
+        principal: holder,
+        vserver,
+        ports: places,
+        ...times
+      })
     }
-    for (const [lease, { until }] of this.#tenures) {
-      if (until !== undefined && until < now - REMEMBERED_MS) this.#tenures.delete(lease)
+    for (const [lease, tenure] of this.#tenures) {
+      // Of one that is over the table may know nothing any more.
+      if (tenure.until === undefined && !having.has(lease)) {
+        this.#setTenure({ ...tenure, until: Math.min(now, tenure.notAfter) })
+      } else if (tenure.until !== undefined && tenure.until < now - REMEMBERED_MS) {
+        this.#tenures.delete(lease)
+      }
     }
   }
 
   #setTenure(tenure: Tenure): void {
     this.#tenures.set(tenure.lease, tenure)
-    this.#note(tenure)
+    // These are few, and are not told again.
+    this.#pending.push(tenure)
   }
 
   #noteLosses(): void {
-    const losses = this.#c.flows.losses()
+    const { skipped, ...others } = this.#c.flows.losses()
+    const losses = { ...others, skipped: skipped + this.#dropped }
     const said = JSON.stringify(losses)
-    if (said === this.#losses || said === JSON.stringify({ overruns: 0, skipped: 0, unreadable: 0 })) return
-    this.#losses = said
-    this.#note({ kind: 'gap', time: this.#c.clock.now(), ...losses })
+    if (said === this.#losses || Object.values(losses).every((count) => count === 0)) return
+    if (this.#note({ kind: 'gap', time: this.#c.clock.now(), ...losses })) this.#losses = said
   }
 
-  #note(...entries: readonly LogEntry[]): void {
+  /** Whether there was room for all. */
+  #note(...entries: readonly LogEntry[]): boolean {
     // The disk may take nothing for a while.
-    for (const entry of entries) if (this.#pending.length < PENDING_MAX) this.#pending.push(entry)
+    const room = Math.max(0, (this.#init.pendingMax ?? PENDING_MAX) - this.#pending.length)
+    for (const entry of entries.slice(0, room)) this.#pending.push(entry)
+    // A gap is told later.
+    this.#dropped += entries.slice(room).filter(({ kind }) => kind !== 'gap').length
+    return entries.length <= room
   }
 
   #entryOf(flow: Flow): FlowEntry {
@@ -195,7 +220,7 @@ export class FlowRecord implements Startable {
   /** A renewal has the virtual machine from when it was made, though its term begins where the one before ends. */
   #tenureOf(vserver: string, time: number): Tenure | undefined {
     const of = [...this.#tenures.values()].filter((tenure) => tenure.vserver === vserver)
-    return of.find(({ until = Infinity }) => time <= until) ?? of.at(-1)
+    return of.find((tenure) => time <= endOf(tenure)) ?? of.at(-1)
   }
 
   async #flush(): Promise<void> {
@@ -206,8 +231,9 @@ export class FlowRecord implements Startable {
         const { isNewSegment } = await log.append([await encodeEntries(entries)])
         this.#pending.splice(0, entries.length)
         // Whoever reads one file knows who had what when it began.
-        const hasFlows = entries.some(({ kind }) => kind !== 'tenure')
-        if (isNewSegment && hasFlows) this.#pending.unshift(...this.#tenures.values())
+        const written = new Set(entries)
+        if (isNewSegment)
+          this.#pending.unshift(...this.#tenures.values().filter((each) => !written.has(each)))
       } catch (error) {
         this.#log = undefined
         await log.close().catch(() => {})
@@ -226,6 +252,7 @@ export class FlowRecord implements Startable {
     const { head } = log.extent()
     if (roots.last()?.body.head.sequence === head.sequence) return
     await roots.sign(log.extent(), this.#c.clock.now())
+    this.#signDue = this.#c.clock.monotonic() + SIGN_INTERVAL_MS
   }
 
   async #openLog(): Promise<ChainedLog> {
@@ -249,4 +276,9 @@ export class FlowRecord implements Startable {
     this.#last = mine.catch(() => {})
     return mine
   }
+}
+
+/** One that is being made may come to nothing, and has no holder yet. */
+function hasVserver(state: LeaseState): boolean {
+  return state === 'active' || state === 'ending'
 }

@@ -76,6 +76,13 @@ export class FlowRoots {
     const faults = fault === undefined ? [] : [fault]
     if (others.some(({ body }) => body.issuer !== this.#key.principal))
       faults.push('a root is another node’s')
+    for (const { body } of others) {
+      if (body.head.sequence >= extent.begin.sequence) continue
+      const [signed, begins] = [body.head.sequence, extent.begin.sequence + 1]
+      faults.push(
+        `not covered by what is kept: a root is of the pieces up to ${signed}, and the oldest that is kept is ${begins}`
+      )
+    }
     for (const { body } of roots) {
       const { sequence, link } = body.head
       const found = places.get(sequence)

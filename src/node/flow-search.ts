@@ -1,8 +1,9 @@
 /** Reads the record of flows: all of a time, and whose packets somebody complains of. */
-import { decodeEntries, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import { SlicenetError } from '../base/errors.ts'
+import { decodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
 
 export type { FlowEntry }
-import type { FlowProtocol } from '../enforce/network/tracked-line.ts'
+import type { PortProtocol } from '../ticket/ports.ts'
 
 /** The log as it is read. */
 export interface FlowPieces {
@@ -17,9 +18,9 @@ export interface Complaint {
   readonly withinMs: number
   /** Of whoever complains, or the node's own. */
   readonly address: string
-  /** Either end's; of ICMP the identifier. */
+  /** Either end's; of ICMP the identifier, of GRE the key. */
   readonly port: number
-  readonly protocol?: FlowProtocol
+  readonly protocol?: PortProtocol
 }
 
 export interface Answer {
@@ -45,6 +46,15 @@ export async function* readFlows(
   }
 }
 
+/** The last that is noted of each lease, by lease, in the files that were written to since then. */
+export async function readTenures(log: FlowPieces, since: number): Promise<Map<string, Tenure>> {
+  const tenures = new Map<string, Tenure>()
+  for await (const { entries } of entriesFrom(log, since)) {
+    for (const entry of entries) if (entry.kind === 'tenure') tenures.set(entry.lease, entry)
+  }
+  return tenures
+}
+
 /** Answers a complaint. */
 export async function findCulprit(log: FlowPieces, complaint: Complaint): Promise<Answer> {
   const { time, withinMs } = complaint
@@ -61,10 +71,7 @@ export async function findCulprit(log: FlowPieces, complaint: Complaint): Promis
     }
   }
   const owners = [...tenures.values()].filter(
-    (tenure) =>
-      tenure.from <= time + withinMs &&
-      (tenure.until ?? Infinity) >= time - withinMs &&
-      owns(tenure, complaint)
+    (tenure) => tenure.from <= time + withinMs && endOf(tenure) >= time - withinMs && owns(tenure, complaint)
   )
   const distance = ({ first, last }: FlowEntry): number => Math.max(first - time, time - last, 0)
   const found = [...flows.values()].sort((a, b) => distance(a) - distance(b) || b.last - a.last)
@@ -76,13 +83,27 @@ async function* entriesFrom(
   since: number
 ): AsyncIterable<{ readonly writtenAt: number; readonly entries: readonly LogEntry[] }> {
   for await (const records of log.pieces(since)) {
-    for (const { writtenAt, payload } of records) yield { writtenAt, entries: await decodeEntries(payload) }
+    for (const { writtenAt, payload } of records)
+      yield { writtenAt, entries: await entriesOf(payload, writtenAt) }
+  }
+}
+
+/** One piece that cannot be read is a gap; the others can be. */
+async function entriesOf(payload: Uint8Array, time: number): Promise<readonly LogEntry[]> {
+  try {
+    return await decodeEntries(payload)
+  } catch (error) {
+    if (!(error instanceof SlicenetError) || error.code !== 'ENCODING_INVALID') throw error
+    return [{ kind: 'gap', time, overruns: 0, skipped: 0, unreadable: 1 }]
   }
 }
 
 function isMeant(entry: FlowEntry, { time, withinMs, address, port, protocol }: Complaint): boolean {
   if (protocol !== undefined && entry.protocol !== protocol) return false
   if (entry.first > time + withinMs || entry.last < time - withinMs) return false
+  // Of GRE, and of ICMP outside of connections, numbers are not noted.
+  const isBare = entry.protocol === 'gre' || (entry.protocol === 'icmp' && !entry.isTracked)
+  if (isBare) return entry.localAddress === address || entry.remoteAddress === address
   if (entry.localAddress === address) return entry.localPort === port
   return entry.remoteAddress === address && (entry.localPort === port || entry.remotePort === port)
 }

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import type { Clock } from '../base/clock.ts'
 import type { Logger } from '../base/log.ts'
-import { asStoreFailure, makeDirectory, systemDisk, type Disk } from './disk.ts'
+import { asStoreFailure, isMissing, makeDirectory, systemDisk, type Disk } from './disk.ts'
 import { listJournal, type Segment } from './journal-files.ts'
 import { scanJournal, type JournalRecord, type JournalScan } from './journal-reader.ts'
 import { truncate } from './journal-tail.ts'
@@ -145,20 +145,29 @@ export class ChainedLog {
     this.#segments = (await listJournal(this.#init.directory)).segments
   }
 
-  /** The pieces in order, those of segments that end before `since` (UTC ms) left out. */
+  /**
+   * The pieces in order, those of segments that end before `since` (UTC ms) left out, and those of segments that are dropped
+   * while it reads.
+   */
   async *read(since = 0): AsyncIterable<readonly JournalRecord[]> {
     const segments = this.#segments
     for (const [index, segment] of segments.entries()) {
-      const next = segments[index + 1]
-      const nextBegins = next === undefined ? undefined : await beginningOf(this.#disk, next)
-      if (nextBegins !== undefined && nextBegins < since) continue
-      const before = await headBefore(this.#disk, segment)
-      if (before === undefined) continue
-      const found: JournalRecord[] = []
-      const visit = async (records: readonly JournalRecord[]): Promise<void> => void found.push(...records)
-      await scanFrom(this.#disk, this.#init.directory, [segment], before, visit)
-      yield found
+      yield await this.#readSegment(segment, segments[index + 1], since).catch((error: unknown) => {
+        if (isMissing(error)) return []
+        throw error
+      })
     }
+  }
+
+  async #readSegment(segment: Segment, next: Segment | undefined, since: number): Promise<JournalRecord[]> {
+    const found: JournalRecord[] = []
+    const nextBegins = next === undefined ? undefined : await beginningOf(this.#disk, next)
+    if (nextBegins !== undefined && nextBegins < since) return found
+    const before = await headBefore(this.#disk, segment)
+    if (before === undefined) return found
+    const visit = async (records: readonly JournalRecord[]): Promise<void> => void found.push(...records)
+    await scanFrom(this.#disk, this.#init.directory, [segment], before, visit)
+    return found
   }
 
   /** Walks all of it, checks every link, and gives the places with these numbers that it came by. */

@@ -6,7 +6,8 @@ import anyTest, { type TestFn } from 'ava'
 import { silentLogger } from '../../src/base/log.ts'
 import type { Flow } from '../../src/enforce/network/flow.ts'
 import type { FlowLosses } from '../../src/enforce/network/flow-watch.ts'
-import { FlowRecord } from '../../src/node/flow-record.ts'
+import { decodeEntries, encodeEntries, type LogEntry } from '../../src/node/flow-entries.ts'
+import { FlowRecord, type FlowRecordInit } from '../../src/node/flow-record.ts'
 import { findCulprit, readFlows, type Complaint, type FlowEntry } from '../../src/node/flow-search.ts'
 import type { LeaseRecord } from '../../src/node/lease-table.ts'
 import { MemoryStore } from '../../src/store/memory-store.ts'
@@ -24,20 +25,22 @@ class Node {
   readonly directory: string
   leases: Tenant[] = []
   flows: Flow[] = []
+  isBroken = false
   losses: FlowLosses = { overruns: 0, skipped: 0, unreadable: 0 }
   record: FlowRecord
   #listener = (): void => {}
 
-  constructor(directory: string, init: { readonly bytesMax?: number; readonly fileBytesMax?: number } = {}) {
+  constructor(directory: string, init: Partial<FlowRecordInit> = {}) {
     this.directory = directory
     this.record = this.#make(init)
   }
 
-  #make(init: { readonly bytesMax?: number; readonly fileBytesMax?: number }): FlowRecord {
+  #make(init: Partial<FlowRecordInit>): FlowRecord {
     const flows = {
       start: () => Promise.resolve(),
       stop: () => Promise.resolve(),
-      take: () => Promise.resolve(this.flows.splice(0)),
+      take: () =>
+        this.isBroken ? Promise.reject(new Error('broken')) : Promise.resolve(this.flows.splice(0)),
       losses: () => this.losses
     }
     const manager = {
@@ -108,6 +111,13 @@ function flow(clock: ManualClock, changes: Partial<Flow> = {}): Flow {
   }
 }
 
+function entryOf(clock: ManualClock): Omit<FlowEntry, 'kind' | 'flow'> {
+  const { id: _id, sent, received, ...rest } = flow(clock)
+  const [sentPackets, sentBytes] = [sent.packets, sent.bytes]
+  const [receivedPackets, receivedBytes] = [received.packets, received.bytes]
+  return { ...rest, sentPackets, sentBytes, receivedPackets, receivedBytes }
+}
+
 const ports = [{ protocol: 'tcp' as const, first: 20_000, last: 20_009 }]
 const alice = makeKey()
 const bob = makeKey()
@@ -158,6 +168,94 @@ test('ports that change hands are answered for by who had them then', async (t) 
   await node.record.stop()
 })
 
+test('a lease with a large GRE key leaves the record readable, and is found by it', async (t) => {
+  const node = new Node(t.context.directory)
+  const keys = [{ protocol: 'gre' as const, first: 70_000, last: 4_294_967_295 }]
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports: keys })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  const address = '198.51.100.1'
+  const { owners } = await node.whois({ address, port: 4_000_000_000, protocol: 'gre' })
+  t.is(owners[0]?.principal, alice.principal)
+  t.deepEqual((await node.whois({ address, port: 69_999, protocol: 'gre' })).owners, [])
+  await node.record.stop()
+})
+
+test('a piece that cannot be read hides no other', async (t) => {
+  const good = await encodeEntries([
+    { kind: 'flow', ...entryOf(new ManualClock()), flow: 'good' } satisfies FlowEntry
+  ])
+  const record = (payload: Uint8Array): { writtenAt: number; payload: Uint8Array } => ({
+    writtenAt: 1,
+    payload
+  })
+  const pieces = [
+    record(Uint8Array.of(1, 2, 3)),
+    record(good),
+    record(await encodeEntries([{} as FlowEntry]))
+  ]
+  const log = {
+    async *pieces() {
+      yield await Promise.resolve(pieces)
+    }
+  }
+  const found: string[] = []
+  for await (const each of readFlows(log, { since: 0, until: Infinity })) found.push(each.flow)
+  t.deepEqual(found, ['good'])
+})
+
+const nodePort = { address: '198.51.100.1', port: 20_005, withinMs: 0 }
+const holders = async (node: Node, time: number): Promise<string[]> =>
+  (await node.whois({ ...nodePort, time })).owners.map(({ principal }) => principal)
+
+test('a lease that is never finished has no port, and one that is gone from the table none any more', async (t) => {
+  const node = new Node(t.context.directory)
+  node.leases = [
+    { lease: leaseTo(node.key, bob, 1, { vserver: 'v-2', ports }), state: 'making' },
+    { lease: leaseTo(node.key, alice, 2, { vserver: 'v-1', ports }), state: 'active' }
+  ]
+  await node.start()
+  t.deepEqual(await holders(node, node.clock.now()), [alice.principal])
+  node.leases = []
+  node.changed()
+  await node.clock.advance(5000)
+  await node.record.write({ all: false })
+  t.deepEqual(await holders(node, node.clock.now()), [])
+  await node.record.stop()
+})
+
+test('a lease that ended while no daemon ran has the port no longer than its term', async (t) => {
+  const node = new Node(t.context.directory)
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  await node.record.stop()
+  await node.clock.advance(3 * HOUR)
+  node.leases = [{ lease, state: 'ended' }]
+  await node.record.start()
+  t.deepEqual(await holders(node, lease.body.notAfter - 1), [alice.principal])
+  t.deepEqual(await holders(node, lease.body.notAfter + 1), [])
+  await node.record.stop()
+})
+
+test('an early end is the same after the daemon began anew', async (t) => {
+  const node = new Node(t.context.directory)
+  const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1', ports })
+  node.leases = [{ lease, state: 'active' }]
+  await node.start()
+  await node.clock.advance(10_000)
+  node.leases = [{ lease, state: 'ended' }]
+  node.changed()
+  const end = node.clock.now()
+  for (const _ of [1, 2]) {
+    await node.clock.advance(20 * 60_000)
+    await node.restart()
+  }
+  t.deepEqual(await holders(node, end - 1), [alice.principal])
+  t.deepEqual(await holders(node, end + 1), [])
+  await node.record.stop()
+})
+
 test('packets that are told of after a lease’s end are still its own, and of nobody known are told as such', async (t) => {
   const node = new Node(t.context.directory)
   const lease = leaseTo(node.key, alice, 1, { vserver: 'v-1' })
@@ -200,6 +298,47 @@ test('a flow that goes on is one flow, with all that it carried, also after a ne
   await node.record.stop()
 })
 
+test('a new file says who has what, also when what begins it are tenures', async (t) => {
+  const node = new Node(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
+  const old = { lease: leaseTo(node.key, alice, 1, { vserver: 'v-1', ports }), state: 'active' as const }
+  node.leases = [old]
+  await node.start()
+  for (let seq = 2; seq < 32; seq++) {
+    await node.clock.advance(1000)
+    const other = leaseTo(node.key, bob, seq, { vserver: 'v-2', ports: [] })
+    node.leases = [old, { lease: other, state: 'active' }]
+    await node.record.write({ all: false })
+  }
+  t.true((await node.record.verify()).firstPiece > 1, 'the oldest made room')
+  t.deepEqual(await holders(node, node.clock.now()), [alice.principal])
+  await node.record.stop()
+})
+
+test('what found no room while the disk took nothing is told as skipped', async (t) => {
+  const node = new Node(t.context.directory, { pendingMax: 2 })
+  await node.start()
+  node.flows = [1, 2, 3, 4, 5].map((number) => flow(node.clock, { id: `f${number}` }))
+  await node.record.write({ all: false })
+  await node.record.write({ all: false })
+  const entries: LogEntry[] = []
+  for await (const records of node.record.pieces(0)) {
+    for (const { payload } of records) entries.push(...(await decodeEntries(payload)))
+  }
+  t.deepEqual(
+    entries.map((entry) => (entry.kind === 'gap' ? entry.skipped : entry.kind)),
+    ['flow', 'flow', 3]
+  )
+  await node.record.stop()
+})
+
+test('a record that could not begin is closed when it is stopped', async (t) => {
+  const node = new Node(t.context.directory)
+  node.isBroken = true
+  await t.throwsAsync(node.start())
+  await t.throwsAsync(node.record.stop(), { message: 'broken' })
+  await t.throwsAsync(node.record.verify(), { message: /not open/ })
+})
+
 test('what was lost is in the record as well', async (t) => {
   const node = new Node(t.context.directory)
   await node.start()
@@ -237,7 +376,7 @@ test('a record that nobody touched is as it was signed, over new beginnings', as
   await node.restart()
   node.flows = [flow(node.clock)]
   await node.record.write({ all: false })
-  t.like(await node.record.verify(), { faults: [], firstPiece: 1, lastPiece: 23 })
+  t.like(await node.record.verify(), { faults: [], firstPiece: 1, lastPiece: 22 })
   t.is((await node.all()).length, 21)
   await node.record.stop()
 })
@@ -307,10 +446,50 @@ test('a record is found out when its beginning was taken away, and what makes ro
   await node.record.stop()
 })
 
+test('a root of what has made room since is told not to cover what is kept', async (t) => {
+  const node = new Node(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
+  await node.start()
+  node.flows = [flow(node.clock)]
+  await node.record.write({ all: false })
+  await node.record.sign()
+  const early = logRootObject.open(node.record.root()?.bytes ?? new Uint8Array())
+  t.deepEqual((await node.record.verify([early])).faults, [])
+  for (let number = 0; number < 40; number++) {
+    node.flows = [flow(node.clock, { id: `f${number}` })]
+    await node.record.write({ all: false })
+  }
+  const { faults } = await node.record.verify([early])
+  t.true(faults[0]?.startsWith('not covered by what is kept'), faults.join())
+  await node.record.sign()
+  const late = logRootObject.open(node.record.root()?.bytes ?? new Uint8Array())
+  t.deepEqual((await node.record.verify([late])).faults, [])
+  await node.record.stop()
+})
+
 test('all that is kept of a long time can be answered for, though the lease is older than that', async (t) => {
   const node = await filled(t.context.directory, { fileBytesMax: 1000, bytesMax: 4000 })
   const { owners } = await node.whois({ address: '198.51.100.1', port: 20_000 })
   t.is(owners[0]?.principal, alice.principal)
+  await node.record.stop()
+})
+
+test('what makes room while it is read is left out', async (t) => {
+  const node = await filled(t.context.directory, { fileBytesMax: 1000, bytesMax: 8000 })
+  const reading = node.record.pieces(0)[Symbol.asyncIterator]()
+  await reading.next()
+  const before = await segmentsOf(t.context.directory)
+  for (let number = 0; number < 20; number++) {
+    node.flows = [flow(node.clock, { id: `g${number}` })]
+    await node.record.write({ all: false })
+  }
+  const after = await segmentsOf(t.context.directory)
+  t.true(
+    before.slice(1, 3).some((path) => !after.includes(path)),
+    'what is read next is gone'
+  )
+  let count = 0
+  while ((await reading.next()).done !== true) count += 1
+  t.true(count > 0)
   await node.record.stop()
 })
 
@@ -345,6 +524,27 @@ test('it is signed every hour', async (t) => {
   await node.clock.advance(30_000)
   await node.record.verify()
   t.true((node.record.root()?.body.notAfter ?? 0) > before)
+  await node.record.stop()
+})
+
+test('a clock that was ahead once makes it sign no more often', async (t) => {
+  const node = new Node(t.context.directory)
+  node.clock.setWall(node.clock.now() + 5 * HOUR)
+  await node.start()
+  node.flows = [flow(node.clock)]
+  await node.record.write({ all: false })
+  await node.record.sign()
+  node.clock.setWall(node.clock.now() - 5 * HOUR)
+  const before = node.record.root()?.body.seq
+  for (let turn = 0; turn < 3; turn++) {
+    node.flows = [flow(node.clock)]
+    await node.clock.advance(5000)
+    await node.record.verify()
+  }
+  t.is(node.record.root()?.body.seq, before)
+  await node.clock.advance(HOUR)
+  await node.record.verify()
+  t.not(node.record.root()?.body.seq, before)
   await node.record.stop()
 })
 

@@ -15,7 +15,7 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { flowEnds, type Flow, type FlowEnd } from './flow.ts'
 import { parseTrackedLine, TRACKED_LINE_CHARS_MAX, type TrackedLine } from './tracked-line.ts'
-import { countUntracked, readUntracked } from './untracked-flows.ts'
+import { countUntracked, readNoRoom, readUntracked } from './untracked-flows.ts'
 
 /** What the daemon keeps its record of flows from. */
 export interface FlowSource extends Startable {
@@ -36,7 +36,7 @@ export const NO_FLOWS: FlowSource = {
 export interface FlowLosses {
   /** How often the kernel had events that were not read in time; the table was read again after each. */
   readonly overruns: number
-  /** Connections that found no room, and lines that could not be read. */
+  /** Connections and packets outside of any that found no room or had no known vserver, and lines that could not be read. */
   readonly skipped: number
   readonly unreadable: number
 }
@@ -77,8 +77,13 @@ export class FlowWatch implements FlowSource {
   readonly #untracked = new Map<string, OpenFlow>()
   #overruns = 0
   #skipped = 0
+  #noRoom = 0
+  /** Untracked flows of no known vserver that were there at the last reading. */
+  #unowned: ReadonlySet<string> = new Set()
   #unreadable = 0
   #reading = 0
+  #lastReading: Promise<void> = Promise.resolve()
+  #nextReading: Promise<void> | undefined
   #mustReread = false
   #child: ChildProcess | undefined
   #loops: { stop(): Promise<void> }[] = []
@@ -114,7 +119,7 @@ export class FlowWatch implements FlowSource {
   }
 
   losses(): FlowLosses {
-    return { overruns: this.#overruns, skipped: this.#skipped, unreadable: this.#unreadable }
+    return { overruns: this.#overruns, skipped: this.#skipped + this.#noRoom, unreadable: this.#unreadable }
   }
 
   async take({ all }: { readonly all: boolean }): Promise<Flow[]> {
@@ -216,7 +221,18 @@ export class FlowWatch implements FlowSource {
     }
   }
 
+  /** Who asks while it is read waits for a reading that begins after, which all of these share. */
   async #readTable(): Promise<void> {
+    this.#nextReading ??= this.#lastReading.then(() => {
+      this.#nextReading = undefined
+      const reading = this.#readTableOnce()
+      this.#lastReading = reading.catch(() => {})
+      return reading
+    })
+    await this.#nextReading
+  }
+
+  async #readTableOnce(): Promise<void> {
     this.#reading += 1
     const reading = this.#reading
     const before = new Set(this.#open.keys())
@@ -248,12 +264,18 @@ export class FlowWatch implements FlowSource {
 
   async #readUntracked(): Promise<void> {
     const now = this.#c.clock.now()
+    this.#noRoom = await readNoRoom()
     const gone = new Set(this.#untracked.keys())
+    const unowned = new Set<string>()
     for (const count of await readUntracked()) {
       const { address, protocol, sourcePort, destination, destinationPort, packets, bytes } = count
       const id = `u${protocol}-${address}-${sourcePort}-${destination}-${destinationPort}`
       const vserver = this.#untracked.get(id)?.flow.vserver ?? this.#c.ownerOf(address)
-      if (vserver === undefined) continue
+      if (vserver === undefined) {
+        if (!this.#unowned.has(id)) this.#skipped += 1
+        unowned.add(id)
+        continue
+      }
       gone.delete(id)
       const last = now - count.quietSeconds * 1000
       const before = this.#untracked.get(id)
@@ -276,6 +298,7 @@ export class FlowWatch implements FlowSource {
       this.#untracked.set(id, { flow, told: before?.told ?? 0 })
     }
     for (const id of gone) this.#untracked.delete(id)
+    this.#unowned = unowned
   }
 
   #parse(line: string): TrackedLine | undefined {

@@ -1,4 +1,5 @@
 /** What a flow record says of the packets of one connection of a vserver, before anybody has asked whose vserver it is. */
+import type { PortProtocol } from '../../ticket/ports.ts'
 import type { FlowProtocol, TrackedLine, Tuple } from './tracked-line.ts'
 
 export interface FlowCount {
@@ -11,8 +12,11 @@ export interface Flow {
   readonly id: string
   /** The vserver's. */
   readonly vserver: string
-  readonly protocol: FlowProtocol
-  /** As the world saw it: the node's end and the other one. Of ICMP the port is the identifier, and the other 0. */
+  readonly protocol: PortProtocol
+  /**
+   * As the world saw it: the node's end and the other one. Of ICMP the port is the identifier, and the other 0; both are 0
+   * of GRE, and of ICMP outside of any connection.
+   */
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string

@@ -1,21 +1,24 @@
 /**
  * Counts what vservers send that the kernel's connection tracking takes for no part of a connection (FIN, NULL, Xmas of
- * raw sockets), by addresses and ports, in a table of its own that outlives the daemon. It is bounded: what finds no room
- * is counted without them.
+ * raw sockets, unasked echo replies) or does not look at (GRE), by addresses and ports, in a table of its own that outlives
+ * the daemon. It is bounded, in all and for each vserver: what finds no room is counted without them.
  */
 import { run } from '../../base/host-program.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { isPortProtocol, type PortProtocol } from '../../ticket/ports.ts'
 import { ANY_LINK } from './address-plan.ts'
-import { applyRules } from './ruleset.ts'
-import { FLOW_PROTOCOLS, type FlowProtocol } from './tracked-line.ts'
+import { applyRules, readCounters } from './ruleset.ts'
 
 export const UNTRACKED_TABLE = 'ip slicenet_flows'
 const KEPT_SECONDS = 600
+/** New flows of one vserver: with what is kept of them it has a ninth of the room at most. */
+const NEW_FLOWS = 'limit rate over 5/second burst 4096 packets'
 
 export interface UntrackedCount {
   /** The vserver's address inside. */
   readonly address: string
-  readonly protocol: FlowProtocol
+  readonly protocol: PortProtocol
+  /** 0 of ICMP and GRE, as is the other. */
   readonly sourcePort: number
   readonly destination: string
   readonly destinationPort: number
@@ -29,37 +32,57 @@ export interface UntrackedCount {
 export async function countUntracked(): Promise<void> {
   const chain = `${UNTRACKED_TABLE} leaving`
   const key = 'ip saddr . meta l4proto . th sport . ip daddr . th dport'
+  const bareKey = 'ip saddr . meta l4proto . ip daddr'
+  const bounds = `size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s;`
+  // Does not match where the vserver may still add one.
+  const isOver = `update @new_flows { ip saddr ${NEW_FLOWS} }`
   await applyRules([
     `add table ${UNTRACKED_TABLE}`,
-    `add set ${UNTRACKED_TABLE} untracked { type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service; size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s; counter; }`,
+    `add set ${UNTRACKED_TABLE} untracked { type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service; ${bounds} counter; }`,
+    `add set ${UNTRACKED_TABLE} bare { type ipv4_addr . inet_proto . ipv4_addr; ${bounds} counter; }`,
+    `add set ${UNTRACKED_TABLE} new_flows { type ipv4_addr; ${bounds} }`,
     `add counter ${UNTRACKED_TABLE} no_room`,
     // Before the source address is translated (node-table.ts), after everything that is dropped is.
     `add chain ${chain} { type filter hook postrouting priority 80; policy accept; }`,
     `flush chain ${chain}`,
     `add rule ${chain} iifname != ${ANY_LINK} accept`,
-    `add rule ${chain} ct state != invalid accept`,
-    `add rule ${chain} ip protocol { tcp, udp } update @untracked { ${key} } accept`,
+    `add rule ${chain} ct state { new, established, related } accept`,
+    // One that is there already needs no room; a lookup that finds none counts nothing.
+    `add rule ${chain} meta l4proto { tcp, udp } ${key} != @untracked ${isOver} counter name no_room accept`,
+    `add rule ${chain} meta l4proto { tcp, udp } update @untracked { ${key} } accept`,
+    `add rule ${chain} meta l4proto { icmp, gre } ${bareKey} != @bare ${isOver} counter name no_room accept`,
+    `add rule ${chain} meta l4proto { icmp, gre } update @bare { ${bareKey} } accept`,
     `add rule ${chain} counter name no_room`
   ])
 }
 
 /** What was counted in the last ten minutes of each flow's life. */
 export async function readUntracked(): Promise<UntrackedCount[]> {
-  const printed = JSON.parse(
-    await run('nft', ['-j', 'list', 'set', ...UNTRACKED_TABLE.split(' '), 'untracked'])
-  ) as {
-    readonly nftables?: readonly { readonly set?: { readonly elem?: readonly Element[] } }[]
-  }
-  const elements = printed.nftables?.flatMap(({ set }) => set?.elem ?? []) ?? []
+  const elements = [...(await elementsOf('untracked')), ...(await elementsOf('bare'))]
   return elements.flatMap(({ elem }) => {
-    const [address, protocol, sourcePort, destination, destinationPort] = elem?.val?.concat ?? []
+    const parts = elem?.val?.concat ?? []
+    const [address, name] = parts
+    const [sourcePort, destination, destinationPort] = parts.length === 3 ? [0, parts[2], 0] : parts.slice(2)
     const { packets, bytes } = elem?.counter ?? {}
     if (typeof address !== 'string' || typeof destination !== 'string') return []
-    if (!isFlowProtocol(protocol) || packets === undefined || bytes === undefined) return []
+    const protocol = String(name)
+    if (!isPortProtocol(protocol) || packets === undefined || bytes === undefined) return []
     const ports = { sourcePort: Number(sourcePort), destinationPort: Number(destinationPort) }
     const quietSeconds = Math.max(0, KEPT_SECONDS - (elem?.expires ?? KEPT_SECONDS))
     return [{ address, protocol, destination, ...ports, packets, bytes, quietSeconds }]
   })
+}
+
+/** Packets that found no room, since the table was made. */
+export async function readNoRoom(): Promise<number> {
+  return (await readCounters(UNTRACKED_TABLE)).get('no_room') ?? 0
+}
+
+async function elementsOf(set: string): Promise<readonly Element[]> {
+  const printed = JSON.parse(await run('nft', ['-j', 'list', 'set', ...UNTRACKED_TABLE.split(' '), set])) as {
+    readonly nftables?: readonly { readonly set?: { readonly elem?: readonly Element[] } }[]
+  }
+  return printed.nftables?.flatMap((each) => each.set?.elem ?? []) ?? []
 }
 
 interface Element {
@@ -68,8 +91,4 @@ interface Element {
     readonly expires?: number
     readonly counter?: { readonly packets?: number; readonly bytes?: number }
   }
-}
-
-function isFlowProtocol(name: unknown): name is FlowProtocol {
-  return (FLOW_PROTOCOLS as readonly unknown[]).includes(name)
 }

@@ -1,7 +1,7 @@
 import test from 'ava'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import type { FlowLosses } from '../../../src/enforce/network/flow-watch.ts'
-import { icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+import { gre, icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
 const lab = new Lab({ letter: 'w' })
 let one: Vserver
@@ -11,7 +11,7 @@ let node: LineProgram
 test.before(async () => {
   await lab.up()
   await lab.ask({ op: 'watchFlows' })
-  one = await lab.vserver('one', [tcp(9090), udp(9090), icmp(77)])
+  one = await lab.vserver('one', [tcp(9090), udp(9090), icmp(77), gre(7)])
   two = await lab.vserver('two', [tcp(9191)])
   node = await lab.probeOnNode()
   await lab.world.ask({ op: 'listen', port: 7000 })
@@ -116,6 +116,31 @@ test.serial(
     t.false(others.some(({ vserver, isTracked }) => vserver === 'two' && !isTracked))
   }
 )
+
+test.serial('GRE and echo replies that nobody asked for are told with the addresses', async (t) => {
+  const to = { op: 'send', src: one.address, dst: lab.worldAddress }
+  await one.probe.ask({ ...to, proto: 'gre', key: 7, count: 2 })
+  const about = { vserver: 'one', isTracked: false, localPort: 0, remotePort: 0 }
+  const keyed = await oneFlow({ ...about, protocol: 'gre' })
+  t.like(keyed, { localAddress: lab.nodeAddress, remoteAddress: lab.worldAddress })
+  t.is(keyed.sent.packets, 2)
+  await one.probe.ask({ ...to, proto: 'icmp', type: 0, id: 77, count: 3 })
+  t.is((await oneFlow({ ...about, protocol: 'icmp' })).sent.packets, 3)
+})
+
+test.serial('one vserver does not take the room of all outside of connections', async (t) => {
+  const many = 6000
+  const fin = { op: 'send', proto: 'tcp', dst: lab.worldAddress, flags: 1 }
+  const skipped = async (): Promise<number> => (await lab.ask<FlowLosses>({ op: 'flowLosses' })).skipped
+  const before = await skipped()
+  await one.probe.ask({ ...fin, src: one.address, sport: 9090, dport: 1001, dportLast: 1000 + many })
+  await two.probe.ask({ ...fin, src: two.address, sport: 9191, dport: 82 })
+  const flows = await flowsUntil({ vserver: 'two', isTracked: false, remotePort: 82 })
+  t.true(flows.some((flow) => matches(flow, { vserver: 'two', isTracked: false, remotePort: 82 })))
+  const noted = flows.filter((flow) => matches(flow, { vserver: 'one', isTracked: false, protocol: 'tcp' }))
+  t.true(noted.length > 4000 && noted.length < 5000, String(noted.length))
+  t.true((await skipped()) - before >= many - noted.length, 'and the others are told of')
+})
 
 test.serial('the node’s own connections are none of these', async (t) => {
   await node.ask({ op: 'ask', host: lab.worldAddress, port: 7001, sport: 5151 })

@@ -136,6 +136,9 @@ def op_send(p):
         s.bind((DEVICE, 0))
         for _ in range(p.get("count", 1)):
             s.send(data)
+        # As well to each port up to this one.
+        for port in range(p.get("dport", 0) + 1, p.get("dportLast", 0) + 1):
+            s.send(data[:14] + ip_packet({**p, "dport": port}))
 
 
 def op_race(p):
