@@ -6,6 +6,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { byteUnit, durationUnit } from '../base/units.ts'
 import {
   PORT_PROTOCOLS,
+  formatPortRange,
   portMax,
   type FlowEntry,
   type LogVerdictView,
@@ -98,7 +99,7 @@ async function whois(context: CommandContext, options: WhoisOptions): Promise<Ou
   const flows = answer.flows.map(shownFlow)
   const document = { time: formatTime(params.time), flows, owners: owners.map(shownTenure) }
   if (flows.length > 0 || owners.length > 0) {
-    return { document, text: (style) => whoisText(answer.flows, owners, style) }
+    return { document, text: (style) => whoisText(answer.flows, owners, params, style) }
   }
   return {
     document,
@@ -204,7 +205,12 @@ async function root(context: CommandContext, sign: boolean): Promise<Outcome> {
   return { document: { root: text, time: formatTime(time), piece }, text: () => `${text}\n` }
 }
 
-function whoisText(flows: readonly FlowEntry[], owners: readonly Tenure[], style: Style): string {
+function whoisText(
+  flows: readonly FlowEntry[],
+  owners: readonly Tenure[],
+  { port, protocol }: { readonly port: number; readonly protocol?: PortProtocol },
+  style: Style
+): string {
   const rows = [
     ...flows.map((flow) => [
       shortId(flow.principal ?? '-'),
@@ -213,14 +219,18 @@ function whoisText(flows: readonly FlowEntry[], owners: readonly Tenure[], style
       flow.vserver,
       flowLine(flow)
     ]),
-    ...owners.map(({ principal, slice, lease, vserver, from, until, notAfter }) => {
+    ...owners.map(({ principal, slice, lease, vserver, ports, from, until, notAfter }) => {
+      const which = ports
+        .filter((range) => range.first <= port && port <= range.last)
+        .filter((range) => protocol === undefined || range.protocol === protocol)
+        .map(formatPortRange)
       const to = until === undefined && notAfter > Date.now() ? 'now' : formatTime(until ?? notAfter)
       return [
         shortId(principal),
         slice,
         shortId(lease),
         vserver,
-        `had the port from ${formatTime(from)} to ${to}`
+        `had ${which.join(', ')} from ${formatTime(from)} to ${to}`
       ]
     })
   ]

@@ -2,12 +2,12 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { flowEntrySchema, tenureSchema, type FlowEntry, type Tenure } from '../node/flow-entries.ts'
-import { PORT_PROTOCOLS, portMax, type PortProtocol } from '../ticket/ports.ts'
+import { PORT_PROTOCOLS, formatPortRange, portMax, type PortProtocol } from '../ticket/ports.ts'
 import { amountSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 
 export type { FlowEntry, Tenure }
-export { PORT_PROTOCOLS, portMax, type PortProtocol }
+export { PORT_PROTOCOLS, formatPortRange, portMax, type PortProtocol }
 
 const emptySchema = v.strictObject({})
 
