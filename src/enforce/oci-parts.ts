@@ -1,15 +1,9 @@
 /** What works on vservers once it is known which OCI runtime there is, put together, and what the administrator should know of it. */
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
-import type { Logger } from '../base/log.ts'
 import { openFilesPerProcess } from './capacity.ts'
-import type { Cgroups } from './cgroup.ts'
 import { coreHandlerWarning, readCoreHandler } from './core-handler.ts'
-import type { IdRanges } from './id-ranges.ts'
-import type { ImageStore } from './image-store.ts'
-import type { VserverNetwork } from './network.ts'
 import { OciRuntime, type OciRuntimeName } from './oci-runtime.ts'
 import { ProgramRunner } from './program-runner.ts'
 import {
@@ -21,24 +15,17 @@ import {
 import type { ContainersSeccomp } from './seccomp.ts'
 import { Spares } from './spares.ts'
 import type { Turns } from './turns.ts'
-import { VserverMaker } from './vserver-maker.ts'
+import { VserverMaker, type VserverMakerComponents } from './vserver-maker.ts'
 import { VserverPrograms } from './vserver-programs.ts'
-import type { VserverRecords } from './vserver-records.ts'
-import type { VserverRoots } from './vserver-root.ts'
-import { NO_DISK_LIMITS, type Volume } from './volume.ts'
+import { NO_DISK_LIMITS } from './volume.ts'
 
 const SECCOMP_PROFILE = '/usr/share/containers/seccomp.json'
 
-export interface OciPartsComponents {
-  readonly clock: Clock
-  readonly logger: Logger
-  readonly images: ImageStore
-  readonly network: VserverNetwork
-  readonly volume: Volume
-  readonly idRanges: IdRanges
-  readonly roots: VserverRoots
-  readonly cgroups: Cgroups
-  readonly records: VserverRecords
+/** What vservers are made with whatever the runtime is. */
+export interface OciPartsComponents extends Omit<
+  VserverMakerComponents,
+  'runtime' | 'programs' | 'seccompProfile'
+> {
   readonly turns: Turns
 }
 

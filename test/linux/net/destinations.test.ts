@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { DEFAULT_SHAPING } from '../../../src/enforce/network/rates.ts'
 import { Lab, type Seen, type Vserver } from './lab.ts'
@@ -23,17 +22,7 @@ test.before(async () => {
 })
 test.after.always(() => lab.down())
 
-/** The bytes sent for a vserver once its queues are empty. */
-async function settled({ id }: Vserver): Promise<number> {
-  let last = -1
-  for (let round = 0; round < 50; round++) {
-    const bytes = await lab.ask<number>({ op: 'egressBytes', id })
-    if (bytes === last) return bytes
-    last = bytes
-    await delay(150)
-  }
-  throw new Error('the queues do not empty')
-}
+const settled = async ({ id }: Vserver): Promise<number> => lab.settledBytes(id)
 
 /** Bytes that leave while a vserver sends a datagram to each of `count` addresses of a network. */
 async function scan(vserver: Vserver, net: string, count: number, more: object = {}): Promise<number> {

@@ -183,6 +183,18 @@ export class Lab {
     return this.#node.ask<T>(request)
   }
 
+  /** The bytes sent for a vserver once its queues are empty. */
+  async settledBytes(id: string): Promise<number> {
+    let last = -1
+    for (let round = 0; round < 50; round++) {
+      const bytes = await this.ask<number>({ op: 'egressBytes', id })
+      if (bytes === last) return bytes
+      last = bytes
+      await delay(150)
+    }
+    throw new Error('the queues do not empty')
+  }
+
   async counters(): Promise<
     Pick<NetworkCounters, 'drops' | 'injected'> & {
       readonly dropped: Record<string, Record<DropReason, number>>

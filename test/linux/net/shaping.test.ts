@@ -26,17 +26,7 @@ async function arriving(vserver: Vserver, port: number, options: object = {}): P
   return lab.world.ask({ op: 'counted', port })
 }
 
-/** The bytes sent for a vserver once its queues are empty. */
-async function settled(vserver: Vserver): Promise<number> {
-  let last = -1
-  for (let round = 0; round < 50; round++) {
-    const bytes = await lab.ask<number>({ op: 'egressBytes', id: vserver.id })
-    if (bytes === last) return bytes
-    last = bytes
-    await delay(150)
-  }
-  throw new Error('the queues do not empty')
-}
+const settled = async ({ id }: Vserver): Promise<number> => lab.settledBytes(id)
 
 /** Bytes that leave through a vserver’s classes while it sends as fast as it can. */
 async function leaving(vserver: Vserver, options: object): Promise<number> {
