@@ -6,7 +6,7 @@ import { MEMBER_ACTS, type MemberAct } from '../daemon/control-protocol.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome } from './output.ts'
 import { withSession } from './session.ts'
-import { findMember, findSlice } from './slice-find.ts'
+import { findMembers } from './slice-find.ts'
 import { memberError } from './slice-view.ts'
 
 interface ActOptions {
@@ -71,12 +71,8 @@ async function perform(
 ): Promise<Outcome> {
   const { signal } = context
   const { name, members } = await withSession(context, async (call) => {
-    const slice = await findSlice(call, given, signal)
-    const member = options.member === undefined ? {} : { member: findMember(slice, options.member) }
-    return {
-      name: slice.name,
-      ...(await call('sliceAct', { slice: slice.name, ...member, act }, { signal }))
-    }
+    const of = await findMembers(call, given, options.member, signal)
+    return { name: of.slice, ...(await call('sliceAct', { ...of, act }, { signal })) }
   })
   const failed = members.filter(({ reason }) => reason !== undefined)
   const count = members.length - failed.length

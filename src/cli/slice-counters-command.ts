@@ -4,7 +4,7 @@ import type { ControlResult } from '../daemon/control-client.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
-import { findMember, findSlice } from './slice-find.ts'
+import { findMembers } from './slice-find.ts'
 import { memberError } from './slice-view.ts'
 import { formatTable } from './table.ts'
 
@@ -32,12 +32,8 @@ export function addSliceCountersCommand(slice: Command, run: RunCommand): void {
 async function counters(context: CommandContext, given: string, options: CountersOptions): Promise<Outcome> {
   const { signal } = context
   const { name, members } = await withSession(context, async (call) => {
-    const slice = await findSlice(call, given, signal)
-    const member = options.member === undefined ? {} : { member: findMember(slice, options.member) }
-    return {
-      name: slice.name,
-      ...(await call('sliceCounters', { slice: slice.name, ...member }, { signal }))
-    }
+    const of = await findMembers(call, given, options.member, signal)
+    return { name: of.slice, ...(await call('sliceCounters', of, { signal })) }
   })
   const outcome = {
     document: { slice: name, members },

@@ -19,3 +19,14 @@ export function findMember(slice: SliceView, given: string): string {
   ]
   return findByPrefix(slice.members, given, { what: `member of ${slice.name}`, namesOf }).lease
 }
+
+/** All of a slice, or the one member given: as the daemon's methods on members take it. */
+export async function findMembers(
+  call: ControlCaller,
+  given: string,
+  member: string | undefined,
+  signal: AbortSignal
+): Promise<{ readonly slice: string; readonly member?: string }> {
+  const slice = await findSlice(call, given, signal)
+  return { slice: slice.name, ...(member === undefined ? {} : { member: findMember(slice, member) }) }
+}
