@@ -14,7 +14,7 @@ import { listeningPorts, type Uplink } from './uplink.ts'
 /** Everything that nft holds for one link; adding it again changes nothing. */
 export function linkLines(record: LinkRecord): string[] {
   const plan = planLink(record.index)
-  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  const ownership = { plan, ports: record.ports }
   return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
 }
 
@@ -25,8 +25,8 @@ export function shapedLink(record: LinkRecord): ShapedLink {
 /** Lines that take away the elements of ports that `before` has and `after` has not. */
 export function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
   const plan = planLink(before.index)
-  const kept = new Set(portLines('add', { plan, ports: after.ports, silentPorts: after.silentPorts }))
-  const ownership = { plan, ports: before.ports, silentPorts: before.silentPorts }
+  const kept = new Set(portLines('add', { plan, ports: after.ports }))
+  const ownership = { plan, ports: before.ports }
   const added = portLines('add', ownership)
   return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
 }
@@ -34,7 +34,7 @@ export function removedPortLines(before: LinkRecord, after: LinkRecord): string[
 /** Lines that take away all of a link, whatever of it is there. The device must be gone before. */
 export function removalLines(record: LinkRecord, bounds: VserverBounds): string[] {
   const plan = planLink(record.index)
-  const ownership = { plan, ports: record.ports, silentPorts: record.silentPorts }
+  const ownership = { plan, ports: record.ports }
   return [
     // Adding first makes deleting certain, also after an attach that failed early.
     ...ownershipLines('add', ownership),

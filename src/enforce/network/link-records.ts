@@ -16,7 +16,6 @@ export interface LinkRecord {
   /** The vserver's network namespace, `net:[…]`. */
   readonly namespace: string
   readonly ports: readonly PortRange[]
-  readonly silentPorts: readonly PortRange[]
   readonly resources: Resources
   /** Of a vserver that shares the node's network instead of having a link: its host ids, both included. */
   readonly ids?: { readonly first: number; readonly last: number }
@@ -29,7 +28,6 @@ const recordSchema = v.object({
   index: v.pipe(v.number(), v.integer(), v.minValue(1)),
   namespace: v.string(),
   ports: ranges,
-  silentPorts: ranges,
   resources: v.object(v.entriesFromList(RESOURCE_NAMES, amount)),
   ids: v.exactOptional(v.object({ first: amount, last: amount }))
 })

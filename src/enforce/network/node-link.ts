@@ -1,6 +1,6 @@
 /** The network of a node as those see it who attach vservers to it: what it is told, takes and gives. */
 import type { PortRange } from '../../ticket/ports.ts'
-import type { VserverLink, VserverNetwork } from '../network.ts'
+import type { VserverNetwork } from '../network.ts'
 import type { NetworkCounters } from './network-counters.ts'
 import type { ShapingPolicy } from './rates.ts'
 
@@ -26,17 +26,7 @@ export interface NodeNetworkInit {
   readonly budgetIntervalMs?: number
 }
 
-/** A link as this network takes it. */
-export interface NodeLink extends VserverLink {
-  /**
-   * Owned ports that programs serve through raw sockets: the vserver's kernel, which knows nothing of them, sends neither
-   * resets nor unreachables from them. Default none.
-   */
-  readonly silentPorts?: readonly PortRange[]
-}
-
 export interface NodeNetwork extends VserverNetwork {
-  attach(link: NodeLink): Promise<{ readonly address: string }>
   counters(): Promise<NetworkCounters>
   /** Whether it has been started. */
   readonly isUp: boolean

@@ -19,7 +19,7 @@ import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard 
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
-import type { NodeLink, NodeNetwork, NodeNetworkInit } from './node-link.ts'
+import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
 import { nodeRules, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
 import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
@@ -153,7 +153,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#whole.clear()
   }
 
-  async attach(link: NodeLink): Promise<{ readonly address: string }> {
+  async attach(link: VserverLink): Promise<{ readonly address: string }> {
     return this.#inOrder(link.id, () => this.#attach(link))
   }
 
@@ -266,7 +266,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     })
   }
 
-  async #attach(link: NodeLink): Promise<{ readonly address: string }> {
+  async #attach(link: VserverLink): Promise<{ readonly address: string }> {
     const uplink = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
     const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
@@ -277,13 +277,11 @@ class LinuxNodeNetwork implements NodeNetwork {
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
     this.#requireFree(link.id, ports)
     this.#shaper.requireRoom(link.id, link.resources)
-    const silentPorts = mergeRanges(link.silentPorts ?? [])
-    if (!portsWithin(silentPorts, ports)) throw new TypeError('only owned ports can be silent')
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
     const { id, resources } = link
     const isWhole = same && this.#whole.delete(id)
-    const record = { id, index, namespace: namespace ?? '', ports, silentPorts, resources }
+    const record = { id, index, namespace: namespace ?? '', ports, resources }
     this.#records.set(link.id, record)
     const plan = planLink(index)
     this.#owners.set(plan.address, id)
@@ -297,7 +295,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       ]
       const lines = [
         ...(same ? removedPortLines(before, record) : []),
-        ...(isWhole ? portLines('add', { plan, ports, silentPorts }) : this.#deviceLines(record, uplink))
+        ...(isWhole ? portLines('add', { plan, ports }) : this.#deviceLines(record, uplink))
       ]
       const parts = [
         // The source check stands on the device.
@@ -325,7 +323,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#shaper.requireRoom(id, resources)
     const index = before?.index ?? this.#freeIndex(present)
     const ids = { first: firstId, last: lastId }
-    const record = { id, index, namespace: '', ports: [], silentPorts: [], resources, ids }
+    const record = { id, index, namespace: '', ports: [], resources, ids }
     this.#records.set(id, record)
     try {
       await writeRecord(this.#recordsDirectory, record)

@@ -37,7 +37,6 @@ export const DROP_REASONS = [
   'forged',
   'device',
   'flows',
-  'silenced',
   'inward',
   'node',
   'port',
@@ -236,9 +235,6 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     # An error about somebody else's connection would end it.
     ct state related ip saddr . ct original ip saddr != @itself ip saddr . ct reply ip saddr != @itself ${drop('forged')}
     ct state new add @flow_counts { ip saddr ct count over ${flowsPerVserverMax} } ${drop('flows')}
-    # The kernel resets what its own sockets do not know with an empty window.
-    tcp flags & rst == rst tcp window 0 ip saddr . meta l4proto . th sport @silent ${drop('silenced')}
-    icmp type destination-unreachable icmp code port-unreachable @th,64,8 0x45 ip saddr . @th,136,8 . @th,240,16 @silent_inner ${drop('silenced')}
     ${greOutward(drop('untracked'))}
   }
   chain outward_untracked {

@@ -14,8 +14,6 @@ export const NODE_TABLE = 'ip slicenet'
 export interface Ownership {
   readonly plan: LinkPlan
   readonly ports: readonly PortRange[]
-  /** Owned ports on which the vserver's kernel shall stay silent, because programs answer through raw sockets. */
-  readonly silentPorts: readonly PortRange[]
 }
 
 /** The sets and maps, as nft declares them. An element of a map leads to the owner's inside address. */
@@ -27,8 +25,6 @@ export const OWNER_SETS = `
   set icmp_owned { typeof ip saddr . icmp id; flags interval; }
   set taken { type inet_proto . inet_service; flags interval; }
   set icmp_taken { typeof icmp id; flags interval; }
-  set silent { type ipv4_addr . inet_proto . inet_service; flags interval; }
-  set silent_inner { typeof ip saddr . @th,136,8 . @th,240,16; flags interval; }
   set inside { type ipv4_addr; }
   set itself { type ipv4_addr . ipv4_addr; }
   map class { typeof ip saddr : meta priority; }
@@ -54,7 +50,7 @@ export function ownershipLines(verb: 'add' | 'delete', ownership: Ownership): st
 export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[] {
   const { address } = ownership.plan
   const element = elementLine.bind(undefined, verb)
-  const owned = mergeRanges(ownership.ports).flatMap((range) => {
+  return mergeRanges(ownership.ports).flatMap((range) => {
     const ports = interval(range)
     if (range.protocol === 'icmp') {
       return [
@@ -80,13 +76,6 @@ export function portLines(verb: 'add' | 'delete', ownership: Ownership): string[
       element('taken', `${range.protocol} . ${ports}`)
     ]
   })
-  const silent = mergeRanges(ownership.silentPorts)
-    .filter(({ protocol }) => protocol === 'tcp' || protocol === 'udp')
-    .flatMap((range) => [
-      element('silent', `${address} . ${range.protocol} . ${interval(range)}`),
-      element('silent_inner', `${address} . ${protocolNumber(range)} . ${interval(range)}`)
-    ])
-  return [...owned, ...silent]
 }
 
 /** Lines for nft that keep vservers from sending from the node's own ports. */

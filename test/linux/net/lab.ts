@@ -13,7 +13,8 @@ import { fileURLToPath } from 'node:url'
 import { run, start } from '../../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
 import type { NetworkCounters } from '../../../src/enforce/network/network-counters.ts'
-import type { NodeLink, NodeNetworkInit } from '../../../src/enforce/network/node-link.ts'
+import type { VserverLink } from '../../../src/enforce/network.ts'
+import type { NodeNetworkInit } from '../../../src/enforce/network/node-link.ts'
 import type { DropReason } from '../../../src/enforce/network/node-table.ts'
 import type { Refusal } from '../../../src/enforce/network/source-check.ts'
 import type { PortRange } from '../../../src/ticket/ports.ts'
@@ -230,7 +231,7 @@ export class Lab {
     pid: number,
     ports: readonly PortRange[] = [],
     resources: Partial<Resources> = {}
-  ): NodeLink {
+  ): VserverLink {
     return { id, pid, ports, resources: { ...NO_RESOURCES, egressBytesPerDay: PLENTY_BYTES, ...resources } }
   }
 
@@ -239,7 +240,7 @@ export class Lab {
     id: string,
     ports: readonly PortRange[] = [],
     resources: Partial<Resources> = {},
-    more: Partial<NodeLink> = {}
+    more: Partial<VserverLink> = {}
   ): Promise<Vserver> {
     const pid = await this.standIn()
     const link = { ...this.link(id, pid, ports, resources), ...more }

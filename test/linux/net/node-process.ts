@@ -10,7 +10,7 @@ import { silentLogger } from '../../../src/base/log.ts'
 import type { NetworkUser } from '../../../src/enforce/network.ts'
 import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
 import { LeaseEnds } from '../../../src/enforce/network/lease-ends.ts'
-import type { NodeLink } from '../../../src/enforce/network/node-link.ts'
+import type { VserverLink } from '../../../src/enforce/network.ts'
 import { createNodeNetwork } from '../../../src/enforce/network/node-network.ts'
 import { findUplink } from '../../../src/enforce/network/uplink.ts'
 
@@ -37,8 +37,8 @@ interface Request {
     | 'setEnds'
   readonly id?: string
   readonly to?: string
-  readonly link?: NodeLink
-  readonly links?: readonly NodeLink[]
+  readonly link?: VserverLink
+  readonly links?: readonly VserverLink[]
   readonly user?: NetworkUser
   readonly all?: boolean
   readonly ends?: readonly (readonly [string, number])[]

@@ -4,7 +4,6 @@ import { icmp, Lab, tcp, udp, type Seen, type Vserver } from './lab.ts'
 const FIN = 1
 const NULL = 0
 const SYN = 2
-const RST = 4
 
 const lab = new Lab({ letter: 'o' })
 let one: Vserver
@@ -217,29 +216,6 @@ test.serial(
     await lab.ask({ op: 'detach', id: 'more' })
   }
 )
-
-test.serial('the kernel of a vserver stays silent on ports that it serves by raw sockets', async (t) => {
-  const silent = await lab.vserver(
-    'silent',
-    [tcp(9200, 9201), udp(9200, 9201)],
-    {},
-    {
-      silentPorts: [tcp(9200), udp(9200)]
-    }
-  )
-  const knock = { op: 'connect', host: lab.nodeAddress, timeout: 0.3 }
-  t.is(await lab.world.ask({ ...knock, port: 9200 }), 'timeout')
-  t.is(await lab.world.ask({ ...knock, port: 9201 }), 'ECONNREFUSED')
-  await lab.world.ask({ op: 'take', wait: 0 })
-  await lab.world.ask({ op: 'ask', host: lab.nodeAddress, port: 9200, timeout: 0.2 })
-  t.deepEqual(await atWorld({ proto: 'icmp', type: 3 }, 1), [])
-  await lab.world.ask({ op: 'ask', host: lab.nodeAddress, port: 9201, timeout: 0.2 })
-  t.is((await atWorld({ proto: 'icmp', type: 3 })).length, 1)
-  // Its programs may still reset by themselves.
-  await silent.probe.ask({ ...segment(silent, 9200, RST), window: 1 })
-  t.is((await atWorld({ sport: 9200, flags: RST })).length, 1)
-  await lab.ask({ op: 'detach', id: 'silent' })
-})
 
 test.serial('nothing leaves from a port of another slice, until the mechanism is taken out', async (t) => {
   const before = (await lab.counters()).drops.untracked
