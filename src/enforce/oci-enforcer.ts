@@ -208,8 +208,8 @@ export class OciEnforcer implements Enforcer {
       }
       if (before?.phase === 'made' && (await maker.isRunning(before))) return this.#describe(before)
       spares.postpone()
-      const spare = before === undefined ? await spares.take(spec) : undefined
-      const made = await (spare === undefined ? this.#make(spec, options) : maker.claim(spare, spec, options))
+      const spare = before === undefined ? await this.#claim(spec, options) : undefined
+      const made = spare ?? (await this.#make(spec, options))
       spares.expect(spec)
       await programs.resume(made)
       return this.#describe(this.#records.require(spec.id))
@@ -335,6 +335,25 @@ export class OciEnforcer implements Enforcer {
   }
 
   /** What waits for nobody yet makes room. */
+  /** One made ahead, if there is one and nothing is amiss with it: it may end at any moment. */
+  async #claim(
+    spec: VserverSpec,
+    options: { readonly signal?: AbortSignal }
+  ): Promise<VserverRecord | undefined> {
+    const { maker, spares } = this.#running()
+    const spare = await spares.take(spec)
+    if (spare === undefined) return undefined
+    try {
+      return await maker.claim(spare, spec, options)
+    } catch (error) {
+      options.signal?.throwIfAborted()
+      // What the lease asks for and cannot have, another one cannot have either.
+      if (!(error instanceof SlicenetError && error.code === 'VSERVER_FAILED')) throw error
+      this.#components.logger.warn('a spare vserver was of no use', { id: spec.id, error })
+      return undefined
+    }
+  }
+
   async #make(spec: VserverSpec, options: { readonly signal?: AbortSignal }): Promise<VserverRecord> {
     const { maker, spares } = this.#running()
     try {

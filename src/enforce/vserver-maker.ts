@@ -179,6 +179,7 @@ export class VserverMaker {
       await network.rename(container, spec.id)
       await together([this.#limit(record), this.#name(record)])
       signal?.throwIfAborted()
+      if (!(await this.isRunning(record))) throw new Error('the one made ahead has ended')
       const made: VserverRecord = { ...record, phase: 'made' }
       await records.put(made)
       const milliseconds = Math.round((clock.monotonic() - began) * 10) / 10

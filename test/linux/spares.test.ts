@@ -55,6 +55,15 @@ async function primed(): Promise<string> {
   return container
 }
 
+/** Until all its processes have ended, which each does when its turn comes. */
+async function kill(container: string): Promise<void> {
+  const [group] = await node.groupFiles(container, 'cgroup.procs')
+  const processes = async (): Promise<string[]> =>
+    (await readFile(group ?? '', 'utf8')).split('\n').filter(Boolean)
+  for (const pid of await processes()) process.kill(Number(pid), 'SIGKILL')
+  for (let tries = 0; tries < 500 && (await processes()).length > 0; tries++) await delay(10)
+}
+
 test.serial('one made ahead becomes what was leased: names, account, keys, limits, ports', async (t) => {
   const container = await primed()
   const resources = { ...SMALL, cpuMillis: 300, cpuMillisMax: 700, memoryBytes: 48 * MIB, pids: 24 }
@@ -99,9 +108,18 @@ test.serial('its programs, files, state and usage are its own', async (t) => {
   t.false((await node.containers()).includes(container))
 })
 
-test.serial('one whose lease cannot be had leaves nothing, and the next is made anew', async (t) => {
+test.serial('one that fails when it is taken is replaced by a new one, and leaves nothing', async (t) => {
   const container = await primed()
   node.network.attachesToFail = 1
+  await node.enforcer.create(vserverSpec(node.image, { id: 'lucky' }))
+  t.is(await node.container('lucky'), 'lucky')
+  t.false((await node.containers()).includes(container))
+  await node.enforcer.destroy('lucky')
+})
+
+test.serial('one whose lease cannot be had leaves nothing, and the next is made anew', async (t) => {
+  const container = await primed()
+  node.network.attachesToFail = 2
   await t.throwsAsync(node.enforcer.create(vserverSpec(node.image, { id: 'refused' })), {
     code: 'VSERVER_FAILED'
   })
@@ -114,10 +132,24 @@ test.serial('one whose lease cannot be had leaves nothing, and the next is made 
 
 test.serial('one that died waiting is not given to anybody', async (t) => {
   const container = await primed()
-  const [group] = await node.groupFiles(container, 'cgroup.procs')
-  for (const pid of (await readFile(group!, 'utf8')).trim().split('\n')) process.kill(Number(pid), 'SIGKILL')
+  await kill(container)
   await node.enforcer.create(vserverSpec(node.image, { id: 'lucky' }))
   t.is(await node.container('lucky'), 'lucky')
+  t.false((await node.containers()).includes(container))
+  await node.enforcer.destroy('lucky')
+})
+
+test.serial('one that dies while it is taken is replaced by a new one', async (t) => {
+  const container = await primed()
+  const rename = node.network.rename.bind(node.network)
+  node.network.rename = async (id, to) => {
+    await kill(container)
+    await rename(id, to)
+  }
+  await node.enforcer.create(vserverSpec(node.image, { id: 'lucky' }))
+  node.network.rename = rename
+  t.is(await node.container('lucky'), 'lucky')
+  t.is(await sh('lucky', 'echo runs'), 'runs\n')
   t.false((await node.containers()).includes(container))
   await node.enforcer.destroy('lucky')
 })
