@@ -37,6 +37,15 @@ def datagrams(flows, host, port):
     return sockets
 
 
+def connections(flows, host, port):
+    """Begun and not waited for: a hundred slices that greet at once have some of their first packets lost."""
+    sockets = [socket.socket() for _ in range(flows)]
+    for each in sockets:
+        each.setblocking(False)
+        each.connect_ex((host, port))
+    return sockets
+
+
 def frames(device):
     each = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     each.setblocking(False)
@@ -49,10 +58,11 @@ class Crowd:
     """Senders of packets, each at its own pace, until told to stop."""
 
     def __init__(self):
-        self.senders, self.sink, self.thread, self.running = [], None, None, False
+        self.senders, self.sinks, self.thread, self.running = [], [], None, False
 
-    def add(self, namespace, per_second, payload, flows=0, host="", port=0, device=""):
-        make = (lambda: frames(device)) if device else (lambda: datagrams(flows, host, port))
+    def add(self, namespace, per_second, payload, flows=0, host="", port=0, device="", tcp=False):
+        begin = connections if tcp else datagrams
+        make = (lambda: frames(device)) if device else (lambda: begin(flows, host, port))
         self.senders.append([within(namespace, make), bytes.fromhex(payload), per_second, 0.0, 0])
 
     def start(self):
@@ -149,13 +159,39 @@ def throughput(sender, receiver, host, port, seconds):
 
 
 def sink(namespace, host, port):
-    """A socket that takes what comes and keeps nothing, so that nobody is told that it went nowhere."""
+    """Sockets that take what comes and keep nothing, so that nobody is told that it went nowhere."""
     def make():
         each = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         each.bind((host, port))
-        return each
-    crowd.sink = within(namespace, make)
+        listener = socket.socket()
+        listener.bind((host, port))
+        listener.listen(4096)
+        return [each, listener]
+    crowd.sinks = within(namespace, make)
+    threading.Thread(target=drain, args=(crowd.sinks[1],), daemon=True).start()
+
+
+def drain(listener):
+    """Reads what comes in any number of connections."""
+    poll, connections = select.epoll(), {}
+    poll.register(listener, select.EPOLLIN)
+    buffer = bytearray(1 << 20)
+    while True:
+        # Whoever wakes for every segment keeps the senders from the processor.
+        time.sleep(TICK_SECONDS)
+        for number, _ in poll.poll():
+            if number == listener.fileno():
+                connection, _ = listener.accept()
+                connections[connection.fileno()] = connection
+                poll.register(connection, select.EPOLLIN)
+                continue
+            try:
+                if connections[number].recv_into(buffer) > 0:
+                    continue
+            except OSError:
+                pass
+            connections.pop(number).close()
 
 
 crowd = Crowd()
