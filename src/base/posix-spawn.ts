@@ -9,8 +9,11 @@ import { constants } from 'node:os'
 import { getSystemErrorName } from 'node:util'
 import koffi from 'koffi'
 
-/** A descriptor of the child: none (/dev/null), one of ours, or a new one whose other end is ours. */
-export type ChildDescriptor = 'ignore' | 'pipe' | number
+/**
+ * A descriptor of the child: none (/dev/null), one of ours, or a new one whose other end is ours: to read from, but for
+ * descriptor 0 and `written` ones, which are ours to write to.
+ */
+export type ChildDescriptor = 'ignore' | 'pipe' | 'written' | number
 
 export interface SpawnInit {
   /** Absolute path of the program. */
@@ -192,9 +195,11 @@ class DescriptorEnds {
   readonly theirs: number
   readonly #ours: number | undefined
   readonly #isBorrowed: boolean
+  readonly #isWritten: boolean
 
   constructor(descriptor: ChildDescriptor) {
     this.#isBorrowed = typeof descriptor === 'number'
+    this.#isWritten = descriptor === 'written'
     if (typeof descriptor === 'number') this.theirs = descriptor
     else if (descriptor === 'ignore') this.theirs = openSync('/dev/null', 'r+')
     else {
@@ -209,7 +214,8 @@ class DescriptorEnds {
 
   stream(fd: number): Socket | undefined {
     if (this.#ours === undefined) return undefined
-    return new Socket({ fd: this.#ours, readable: fd !== 0, writable: fd === 0 })
+    const writable = this.#isWritten || fd === 0
+    return new Socket({ fd: this.#ours, readable: !writable, writable })
   }
 
   closeOurs(): void {

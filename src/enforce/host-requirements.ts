@@ -2,7 +2,7 @@
 import { access, constants } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
-import { HOST_PATH } from '../base/host-program.ts'
+import { HOST_PATH, runAnyway } from '../base/host-program.ts'
 
 export interface HostRequirement {
   /** A program's name, or the absolute path of a file. */
@@ -53,7 +53,12 @@ export const HOST_REQUIREMENTS: readonly HostRequirement[] = [
   { program: 'nsenter', debianPackage: 'util-linux', why: 'addresses the link inside a vserver' },
   { program: 'tar', debianPackage: 'tar', why: 'packs and unpacks images' },
   { program: 'mmdebstrap', debianPackage: 'mmdebstrap', why: 'builds the Debian image', onlyFor: 'images' },
-  { program: 'busybox', debianPackage: 'busybox-static', why: 'is the busybox image', onlyFor: 'images' },
+  {
+    program: 'busybox',
+    debianPackage: 'busybox-static',
+    why: 'is the busybox image, and waits in vservers to become their program',
+    onlyFor: 'images'
+  },
   { program: 'nft', debianPackage: 'nftables', why: 'holds the source check, owned ports and flow log' },
   { program: 'ip', debianPackage: 'iproute2', why: 'makes the links of vservers' },
   { program: 'tc', debianPackage: 'iproute2', why: 'shapes what vservers send' },
@@ -104,6 +109,12 @@ export async function findHostProgram(program: string): Promise<string | undefin
     if (await canAccess(path, constants.X_OK)) return path
   }
   return undefined
+}
+
+/** Whether a program needs no libraries of the host, and so runs in an otherwise empty root. */
+export async function isStatic(program: string): Promise<boolean> {
+  const said = await runAnyway('ldd', [program])
+  return said.exitCode !== 0 || /not a dynamic|statically/i.test(said.stdout + said.stderr)
 }
 
 async function isPresent(program: string): Promise<boolean> {

@@ -5,8 +5,8 @@
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
-import { run, runAnyway } from '../base/host-program.ts'
-import { findHostProgram } from './host-requirements.ts'
+import { run } from '../base/host-program.ts'
+import { findHostProgram, isStatic } from './host-requirements.ts'
 import type { Image, ImageStore } from './image-store.ts'
 
 export const IMAGE_KINDS = ['debian', 'busybox'] as const
@@ -109,7 +109,11 @@ async function buildBusybox(scratch: string, progress: (message: string) => void
       hint: 'run `slicenet doctor --install`, which installs busybox-static'
     })
   }
-  await requireStatic(busybox)
+  if (!(await isStatic(busybox))) {
+    throw new SlicenetError('HOST_PROGRAM_MISSING', `${busybox} is not a static program`, {
+      hint: 'install the Debian package busybox-static'
+    })
+  }
   const root = join(scratch, 'root')
   for (const directory of ['bin', 'dev', 'etc', 'home', 'proc', 'root', 'sys', 'tmp', 'usr/bin', 'var/tmp']) {
     await mkdir(join(root, directory), { recursive: true })
@@ -130,16 +134,6 @@ async function buildBusybox(scratch: string, progress: (message: string) => void
   await writeFile(join(root, 'etc/group'), 'root:x:0:\nnogroup:x:65534:\n')
   await settleTimes(root)
   return root
-}
-
-/** A busybox that wants the host's libraries would not run in an otherwise empty root. */
-async function requireStatic(busybox: string): Promise<void> {
-  const said = await runAnyway('ldd', [busybox])
-  if (said.exitCode === 0 && !/not a dynamic|statically/i.test(said.stdout + said.stderr)) {
-    throw new SlicenetError('HOST_PROGRAM_MISSING', `${busybox} is not a static program`, {
-      hint: 'install the Debian package busybox-static'
-    })
-  }
 }
 
 /** Times are part of an image's content, so they must not tell when it was built. */

@@ -217,9 +217,10 @@ export class OciEnforcer implements Enforcer {
   }
 
   async destroy(id: string): Promise<void> {
-    const { maker } = this.#running()
+    const { maker, programs } = this.#running()
     if (this.#records.get(id) === undefined) return
     await this.#turns.takeCostly(id, async () => {
+      programs.forget(id)
       if (this.#records.get(id) !== undefined) await maker.unmake(id)
     })
   }
@@ -249,7 +250,9 @@ export class OciEnforcer implements Enforcer {
   async launch(id: string, program: ProgramSpec): Promise<void> {
     const { programs, spares } = this.#running()
     spares.postpone()
-    await programs.launch(id, program)
+    const process = await programs.launch(id, program)
+    const { spec } = this.#records.require(id)
+    spares.expectProgram(spec, process)
   }
 
   async stopProgram(id: string): Promise<void> {
@@ -331,21 +334,26 @@ export class OciEnforcer implements Enforcer {
 
   async processes(id: string): Promise<readonly VserverProcess[]> {
     const { uidBase, container } = this.#records.require(id)
-    return readProcesses(await this.#cgroups.processes(container), uidBase)
+    // What waits to become its program is none of the slice's yet.
+    const waiting = this.#running().programs.waitingPid(id)
+    const pids = (await this.#cgroups.processes(container)).filter((pid) => pid !== waiting)
+    return readProcesses(pids, uidBase)
   }
 
-  /** What waits for nobody yet makes room. */
   /** One made ahead, if there is one and nothing is amiss with it: it may end at any moment. */
   async #claim(
     spec: VserverSpec,
     options: { readonly signal?: AbortSignal }
   ): Promise<VserverRecord | undefined> {
-    const { maker, spares } = this.#running()
+    const { maker, programs, spares } = this.#running()
     const spare = await spares.take(spec)
     if (spare === undefined) return undefined
     try {
-      return await maker.claim(spare, spec, options)
+      const record = await maker.claim(spare, spec, options)
+      if (spare.start !== undefined) programs.adopt(spec.id, spare.start)
+      return record
     } catch (error) {
+      spare.start?.orders.destroy()
       options.signal?.throwIfAborted()
       // What the lease asks for and cannot have, another one cannot have either.
       if (!(error instanceof SlicenetError && error.code === 'VSERVER_FAILED')) throw error
@@ -354,6 +362,7 @@ export class OciEnforcer implements Enforcer {
     }
   }
 
+  /** What waits for nobody yet makes room. */
   async #make(spec: VserverSpec, options: { readonly signal?: AbortSignal }): Promise<VserverRecord> {
     const { maker, spares } = this.#running()
     try {

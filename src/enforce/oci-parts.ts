@@ -72,7 +72,7 @@ export async function assembleParts(components: OciPartsComponents, init: OciPar
     { programsDir: join(init.stateDirectory, 'programs'), openFilesMax }
   )
   const programs = new VserverPrograms({ ...components, maker, runner }, { openFilesMax })
-  const spares = new Spares({ clock, logger, maker, turns }, { kept: init.spares ?? 0 })
+  const spares = new Spares({ clock, logger, maker, programs, turns }, { kept: init.spares ?? 0 })
   return { runtime, warnings, maker, programs, spares }
 }
 

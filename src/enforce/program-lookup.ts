@@ -6,7 +6,7 @@ import { constants } from 'node:os'
 import { SlicenetError } from '../base/errors.ts'
 import { findUser } from './account.ts'
 import { ociProcess, type OciProcessInit } from './oci-config.ts'
-import { DEFAULT_PATH, hasDirectory, hasProgram, withRoot } from './root-files.ts'
+import { DEFAULT_PATH, findProgram, hasDirectory, withRoot } from './root-files.ts'
 import { isErrno, SystemCallError } from './syscall.ts'
 
 /**
@@ -21,7 +21,7 @@ export function lookUpProgram(rootFd: number, init: Omit<OciProcessInit, 'user'>
   if (!hasDirectory(rootFd, cwd)) {
     throw new SlicenetError('NOT_FOUND', `vserver ${spec.id} has no directory ${JSON.stringify(cwd)}`)
   }
-  if (!hasProgram(rootFd, argv0, program.env.PATH ?? DEFAULT_PATH, cwd)) {
+  if (findProgram(rootFd, argv0, program.env.PATH ?? DEFAULT_PATH, cwd) === undefined) {
     throw new SlicenetError(
       'PROGRAM_NOT_FOUND',
       `vserver ${spec.id} has no program ${JSON.stringify(argv0)}`,

@@ -3,7 +3,7 @@
  * its exit code is kept; others run attached to their caller.
  */
 import { once } from 'node:events'
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
@@ -11,16 +11,27 @@ import type { Clock } from '../base/clock.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { begin } from '../base/host-program.ts'
 import type { Child } from '../base/posix-spawn.ts'
-import { LIMITS } from '../base/limits.ts'
 import { isProcessInCgroup } from './cgroup.ts'
 import type { ExecSession, ProgramExit, TerminalSize } from './enforcer.ts'
-import { findHostProgram } from './host-requirements.ts'
+import { isKeeper, readNumber, settleKeeper, startKeeper } from './program-keeper.ts'
+import { readLog } from './program-log.ts'
 import { OPEN_FILES_SOFT, type OciRuntime } from './oci-runtime.ts'
 import { mergeOutput } from './output.ts'
 import { signalProcess } from './syscall.ts'
 import { HostTerminal } from './terminal.ts'
+import {
+  lookAt,
+  makeToken,
+  shellComplaint,
+  shellProcess,
+  tell,
+  waitingPidFile,
+  type OciProcess,
+  type WaitingStart
+} from './waiting-start.ts'
 
 const START_POLL_MS = 2
+const BECOME_POLL_MS = 1
 const START_DEADLINE_MS = 15_000
 const GRACE_MS = 5_000
 const GRACE_POLL_MS = 20
@@ -35,12 +46,16 @@ export interface ProgramRunnerComponents {
 export interface LaunchInit {
   /** The vserver's, as the runtime knows it. */
   readonly container: string
-  /** Path below the top of each cgroup hierarchy. */
-  readonly cgroupPath: string
   /** Of this vserver's launched program alone. */
   readonly directory: string
   /** The runtime specification's process object. */
-  readonly process: Record<string, unknown>
+  readonly process: OciProcess
+}
+
+export interface ExecInit extends LaunchInit {
+  /** Path below the top of each cgroup hierarchy. */
+  readonly cgroupPath: string
+  readonly terminal?: TerminalSize | undefined
 }
 
 export type ProgramState =
@@ -71,56 +86,75 @@ export class ProgramRunner {
    * `VSERVER_FAILED`.
    */
   async launch(init: LaunchInit & { readonly again?: boolean }): Promise<void> {
-    const { directory, container } = init
+    const { directory } = init
     const past =
       init.again === true ? ['exit', 'pid', 'keeper'].map((name) => join(directory, name)) : [directory]
-    const [runtimePath] = await Promise.all([
-      findHostProgram(this.#runtime.name),
-      ...past.map(async (path) => rm(path, { recursive: true, force: true }))
-    ])
-    await mkdir(join(directory, 'exit'), { recursive: true, mode: 0o700 })
-    const specification = join(directory, 'process.json')
-    await writeFile(specification, JSON.stringify(init.process), { mode: 0o600 })
-    const args = ['--api-version', '1', '--exec', '--cid', container, '--cuuid', container]
-    args.push('--runtime', runtimePath ?? this.#runtime.name)
-    args.push(...this.#runtime.globalArgs.map((arg) => `--runtime-arg=${arg}`))
-    args.push('--exec-process-spec', specification)
-    args.push('--container-pidfile', join(directory, 'pid'), '--conmon-pidfile', join(directory, 'keeper'))
-    args.push('--exit-dir', join(directory, 'exit'), '--no-sync-log')
-    args.push('--log-path', `k8s-file:${this.logPath(directory)}`)
-    args.push('--log-size-max', String(LIMITS.logBytesPerVserverMax))
-    const report = await this.#startKeeper(args, directory)
+    await Promise.all(past.map(async (path) => rm(path, { recursive: true, force: true })))
+    const report = await startKeeper(this.#runtime, { ...init, pidFile: join(directory, 'pid') })
     if (report.pid > 0) return
     if (init.again !== true) await rm(directory, { recursive: true, force: true })
     throw startFailure(report.message)
   }
 
-  /** The keeper says the program's pid on a pipe, or a negative number and why it did not start. */
-  async #startKeeper(
-    args: readonly string[],
-    directory: string
-  ): Promise<{ readonly pid: number; readonly message: string }> {
-    const child = begin('conmon', args, ['ignore', 'ignore', 'pipe', 'pipe'], {
-      cwd: directory,
-      env: { _OCI_SYNCPIPE: '3' },
-      openFiles: OPEN_FILES_SOFT
+  /**
+   * Has a shell wait under a keeper, with all that a program like `process` is to have, until `begin` says what it is. Throws
+   * `VSERVER_FAILED`.
+   */
+  async prepare({ directory, container, process }: LaunchInit): Promise<WaitingStart> {
+    await rm(directory, { recursive: true, force: true })
+    const token = makeToken()
+    const { pid, message, orders } = await startKeeper(this.#runtime, {
+      directory,
+      container,
+      process: shellProcess(process, token),
+      pidFile: waitingPidFile(directory),
+      isWaiting: true
     })
-    const [, , complaints, pipe] = child.streams as [undefined, undefined, Readable, Readable]
-    const timer = setTimeout(
-      () => pipe.destroy(new Error('conmon did not report in time')),
-      START_DEADLINE_MS
-    )
-    let said = ''
-    complaints.on('data', (chunk: Buffer) => (said = (said + chunk.toString()).slice(-2000)))
-    try {
-      const line = await firstLine(pipe)
-      const report = JSON.parse(line === '' ? '{"data":-1}' : line) as { data: number; message?: string }
-      return { pid: report.data, message: report.message ?? said }
-    } finally {
-      clearTimeout(timer)
-      pipe.destroy()
-      complaints.destroy()
+    if (orders !== undefined && pid > 0) {
+      const waiting = { directory, process, pid, orders, token }
+      // Until then the runtime's own process is under its pid.
+      if (await this.#until(async () => (await lookAt(waiting)) !== 'other')) return waiting
     }
+    orders?.destroy()
+    throw startFailure(message)
+  }
+
+  /**
+   * Has the shell that waits become the program; false when it has ended before, and nothing has happened. Throws
+   * `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`.
+   */
+  async begin(waiting: WaitingStart, order: string): Promise<boolean> {
+    const { directory, token } = waiting
+    if (!(await tell(waiting, order))) return false
+    if (!(await this.#until(async () => (await lookAt(waiting)) !== 'shell'))) {
+      await this.dismiss(waiting)
+      await rm(directory, { recursive: true, force: true })
+      throw new SlicenetError('VSERVER_FAILED', 'the program did not start in time')
+    }
+    if ((await lookAt(waiting)) === 'other') return true
+    // What has ended already may never have been the program.
+    await settleKeeper(this.#clock, directory)
+    const log = readLog({ clock: this.#clock }, { path: this.logPath(directory), mayGrow: async () => false })
+    const complaint = await shellComplaint(log, token)
+    if (complaint === undefined) return true
+    await rm(directory, { recursive: true, force: true })
+    throw startFailure(complaint)
+  }
+
+  /** Whether it came to be so within the time that a start may take. */
+  async #until(isSo: () => Promise<boolean>): Promise<boolean> {
+    const deadline = this.#clock.monotonic() + START_DEADLINE_MS
+    while (!(await isSo())) {
+      if (this.#clock.monotonic() > deadline) return false
+      await this.#clock.sleep(BECOME_POLL_MS)
+    }
+    return true
+  }
+
+  /** Ends one that waits and shall become nothing. */
+  async dismiss({ directory, orders }: WaitingStart): Promise<void> {
+    orders.destroy()
+    await settleKeeper(this.#clock, directory)
   }
 
   async state(directory: string, container: string): Promise<ProgramState> {
@@ -140,16 +174,7 @@ export class ProgramRunner {
 
   /** Resolves when the keeper is gone, whose program was ended with its vserver. */
   async settle(directory: string): Promise<void> {
-    const keeper = await readNumber(join(directory, 'keeper'))
-    if (keeper === undefined) return
-    const deadline = this.#clock.monotonic() + GRACE_MS
-    while (await isKeeper(keeper, directory)) {
-      if (this.#clock.monotonic() > deadline) {
-        signalProcess(keeper, SIGKILL, () => true)
-        return
-      }
-      await this.#clock.sleep(START_POLL_MS)
-    }
+    await settleKeeper(this.#clock, directory)
   }
 
   /** Sends the launched program a signal; gives whether there is one. */
@@ -175,7 +200,7 @@ export class ProgramRunner {
    * Runs a program attached to the caller, with `terminal` at a terminal of that size. Throws `PROGRAM_NOT_FOUND`,
    * `VSERVER_FAILED`.
    */
-  async exec(init: LaunchInit & { readonly terminal?: TerminalSize | undefined }): Promise<ExecSession> {
+  async exec(init: ExecInit): Promise<ExecSession> {
     const { directory } = init
     await mkdir(directory, { recursive: true, mode: 0o700 })
     const specification = join(directory, 'process.json')
@@ -301,17 +326,6 @@ function startFailure(said: string): SlicenetError {
     : new SlicenetError('VSERVER_FAILED', `the program did not start: ${message}`)
 }
 
-/** Whether `pid` is the conmon of the program in `directory`, and not a later process with its number. */
-async function isKeeper(pid: number, directory: string): Promise<boolean> {
-  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return commandLine.split('\0').includes(join(directory, 'exit'))
-}
-
-async function readNumber(path: string): Promise<number | undefined> {
-  const content = await readFile(path, 'utf8').catch(() => '')
-  return /^\d+$/.test(content.trim()) ? Number(content) : undefined
-}
-
 /** UTC ms. */
 async function timeOf(path: string): Promise<number> {
   return stat(path).then(
@@ -324,16 +338,6 @@ async function readExit(path: string): Promise<ProgramExit | undefined> {
   const exitCode = await readNumber(path)
   if (exitCode === undefined) return undefined
   return { exitCode, exitedAt: await timeOf(path) }
-}
-
-async function firstLine(stream: Readable): Promise<string> {
-  let content = ''
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
-    content += chunk.toString()
-    const end = content.indexOf('\n')
-    if (end >= 0) return content.slice(0, end)
-  }
-  return content
 }
 
 async function text(stream: Readable): Promise<string> {

@@ -137,13 +137,29 @@ export function hasDirectory(rootFd: number, path: string): boolean {
   }
 }
 
-/** Whether a program would be found when `argv0` is run with this PATH from `cwd`. */
-export function hasProgram(rootFd: number, argv0: string, pathVariable: string, cwd: string): boolean {
-  if (argv0 === '') return false
+/** Where a program is found when `argv0` is run with this PATH from `cwd`; an absolute path. */
+export function findProgram(
+  rootFd: number,
+  argv0: string,
+  pathVariable: string,
+  cwd: string
+): string | undefined {
+  if (argv0 === '') return undefined
   const candidates = argv0.includes('/')
     ? [posix.resolve(cwd, argv0)]
     : pathVariable.split(':').map((directory) => posix.resolve(cwd, directory, argv0))
-  return candidates.some((path) => isExecutable(rootFd, path))
+  return candidates.find((path) => isExecutable(rootFd, path))
+}
+
+/** The first bytes of a program, fewer when it has no more; none of what is no regular file. */
+export function readProgramHead(rootFd: number, path: string, bytes: number): Buffer {
+  const fd = openBeneath(rootFd, path, O_RDONLY | O_NONBLOCK, { crossMounts: true })
+  try {
+    const head = Buffer.alloc(bytes)
+    return head.subarray(0, fstatSync(fd).isFile() ? readSync(fd, head, 0, bytes, 0) : 0)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 function isExecutable(rootFd: number, path: string): boolean {

@@ -10,6 +10,8 @@ import { isAdministrative } from '../ticket/rights.ts'
 import type { VserverSpec } from './enforcer.ts'
 import type { Turns } from './turns.ts'
 import type { Spare, VserverMaker } from './vserver-maker.ts'
+import type { VserverPrograms } from './vserver-programs.ts'
+import { fits, type OciProcess } from './waiting-start.ts'
 
 /** Nothing is made ahead until so long after the last work for somebody. */
 const QUIET_MS = 100
@@ -29,6 +31,7 @@ export interface SparesComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly maker: Pick<VserverMaker, 'makeSpare' | 'isUsable' | 'discardSpare'>
+  readonly programs: Pick<VserverPrograms, 'prepare'>
   /** Bounds how much is made at a time; the same as the enforcer's. */
   readonly turns: Turns
 }
@@ -43,6 +46,8 @@ export class Spares implements Startable {
   readonly #kept: number
   #spares: Spare[] = []
   #kind: Kind | undefined
+  /** What programs in those of this kind are started with. */
+  #process: OciProcess | undefined
   /** When it is quiet enough; monotonic ms. */
   #notBefore = 0
   #filling: Promise<void> | undefined
@@ -95,10 +100,18 @@ export class Spares implements Startable {
   expect(spec: VserverSpec): void {
     this.postpone()
     if (this.#kept === 0 || isAdministrative(spec.rights) || this.#stopping.signal.aborted) return
-    this.#kind = kindOf(spec)
-    this.#filling ??= this.#fill().finally(() => {
-      this.#filling = undefined
-    })
+    const kind = kindOf(spec)
+    if (!isDeepStrictEqual(kind, this.#kind)) this.#process = undefined
+    this.#kind = kind
+    this.#begin()
+  }
+
+  /** Programs in the next ones are to be started like this one. */
+  expectProgram(spec: VserverSpec, process: OciProcess): void {
+    if (!isDeepStrictEqual(kindOf(spec), this.#kind)) return
+    this.#process = process
+    this.postpone()
+    this.#begin()
   }
 
   /** Removes those that wait, for whom else needs what they take. Gives how many there were. */
@@ -107,6 +120,13 @@ export class Spares implements Startable {
     this.#spares = []
     await this.#discard(spares)
     return spares.length
+  }
+
+  #begin(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#filling ??= this.#fill().finally(() => {
+      this.#filling = undefined
+    })
   }
 
   async #fill(): Promise<void> {
@@ -119,8 +139,11 @@ export class Spares implements Startable {
         const others = this.#spares.filter(({ record }) => !isDeepStrictEqual(kindOf(record.spec), kind))
         this.#spares = this.#spares.filter((spare) => !others.includes(spare))
         await this.#discard(others)
-        if (kind === undefined || this.#spares.length >= this.#kept) return
-        await turns.takeCostly('a spare', async () => this.#make(kind))
+        if (kind === undefined) return
+        const raw = this.#spares.findIndex((spare) => !this.#isReady(spare))
+        if (raw < 0 && this.#spares.length >= this.#kept) return
+        const [spare] = raw < 0 ? [] : this.#spares.splice(raw, 1)
+        await turns.takeCostly('a spare', async () => this.#make(kind, spare))
         signal.throwIfAborted()
       }
     } catch (error) {
@@ -129,15 +152,36 @@ export class Spares implements Startable {
     }
   }
 
-  async #make(kind: Kind): Promise<void> {
+  /** Whether a program such as was launched last can be started in it at once, as far as that is known. */
+  #isReady({ start }: Spare): boolean {
+    return this.#process === undefined || (start !== undefined && fits(start, this.#process))
+  }
+
+  /** Makes one, or readies one that there is for other programs than it was made for. */
+  async #make(kind: Kind, before: Spare | undefined): Promise<void> {
     const done = Promise.withResolvers<void>()
     this.#making = { kind, done: done.promise, isAwaited: false }
     try {
-      this.#spares.push(await this.#c.maker.makeSpare(kind))
+      const spare = before ?? (await this.#c.maker.makeSpare(kind))
+      this.#spares.push(await this.#readied(spare))
     } finally {
       this.#making = undefined
       done.resolve()
     }
+  }
+
+  async #readied({ start: before, ...spare }: Spare): Promise<Spare> {
+    const process = this.#process
+    if (process === undefined) return spare
+    try {
+      const start = await this.#c.programs.prepare(spare.record, process, before)
+      if (start !== undefined) return { ...spare, start }
+    } catch (error) {
+      this.#c.logger.warn('no program’s start could be made ahead', { error })
+    }
+    // The next program that is launched has it tried again.
+    this.#process = undefined
+    return spare
   }
 
   async #discard(spares: readonly Spare[]): Promise<void> {

@@ -24,6 +24,7 @@ import { withRoot } from './root-files.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
 import { setHostName, signalProcess } from './syscall.ts'
 import type { VserverRecord, VserverRecords } from './vserver-records.ts'
+import type { WaitingStart } from './waiting-start.ts'
 import type { MakeRootInit, VserverRoots } from './vserver-root.ts'
 import type { Volume } from './volume.ts'
 
@@ -76,6 +77,8 @@ export interface Spare {
   readonly record: VserverRecord
   /** Tells the image that it stands on from one that took its place. */
   readonly imageInode: number
+  /** Of a program such as was launched last. */
+  readonly start?: WaitingStart
 }
 
 /** Milliseconds that each step took; some run side by side. */
@@ -90,9 +93,9 @@ export class VserverMaker {
     this.#init = init
   }
 
-  /** Of the vserver's launched program. */
-  programDir(id: string): string {
-    return join(this.#init.programsDir, id)
+  /** Of the launched program of a vserver, by its container. */
+  programDir(container: string): string {
+    return join(this.#init.programsDir, container)
   }
 
   /**
@@ -193,7 +196,8 @@ export class VserverMaker {
   }
 
   /** Removes a spare one. */
-  async discardSpare({ record }: Spare): Promise<void> {
+  async discardSpare({ record, start }: Spare): Promise<void> {
+    start?.orders.destroy()
     await this.#discard(record)
   }
 
@@ -323,11 +327,14 @@ export class VserverMaker {
     // A spare one that was being taken has its link under the one name or the other.
     const links = [...new Set([id, container])]
     await Promise.all([processes, ...links.map(async (link) => network.detach(link))])
-    await Promise.all([programs.settle(this.programDir(id)), runtime.delete(container)])
+    await Promise.all([programs.settle(this.programDir(container)), runtime.delete(container)])
     await roots.remove(container)
     await cgroups.remove(container)
     if (options.keepFiles) return
-    await Promise.all([volume.destroy(container), rm(this.programDir(id), { recursive: true, force: true })])
+    await Promise.all([
+      volume.destroy(container),
+      rm(this.programDir(container), { recursive: true, force: true })
+    ])
   }
 
   /**

@@ -23,7 +23,10 @@ import type { Turns } from './turns.ts'
 import type { VserverMaker } from './vserver-maker.ts'
 import type { Launched, VserverRecord, VserverRecords } from './vserver-records.ts'
 import type { VserverRoots } from './vserver-root.ts'
+import { fits, orderOf, type OciProcess, type WaitingStart } from './waiting-start.ts'
 
+/** Who leases a vserver launches its program soon after, or later as ever. */
+const ADOPTED_MS = 10_000
 /** How every program ends that is in a vserver whose init is gone. */
 const KILLED = 128 + constants.signals.SIGKILL
 
@@ -39,6 +42,11 @@ export interface VserverProgramsComponents {
   readonly runner: ProgramRunner
 }
 
+interface Waiting {
+  readonly start: WaitingStart
+  readonly timer: NodeJS.Timeout
+}
+
 export interface VserverProgramsInit {
   /** Of one process; as `OciProcessInit` has it. */
   readonly openFilesMax: number
@@ -49,6 +57,7 @@ export class VserverPrograms implements Startable {
   readonly #openFilesMax: number
   readonly #restarting: Restarting
   readonly #execs = new Map<string, number>()
+  readonly #waiting = new Map<string, Waiting>()
 
   constructor(components: VserverProgramsComponents, init: VserverProgramsInit) {
     this.#c = components
@@ -68,22 +77,25 @@ export class VserverPrograms implements Startable {
   /** Programs run on. */
   async stop(): Promise<void> {
     await this.#restarting.stop()
+    for (const { start } of this.#waiting.values()) start.orders.destroy()
+    this.#waiting.clear()
   }
 
   /** Of the launched one. */
   async state(id: string): Promise<ProgramState> {
     const container = this.#c.records.get(id)?.container ?? id
-    return this.#c.runner.state(this.#c.maker.programDir(id), container)
+    return this.#c.runner.state(this.#c.maker.programDir(container), container)
   }
 
-  async launch(id: string, program: ProgramSpec): Promise<void> {
+  /** Gives what it was started with. */
+  async launch(id: string, program: ProgramSpec): Promise<OciProcess> {
     checkProgram(program)
-    await this.#c.turns.take(id, async () => {
+    return this.#c.turns.take(id, async () => {
       const record = await this.#thawed(id)
       if ((await this.state(id)).state === 'running') {
         throw new SlicenetError('BUSY', `a program runs in vserver ${id} already`, { hint: 'stop it first' })
       }
-      await this.#start(record, { program, restarts: 0, streak: 0 })
+      return this.#start(record, { program, restarts: 0, streak: 0 })
     })
   }
 
@@ -110,7 +122,7 @@ export class VserverPrograms implements Startable {
       const { launched: _launched, ...record } = records.require(id)
       if (await cgroups.isFrozen(record.container)) throw frozen(id)
       await records.put(record)
-      await runner.stop(maker.programDir(id), record.container, cgroups.path(record.container))
+      await runner.stop(maker.programDir(record.container), record.container, cgroups.path(record.container))
     })
   }
 
@@ -118,7 +130,7 @@ export class VserverPrograms implements Startable {
     const { cgroups, maker, records, runner } = this.#c
     const { container } = records.require(id)
     const path = cgroups.path(container)
-    const sent = await runner.signal(maker.programDir(id), container, path, constants.signals[signal])
+    const sent = await runner.signal(maker.programDir(container), container, path, constants.signals[signal])
     if (!sent) throw new SlicenetError('NOT_FOUND', `no program runs in vserver ${id}`)
   }
 
@@ -155,7 +167,7 @@ export class VserverPrograms implements Startable {
     options: { readonly follow?: boolean; readonly signal?: AbortSignal }
   ): AsyncIterable<LogChunk> {
     const { maker, records, runner } = this.#c
-    records.require(id)
+    const { container } = records.require(id)
     const mayGrow = async (): Promise<boolean> => {
       if (options.follow !== true) return false
       const state = await this.state(id)
@@ -165,28 +177,78 @@ export class VserverPrograms implements Startable {
       return state.state === 'running' || startsAgain(restart, state.exit.exitCode)
     }
     yield* readLog(this.#c, {
-      path: runner.logPath(maker.programDir(id)),
+      path: runner.logPath(maker.programDir(container)),
       mayGrow,
       ...(options.signal === undefined ? {} : { signal: options.signal })
     })
   }
 
+  /** Has a shell wait in a vserver to become a program like `process`, in place of another; undefined where there can be none. */
+  async prepare(
+    { container }: VserverRecord,
+    process: OciProcess,
+    before?: WaitingStart
+  ): Promise<WaitingStart | undefined> {
+    const { maker, roots, runner } = this.#c
+    if (before !== undefined) await runner.dismiss(before)
+    if (!roots.hasShell) return undefined
+    return runner.prepare({ container, directory: maker.programDir(container), process })
+  }
+
+  /** Keeps what waits in a vserver for the program that is launched there next, if that is soon. */
+  adopt(id: string, start: WaitingStart): void {
+    const timer = setTimeout(() => void this.#dismiss(id), ADOPTED_MS).unref()
+    this.#waiting.set(id, { start, timer })
+  }
+
+  /** The process id of what waits in a vserver. */
+  waitingPid(id: string): number | undefined {
+    return this.#waiting.get(id)?.start.pid
+  }
+
+  /** Of a vserver that is taken away. */
+  forget(id: string): void {
+    this.#takeWaiting(id)?.orders.destroy()
+  }
+
+  async #dismiss(id: string): Promise<void> {
+    const start = this.#takeWaiting(id)
+    if (start !== undefined) await this.#c.runner.dismiss(start)
+  }
+
+  #takeWaiting(id: string): WaitingStart | undefined {
+    const waiting = this.#waiting.get(id)
+    this.#waiting.delete(id)
+    clearTimeout(waiting?.timer)
+    return waiting?.start
+  }
+
+  /** Whether what waits there has become the program. */
+  async #become(record: VserverRecord, process: OciProcess): Promise<boolean> {
+    const start = this.#takeWaiting(record.spec.id)
+    if (start === undefined) return false
+    const { roots, runner } = this.#c
+    const root = roots.rootPath(record.container)
+    const order = fits(start, process)
+      ? inVserverRoot(record.spec.id, root, (rootFd) => orderOf(rootFd, process))
+      : undefined
+    if (order !== undefined && (await runner.begin(start, order))) return true
+    await runner.dismiss(start)
+    return false
+  }
+
   /** Nothing of a program that cannot be started is kept. */
-  async #start(record: VserverRecord, launched: Launched): Promise<void> {
-    const { cgroups, maker, records, runner } = this.#c
-    const { container, spec } = record
+  async #start(record: VserverRecord, launched: Launched): Promise<OciProcess> {
+    const { maker, records, runner } = this.#c
+    const { container } = record
     const process = this.#process(record, launched.program)
     // Before it: should the daemon end now, what runs is known.
     await records.put({ ...record, launched })
     try {
       const again = launched.restarts > 0
-      await runner.launch({
-        container,
-        cgroupPath: cgroups.path(container),
-        directory: maker.programDir(spec.id),
-        process,
-        again
-      })
+      if (await this.#become(record, process)) return process
+      await runner.launch({ container, directory: maker.programDir(container), process, again })
+      return process
     } catch (error) {
       const { launched: before, ...rest } = record
       // Of one that is launched anew, what was before it is gone: nothing of that may come back.
@@ -217,7 +279,7 @@ export class VserverPrograms implements Startable {
     return record
   }
 
-  #process({ spec, uidBase, container }: VserverRecord, program: ProgramSpec): Record<string, unknown> {
+  #process({ spec, uidBase, container }: VserverRecord, program: ProgramSpec): OciProcess {
     const openFilesMax = this.#openFilesMax
     const rootPath = this.#c.roots.rootPath(container)
     return inVserverRoot(spec.id, rootPath, (rootFd) =>

@@ -1,16 +1,19 @@
 /**
  * The root file system of a vserver (design §5): the shared image, its owners shifted into the vserver's range without
- * a copy, below a writable layer of its own that the disk quota limits. An extra layer brings the init program.
+ * a copy, below a writable layer of its own that the disk quota limits. An extra layer brings the init
+ * program, and the shell that waits to become another.
  */
 import { chmod, chown, copyFile, mkdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SlicenetError } from '../base/errors.ts'
 import type { Startable } from '../base/lifecycle.ts'
-import { findHostProgram } from './host-requirements.ts'
+import { findHostProgram, isStatic } from './host-requirements.ts'
 import type { IdRanges } from './id-ranges.ts'
 import { isMountPoint } from './mount-table.ts'
 import { withRoot } from './root-files.ts'
+import { INIT_PATH } from './oci-config.ts'
 import { mount, MOUNT_FLAGS, mountIdmapped, unmount } from './syscall.ts'
+import { SHELL_PATH } from './waiting-start.ts'
 
 export interface VserverRootsComponents {
   readonly idRanges: IdRanges
@@ -37,6 +40,7 @@ export interface MakeRootInit {
 export class VserverRoots implements Startable {
   readonly #idRanges: IdRanges
   readonly #runDirectory: string
+  #hasShell = false
 
   constructor(components: VserverRootsComponents, init: VserverRootsInit) {
     this.#idRanges = components.idRanges
@@ -69,15 +73,28 @@ export class VserverRoots implements Startable {
         hint: 'run `slicenet doctor --install`'
       })
     }
-    // A copy: nothing in a vserver refers to a file that the host runs too. /proc is there for the probe.
+    // /proc is there for the probe.
     for (const directory of ['.slicenet', 'proc', 'dev', 'sys']) {
       await mkdir(join(this.initLayer, directory), { recursive: true, mode: 0o755 })
     }
-    const path = join(this.initLayer, '.slicenet', 'init')
-    const [have, want] = await Promise.all([stat(path).catch(() => undefined), stat(init)])
+    await this.#bring(init, INIT_PATH)
+    const busybox = await findHostProgram('busybox')
+    this.#hasShell = busybox !== undefined && (await isStatic(busybox))
+    if (busybox !== undefined && this.#hasShell) await this.#bring(busybox, SHELL_PATH)
+  }
+
+  /** Whether programs' starts can be made ahead: there is a shell for it in every root. */
+  get hasShell(): boolean {
+    return this.#hasShell
+  }
+
+  /** Copies a program into the layer: nothing in a vserver refers to a file that the host runs too. */
+  async #bring(program: string, to: string): Promise<void> {
+    const path = join(this.initLayer, to)
+    const [have, want] = await Promise.all([stat(path).catch(() => undefined), stat(program)])
     // Running vservers keep the file they have; a newer one comes beside it under the same name.
     if (have?.size === want.size && have.mtimeMs >= want.mtimeMs) return
-    await copyFile(init, `${path}.new`)
+    await copyFile(program, `${path}.new`)
     await chmod(`${path}.new`, 0o755)
     await rename(`${path}.new`, path)
   }

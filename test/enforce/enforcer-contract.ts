@@ -1,4 +1,5 @@
 /** What every `Enforcer` must do, whatever is behind it. The programs it uses are those of contract-programs.ts. */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { TestFn } from 'ava'
 import type { SlicenetError } from '../../src/base/errors.ts'
 import type { Enforcer, ExecSession, LogChunk, VserverSpec } from '../../src/enforce/enforcer.ts'
@@ -133,7 +134,11 @@ function declareLifeTests(test: TestFn, harness: ContractHarness): void {
         const before = await enforcer.processes(spec.id)
         await enforcer.launch(spec.id, { argv: ['sleep', '1234'], env: {} })
         const known = new Set(before.map(({ pid }) => pid))
-        const [added, ...more] = (await enforcer.processes(spec.id)).filter(({ pid }) => !known.has(pid))
+        const others = async () => (await enforcer.processes(spec.id)).filter(({ pid }) => !known.has(pid))
+        // A program has no arguments for the moment in which the kernel puts it in place.
+        for (let tries = 0; tries < 100 && (await others())[0]?.argv[0] === '[sleep]'; tries++)
+          await delay(10)
+        const [added, ...more] = await others()
         t.like(added, { argv: ['sleep', '1234'], uid: 0 })
         t.true(Number.isSafeInteger(added?.startedTicks))
         t.deepEqual(more, [])

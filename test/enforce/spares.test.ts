@@ -4,6 +4,7 @@ import { silentLogger } from '../../src/base/log.ts'
 import { Spares } from '../../src/enforce/spares.ts'
 import { Turns } from '../../src/enforce/turns.ts'
 import type { Spare } from '../../src/enforce/vserver-maker.ts'
+import type { OciProcess, WaitingStart } from '../../src/enforce/waiting-start.ts'
 import { ManualClock } from '../base/manual-clock.ts'
 import { vserverSpec } from './enforcer-contract.ts'
 
@@ -13,7 +14,7 @@ const LONG = 1000
 function kept(count: number) {
   const clock = new ManualClock()
   const there = new Set<string>()
-  const state = { made: 0, fails: false, isUsable: true, takesMs: 0 }
+  const state = { made: 0, fails: false, isUsable: true, takesMs: 0, preparesFail: false }
   const maker = {
     makeSpare: async ({
       image,
@@ -30,8 +31,16 @@ function kept(count: number) {
     discardSpare: async ({ record }: Spare) => void there.delete(record.container)
   }
   const turns = new Turns({ atOnceMax: 1, callersMax: 8 })
-  const spares = new Spares({ clock, logger: silentLogger, maker, turns }, { kept: count })
-  return { clock, spares, state, there: (): string[] => [...there] }
+  const prepared: string[] = []
+  const programs = {
+    prepare: async ({ container }: Spare['record'], process: OciProcess, before?: WaitingStart) => {
+      prepared.push(`${container} ${String(process['user'])}${before === undefined ? '' : ' again'}`)
+      if (state.preparesFail) throw new SlicenetError('VSERVER_FAILED', 'it was to fail')
+      return { process } as WaitingStart
+    }
+  }
+  const spares = new Spares({ clock, logger: silentLogger, maker, programs, turns }, { kept: count })
+  return { clock, spares, state, prepared, there: (): string[] => [...there] }
 }
 
 test('as many as are to be kept are made like the last, and handed out once each', async (t) => {
@@ -62,6 +71,40 @@ test('those of a kind that nobody leased last make room for the kind that somebo
   await clock.advance(LONG)
   t.deepEqual(there(), ['spare-2'])
   t.not(await spares.take(vserverSpec('other')), undefined)
+})
+
+test('one waits with the start of a program such as was launched last, and is told apart by nothing else', async (t) => {
+  const { clock, spares, prepared } = kept(1)
+  const like = (user: string, args: string): OciProcess => ({ user, args: [args], env: [], cwd: '/' })
+  spares.expect(vserverSpec('image'))
+  await clock.advance(LONG)
+  t.deepEqual(prepared, [])
+  // It was there before anything was launched.
+  spares.expectProgram(vserverSpec('image'), like('root', 'one'))
+  await clock.advance(LONG)
+  spares.expectProgram(vserverSpec('image'), like('root', 'two'))
+  spares.expectProgram(vserverSpec('other'), like('nobody', 'one'))
+  await clock.advance(LONG)
+  t.deepEqual(prepared, ['spare-1 root'])
+  spares.expectProgram(vserverSpec('image'), like('nobody', 'one'))
+  await clock.advance(LONG)
+  t.deepEqual(prepared, ['spare-1 root', 'spare-1 nobody again'])
+  t.is((await spares.take(vserverSpec('image')))?.start?.process['user'], 'nobody')
+  spares.expect(vserverSpec('image'))
+  await clock.advance(LONG)
+  t.is(prepared.at(-1), 'spare-2 nobody')
+})
+
+test('one whose program’s start cannot be made ahead is handed out without', async (t) => {
+  const { clock, spares, state, prepared } = kept(1)
+  state.preparesFail = true
+  spares.expect(vserverSpec('image'))
+  spares.expectProgram(vserverSpec('image'), { user: 'root' })
+  await clock.advance(LONG)
+  t.deepEqual(prepared, ['spare-1 root'])
+  const spare = await spares.take(vserverSpec('image'))
+  t.is(spare?.record.container, 'spare-1')
+  t.is(spare?.start, undefined)
 })
 
 test('nothing is made while somebody’s work is done', async (t) => {

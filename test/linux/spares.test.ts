@@ -1,7 +1,11 @@
 /** Vservers made ahead with real containers: who gets one has what was leased and nothing else, and none is left behind. */
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import test from 'ava'
+import type { SlicenetError } from '../../src/base/errors.ts'
+import { HOST_PROGRAM_CHANNEL, type HostProgramEvent } from '../../src/base/host-program.ts'
+import type { ProgramSpec } from '../../src/enforce/enforcer.ts'
 import { outputOf, SMALL, vserverSpec } from '../enforce/enforcer-contract.ts'
 import { OciNode } from './oci-node.ts'
 
@@ -25,6 +29,19 @@ async function sh(id: string, script: string): Promise<string> {
   const session = await node.enforcer.exec(id, { argv: ['sh', '-c', script], env: {} })
   await session.write(undefined)
   return (await outputOf(session)).output
+}
+
+/** Names of the host programs that are run meanwhile. */
+async function programsRun(work: Promise<unknown>): Promise<string[]> {
+  const run: string[] = []
+  const note = (event: unknown): void => void run.push((event as HostProgramEvent).program)
+  subscribe(HOST_PROGRAM_CHANNEL, note)
+  try {
+    await work
+  } finally {
+    unsubscribe(HOST_PROGRAM_CHANNEL, note)
+  }
+  return run
 }
 
 /** Waits for the one that is made ahead. */
@@ -108,6 +125,127 @@ test.serial('its programs, files, state and usage are its own', async (t) => {
   t.false((await node.containers()).includes(container))
 })
 
+/** Makes one that waits for a program such as this one. */
+async function ready(program: Partial<ProgramSpec> = {}): Promise<string> {
+  await node.enforcer.create(vserverSpec(node.image, { id: 'first' }))
+  await node.enforcer.launch('first', { argv: ['true'], env: {}, ...program })
+  const container = await spare()
+  const [group] = await node.groupFiles(container, 'cgroup.procs')
+  await until(async () => (await commands(group!)).includes('/.slicenet/busybox'))
+  await node.enforcer.destroy('first')
+  return container
+}
+
+async function commands(group: string): Promise<string[]> {
+  const pids = (await readFile(group, 'utf8').catch(() => '')).split('\n').filter(Boolean)
+  const lines = pids.map(async (pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''))
+  return (await Promise.all(lines)).map((line) => line.split('\0')[0]!)
+}
+
+async function until(isSo: () => Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 500; tries++) {
+    if (await isSo()) return
+    await delay(20)
+  }
+  throw new Error('it did not come about')
+}
+
+async function ended(id: string, { enforcer } = node): Promise<number | undefined> {
+  await until(async () => (await enforcer.status(id))?.state === 'exited')
+  return (await enforcer.status(id))?.exit?.exitCode
+}
+
+async function logOf(id: string, { enforcer } = node): Promise<string> {
+  let text = ''
+  for await (const { bytes } of enforcer.logs(id)) text += Buffer.from(bytes).toString()
+  return text
+}
+
+const TELLING = `cat /proc/self/cmdline | tr '\\000' ' '; echo "$0|$#|$1|$2"; /bin/env | sort; pwd; id
+  grep -E '^(Cap|Seccomp|NoNewPrivs|Groups|SigBlk|SigIgn)' /proc/self/status; ulimit -a | grep -v "open files"; ulimit -Hn; ls /proc/self/fd 2>/dev/null | wc -l
+  cat /proc/self/cgroup; readlink /proc/$$/exe; readlink /proc/self/fd/0; exit 7`
+
+test.serial('the program that was waited for is as any other', async (t) => {
+  const program = {
+    argv: ['sh', '-c', TELLING, 'it’s "$HOME" \\ `x`', '', ' two\nlines\t-n $(id)'],
+    env: { ODD: '\'"$(id)\n\\000\u00e4 ', PATH: '/bin:/usr/bin', TERM: 'dumb' },
+    cwd: '/var/tmp',
+    user: 'nobody'
+  }
+  const container = await ready({ user: 'nobody' })
+  const plain = await OciNode.start()
+  t.teardown(async () => plain.stop())
+  const told: string[] = []
+  for (const [at, id] of [
+    [node, container],
+    [plain, 'next']
+  ] as const) {
+    await at.enforcer.create(vserverSpec(at.image, { id: 'next' }))
+    t.is(await at.container('next'), id)
+    const programs = async (): Promise<string> =>
+      (await at.enforcer.processes('next')).map(({ argv }) => argv[0]).join()
+    // What waits is none of the slice's.
+    await until(async () => (await programs()) === '/.slicenet/init')
+    const run = await programsRun(at.enforcer.launch('next', program))
+    t.is(run.includes('conmon'), at === plain)
+    t.is(await ended('next', at), 7)
+    told.push(await logOf('next', at))
+  }
+  await node.enforcer.destroy('next')
+  t.is(told[0], told[1])
+  t.regex(told[0]!, /uid=65534/)
+  t.regex(told[0]!, /ODD='"\$\(id\)/)
+})
+
+test.serial(
+  'what waits becomes no program that it was not made for, or could not be run by the kernel',
+  async (t) => {
+    for (const [name, program, outcome] of [
+      ['another account', { argv: ['id', '-u'], user: 'nobody' }, '65534'],
+      // The runtime finds that out too late to say more.
+      ['no header', { argv: ['/plain'] }, 'exec format error'],
+      ['no interpreter', { argv: ['/lost'] }, 'PROGRAM_NOT_FOUND'],
+      ['a variable of the shell', { argv: ['sh', '-c', 'echo "$OPTIND"'], env: { OPTIND: 'x' } }, /./]
+    ] as const) {
+      await ready()
+      await node.enforcer.create(vserverSpec(node.image, { id: 'next' }))
+      const upload = (path: string, content: string) => ({ path, content: Buffer.from(content), mode: 0o755 })
+      await node.enforcer.upload('next', [upload('/plain', 'echo x\n'), upload('/lost', '#!/bin/lost\n')])
+      const launched = node.enforcer.launch('next', { env: {}, ...program, argv: [...program.argv] })
+      if (outcome === 'PROGRAM_NOT_FOUND') {
+        await t.throwsAsync<SlicenetError>(launched, { code: outcome }, name)
+        t.is((await node.enforcer.status('next'))?.state, 'created', name)
+        t.is(await logOf('next'), '', name)
+      } else {
+        await launched
+        await ended('next')
+        t.regex(await logOf('next'), new RegExp(outcome), name)
+      }
+      await node.enforcer.destroy('next')
+    }
+  }
+)
+
+test.serial(
+  'one that waits ends with the daemon, or when somebody inside ends it, and the next start is as ever',
+  async (t) => {
+    for (const end of ['daemon', 'inside'] as const) {
+      await ready()
+      await node.enforcer.create(vserverSpec(node.image, { id: 'next' }))
+      const [group] = await node.groupFiles(await node.container('next'), 'cgroup.procs')
+      t.true((await commands(group!)).includes('/.slicenet/busybox'), end)
+      if (end === 'daemon') await node.restart()
+      else await sh('next', 'kill -9 -1')
+      await until(async () => !(await commands(group!)).includes('/.slicenet/busybox'))
+      t.is((await node.enforcer.status('next'))?.state, 'created', end)
+      await node.enforcer.launch('next', { argv: ['sh', '-c', 'echo ran'], env: {} })
+      t.is(await ended('next'), 0, end)
+      t.is(await logOf('next'), 'ran\n', end)
+      await node.enforcer.destroy('next')
+    }
+  }
+)
+
 test.serial('one that fails when it is taken is replaced by a new one, and leaves nothing', async (t) => {
   const container = await primed()
   node.network.attachesToFail = 1
@@ -117,16 +255,17 @@ test.serial('one that fails when it is taken is replaced by a new one, and leave
   await node.enforcer.destroy('lucky')
 })
 
-test.serial('one whose lease cannot be had leaves nothing, and the next is made anew', async (t) => {
+test.serial('one whose lease cannot be had leaves nothing, and the next is made as ever', async (t) => {
   const container = await primed()
-  node.network.attachesToFail = 2
+  node.network.attachesToFail = Infinity
   await t.throwsAsync(node.enforcer.create(vserverSpec(node.image, { id: 'refused' })), {
     code: 'VSERVER_FAILED'
   })
+  node.network.attachesToFail = 0
   t.false((await node.containers()).includes(container))
   t.is(await node.enforcer.status('refused'), undefined)
   await node.enforcer.create(vserverSpec(node.image, { id: 'next' }))
-  t.is(await node.container('next'), 'next')
+  t.is((await node.enforcer.status('next'))?.state, 'created')
   await node.enforcer.destroy('next')
 })
 
