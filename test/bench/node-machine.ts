@@ -14,6 +14,7 @@ import { ImageStore } from '../../src/enforce/image-store.ts'
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { OCI_RUNTIMES } from '../../src/enforce/oci-runtime.ts'
 import { OciEnforcer } from '../../src/enforce/oci-enforcer.ts'
+import type { VserverRecord } from '../../src/enforce/vserver-records.ts'
 import { NodeManager } from '../../src/node/node-manager.ts'
 import { nodeHandlers } from '../../src/node/node-service.ts'
 import { nodeProtocol } from '../../src/protocol/node-protocol.ts'
@@ -173,7 +174,9 @@ async function taken(): Promise<Taken> {
 
 /** Bytes of the vserver's launched program that are in no other's memory too. */
 async function programBytes(vserver: string): Promise<number> {
-  const pid = await readFile(join(directory, 'enforce', 'programs', vserver, 'pid'), 'utf8')
+  const record = await readFile(join(directory, 'enforce', 'vservers', `${vserver}.json`), 'utf8')
+  const { container } = JSON.parse(record) as VserverRecord
+  const pid = await readFile(join(directory, 'enforce', 'programs', container, 'pid'), 'utf8')
   const rollup = await readFile(`/proc/${pid.trim()}/smaps_rollup`, 'utf8')
   const own = [...rollup.matchAll(/^Private_\w+:\s+(\d+) kB$/gm)].map(([, kib]) => Number(kib) * 1024)
   return own.reduce((sum, bytes) => sum + bytes, 0)
