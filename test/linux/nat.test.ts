@@ -95,12 +95,15 @@ test('a node behind a NAT is reached through a relay, and without one at none of
   // A peer of its own that knows nothing but what it is given.
   const stranger = (name: string): string[] => ['env', `SLICENET_HOME=${join(home, name)}`]
   t.is((await pingFrom('nat-researcher', relayed, ...stranger('one'))).exitCode, 0)
-  // Where it listens, and the address that its NAT has on the outside, after those of three public hosts.
-  for (const address of [node?.address, '198.18.4.2']) {
-    const direct = `/ip4/${address}/tcp/4001/p2p/${node?.principal}`
-    const refused = await pingFrom('nat-researcher', direct, ...stranger('other'))
-    t.is(refused.error?.code, 'PEER_UNREACHABLE', direct)
-    t.is(refused.exitCode, 6)
+  // Where it listens, and the address that its NAT has on the outside, after those of three public hosts. Neither answers, so
+  // both are waited for together.
+  const directly = [node?.address, '198.18.4.2'].map((ip) => `/ip4/${ip}/tcp/4001/p2p/${node?.principal}`)
+  const refused = await Promise.all(
+    directly.map(async (address, index) => pingFrom('nat-researcher', address, ...stranger(`other${index}`)))
+  )
+  for (const [index, { error, exitCode }] of refused.entries()) {
+    t.is(error?.code, 'PEER_UNREACHABLE', directly[index])
+    t.is(exitCode, 6)
   }
 })
 

@@ -12,10 +12,12 @@ export interface CampaignInit {
   readonly flaw?: Flaw | undefined
   /** Called as each seed is done. */
   readonly onOutcome?: (outcome: Outcome) => void
+  /** Seeds that were not begun are left out once this holds of an outcome. */
+  readonly until?: (outcome: Outcome) => boolean
 }
 
 /** In the order of the seeds. Throws what a simulation throws. */
-export async function simulateAll({ seeds, flaw, onOutcome }: CampaignInit): Promise<Outcome[]> {
+export async function simulateAll({ seeds, flaw, onOutcome, until }: CampaignInit): Promise<Outcome[]> {
   const outcomes = new Map<number, Outcome>()
   const waiting = [...seeds]
   const threads = Math.min(availableParallelism(), seeds.length)
@@ -27,6 +29,7 @@ export async function simulateAll({ seeds, flaw, onOutcome }: CampaignInit): Pro
           const outcome = await ask(worker, { seed, ...(flaw === undefined ? {} : { flaw }) })
           outcomes.set(seed, outcome)
           onOutcome?.(outcome)
+          if (until?.(outcome) === true) waiting.length = 0
         }
       } finally {
         await worker.terminate()

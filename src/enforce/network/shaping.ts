@@ -24,8 +24,6 @@ const NODE_CLASS = `${SHAPING_MAJOR}:2`
 /** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
 const BURST_SECONDS = 0.01
 const BURST_BYTES_MIN = 3200
-/** Enough to tell one vserver's flows apart; the kernel keeps 64 bytes of each. */
-const FAIR_QUEUE_FLOWS = 256
 /** What the kernel counts for a packet that waits, over the packet's own size, at worst for packets of common size. */
 const FAIR_QUEUE_OVERHEAD = 2
 
@@ -204,10 +202,13 @@ function queueLines(
   ]
 }
 
-/** A queue has another handle than one of another kind: the kernel refuses to make one kind of the other. */
+/**
+ * A queue has another handle than one of another kind: the kernel refuses to make one kind of the other. The number of flows
+ * is the kernel's (1024 of 64 bytes each): it refuses to change a queue by a line that names one.
+ */
 function fairQueueLine(uplink: string, parent: string, handle: string, capBps: number): string {
   const bytes = FAIR_QUEUE_OVERHEAD * dataQueueBytes(capBps)
-  return `qdisc replace dev ${uplink} parent ${parent} handle ${handle}: fq_codel flows ${FAIR_QUEUE_FLOWS} memory_limit ${bytes}`
+  return `qdisc replace dev ${uplink} parent ${parent} handle ${handle}: fq_codel memory_limit ${bytes}`
 }
 
 function classId(minor: string): string {

@@ -10,7 +10,7 @@ import { OPERATIONS, POINTS, rounds } from './points.ts'
 const test = (anyTest as TestFn<undefined>).serial
 
 const IS_NIGHTLY = process.env.SLICENET_NIGHTLY !== undefined
-const KILLS_PER_POINT = IS_NIGHTLY ? 10 : 2
+const KILLS_PER_POINT = IS_NIGHTLY ? 10 : 1
 const RANDOM_KILLS = IS_NIGHTLY ? 200 : 20
 /** `SLICENET_FUZZ_SEED` kills at the same times again, as far as two runs are alike. */
 const SEED = Number(process.env.SLICENET_FUZZ_SEED ?? 1)

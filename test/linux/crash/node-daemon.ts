@@ -7,6 +7,7 @@
  * a vserver.
  */
 import { writeSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import { createInterface } from 'node:readline'
 import { useCompileCache } from '../../../src/cli/compile-cache.ts'
 
@@ -53,7 +54,11 @@ process.once('SIGTERM', () => ending.abort(new Error('told to end')))
 await runDaemon({
   environment: readEnvironment(),
   signal: ending.signal,
-  onReady: () => say({ ready: true }),
+  onReady: () => {
+    say({ ready: true })
+    // It is written at a process's end, which these do not come to.
+    flushCompileCache()
+  },
   decorators
 })
 process.exit(0)

@@ -3,25 +3,17 @@
  * test's, and sshd is logged in to from there.
  */
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { systemClock as clock } from '../../../src/base/clock.ts'
 import { run, runAnyway, type RunResult } from '../../../src/base/host-program.ts'
-import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
-import { readEnvironment } from '../../../src/daemon/environment.ts'
 import type { VserverStatus } from '../../../src/enforce/enforcer.ts'
-import { buildImage } from '../../../src/enforce/image-build.ts'
-import { ImageStore } from '../../../src/enforce/image-store.ts'
 import { SMALL, vserverSpec } from '../../enforce/enforcer-contract.ts'
-import { LineProgram, tcp } from '../net/lab.ts'
-import type { HostInit, HostRequest } from './host-process.ts'
-import { makeRepository, servePackages, TINY, type PackageServer } from './package-server.ts'
+import { tcp } from '../net/lab.ts'
+import { BUILD_DEADLINE_MS, DebianHost } from './debian-host.ts'
+import { TINY } from './package-server.ts'
 
-const BUILD_DEADLINE_MS = 20 * 60_000
 const MIB = 1024 ** 2
 const SLICE = 'princeton.codeen'
 /** The slice's, as Unix takes it. */
@@ -37,89 +29,50 @@ const RESOURCES = {
   egressBpsMax: 100_000_000
 }
 
-const network = createDevnetNetwork({ name: `i${process.pid}`, hosts: ['world', 'node'] })
-let directory = ''
-let host: LineProgram | undefined
-let packages: PackageServer | undefined
+const host = new DebianHost({ letter: 'i', packages: ['openssh-server', 'sudo'] })
 /** Public lines of two key pairs, whose private halves are files of that name. */
 const keys = { first: '', second: '' }
 
 test.before(async (t) => {
   t.timeout(BUILD_DEADLINE_MS)
-  directory = await mkdtemp(join(tmpdir(), 'slicenet-inside-'))
-  // The roots of vservers lie below it.
-  await chmod(directory, 0o711)
-  const { imagesDirectory } = readEnvironment()
-  const images = new ImageStore({ clock }, { directory: imagesDirectory })
-  await images.start()
-  const image = await images.find('debian').catch(() => buildImage('debian', { images }))
-  const repository = join(directory, 'packages')
-  const imageRoot = await images.open(image.id)
-  await Promise.all([
-    makeRepository({ directory: repository, imageRoot, packages: ['openssh-server', 'sudo'] }),
-    makeKeys(),
-    network.up()
-  ])
-  packages = await servePackages({
-    directory: repository,
-    enter: network.enter('world'),
-    address: network.address('world')
-  })
-  const init: HostInit = { directory, nodeShort: `i${randomBytes(4).toString('hex')}`, imagesDirectory }
-  const program = fileURLToPath(new URL('host-process.ts', import.meta.url))
-  host = new LineProgram([...network.enter('node'), process.execPath, program, JSON.stringify(init)])
-  await ask({ op: 'start' })
-  const spec = vserverSpec(image.id, { id: ID, slice: SLICE, resources: RESOURCES, keys: [keys.first] })
-  await ask({ op: 'create', spec: { ...spec, ports: [tcp(OWNED_PORT)] } })
+  await host.up()
+  await makeKeys()
+  const spec = vserverSpec(host.image, { id: ID, slice: SLICE, resources: RESOURCES, keys: [keys.first] })
+  await host.ask({ op: 'create', spec: { ...spec, ports: [tcp(OWNED_PORT)] } })
 })
 
-test.after.always(async () => {
-  try {
-    if (host !== undefined) await ask({ op: 'stop' })
-  } finally {
-    await host?.end()
-    await packages?.close()
-    await network.down()
-    await rm(directory, { recursive: true, force: true })
-  }
-})
+test.after.always(() => host.down())
 
 async function makeKeys(): Promise<void> {
   for (const name of ['first', 'second'] as const) {
-    const file = join(directory, name)
+    const file = join(host.directory, name)
     await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', name, '-f', file])
     keys[name] = (await readFile(`${file}.pub`, 'utf8')).trim()
   }
 }
 
-async function ask<T>(request: HostRequest): Promise<T> {
-  if (host === undefined) throw new TypeError('the host was not started')
-  return host.ask<T>(request)
-}
-
 async function sh(script: string, user?: string): Promise<{ output: string; exitCode: number }> {
   const env = { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8' }
   const program = { argv: ['sh', '-c', `exec 2>&1; ${script}`], env, ...(user === undefined ? {} : { user }) }
-  return ask({ op: 'exec', id: ID, program })
+  return host.ask({ op: 'exec', id: ID, program })
 }
 
 /** Logs in from the world, knowing the server's key, and runs a command there. */
 async function ssh(key: keyof typeof keys, command: string, port = OWNED_PORT): Promise<RunResult> {
   const { output: serverKey } = await sh('cat /etc/ssh/ssh_host_ed25519_key.pub')
-  const known = join(directory, 'known_hosts')
-  await writeFile(known, `[${network.address('node')}]:${port} ${serverKey}`)
+  const known = join(host.directory, 'known_hosts')
+  await writeFile(known, `[${host.addressOf('node')}]:${port} ${serverKey}`)
   const options = ['BatchMode=yes', 'IdentitiesOnly=yes', 'StrictHostKeyChecking=yes', 'ConnectTimeout=10']
-  const [program, ...args] = [...network.enter('world'), 'ssh', '-F', 'none', '-i', join(directory, key)]
+  const [program, ...args] = [...host.enterWorld(), 'ssh', '-F', 'none', '-i', join(host.directory, key)]
   for (const option of [...options, `UserKnownHostsFile=${known}`]) args.push('-o', option)
-  args.push('-p', String(port), `${ACCOUNT}@${network.address('node')}`, command)
+  args.push('-p', String(port), `${ACCOUNT}@${host.addressOf('node')}`, command)
   return runAnyway(program, args)
 }
 
 test.serial('vserver root installs packages with apt-get, and their scripts run', async (t) => {
   const before = await sh(`command -v sshd sudo; getent passwd sshd ${TINY.account}`)
   t.is(before.output, '')
-  const source = `deb [trusted=yes] ${packages!.url} ./`
-  const updated = await sh(`echo '${source}' > /etc/apt/sources.list; apt-get update`)
+  const updated = await sh(`echo '${host.source}' > /etc/apt/sources.list; apt-get update`)
   t.is(updated.exitCode, 0, updated.output)
   const install = `apt-get install -y --no-install-recommends openssh-server sudo ${TINY.name}`
   const installed = await sh(install)
@@ -152,11 +105,11 @@ test.serial(
     t.not((await sh(su('wrong', 'root'), 'bob')).exitCode, 0)
     t.regex((await sh(su(password, 'root'), 'bob')).output, /\n?0\n$/)
     // On the host that root is one of many.
-    const { pid } = await ask<VserverStatus>({ op: 'status', id: ID })
+    const { pid } = await host.ask<VserverStatus>({ op: 'status', id: ID })
     const [, outside] = (await readFile(`/proc/${pid}/uid_map`, 'utf8')).trim().split(/\s+/).map(Number)
     t.true(outside! > 0)
     t.regex(became.output, new RegExp(`^\\s*0\\s+${outside}\\s`, 'm'))
-    const root = join(directory, 'run/vservers', ID, 'root')
+    const root = join(host.directory, 'run/vservers', ID, 'root')
     for (const file of ['by-sudo', 'by-su']) t.is((await stat(join(root, file))).uid, outside!, file)
   }
 )
@@ -164,7 +117,7 @@ test.serial(
 test.serial('sshd on an owned port lets in who has a key of the lease, and nobody else', async (t) => {
   await sh('mkdir -p /run/sshd')
   const argv = ['/usr/sbin/sshd', '-D', '-e', '-p', String(OWNED_PORT), '-p', String(OTHER_PORT)]
-  await ask({ op: 'launch', id: ID, program: { argv, env: {} } })
+  await host.ask({ op: 'launch', id: ID, program: { argv, env: {} } })
   const isUp = async (): Promise<boolean> => {
     const { stderr } = await ssh('first', 'true')
     return !/refused|reset|closed/i.test(stderr)
@@ -174,11 +127,11 @@ test.serial('sshd on an owned port lets in who has a key of the lease, and nobod
   t.is(first.exitCode, 0, first.stderr)
   const [account, name, connection = ''] = first.stdout.split('\n')
   t.deepEqual([account, name], [ACCOUNT, SLICE])
-  t.true(connection.startsWith(`${network.address('world')} `) && connection.endsWith(` ${OWNED_PORT}`))
+  t.true(connection.startsWith(`${host.addressOf('world')} `) && connection.endsWith(` ${OWNED_PORT}`))
   const stranger = await ssh('second', 'true')
   t.is(stranger.exitCode, 255)
   t.regex(stranger.stderr, /Permission denied \(publickey/)
-  await ask({ op: 'setKeys', id: ID, keys: [keys.second] })
+  await host.ask({ op: 'setKeys', id: ID, keys: [keys.second] })
   t.is((await ssh('second', 'id -un')).stdout, `${ACCOUNT}\n`)
   const former = await ssh('first', 'true')
   t.is(former.exitCode, 255)

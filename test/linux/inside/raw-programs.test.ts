@@ -2,23 +2,11 @@
  * Unmodified Debian programs that use raw sockets, in a vserver with the right to them and in one without: each works
  * against hosts in network namespaces of the test's, or is refused with EPERM. Their packages come over HTTP.
  */
-import { randomBytes } from 'node:crypto'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { systemClock as clock } from '../../../src/base/clock.ts'
-import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
-import { readEnvironment } from '../../../src/daemon/environment.ts'
-import { buildImage } from '../../../src/enforce/image-build.ts'
-import { ImageStore } from '../../../src/enforce/image-store.ts'
 import { SMALL, vserverSpec } from '../../enforce/enforcer-contract.ts'
-import { icmp, LineProgram, tcp, udp } from '../net/lab.ts'
-import type { HostInit, HostRequest } from './host-process.ts'
-import { makeRepository, servePackages, type PackageServer } from './package-server.ts'
+import { icmp, tcp, udp } from '../net/lab.ts'
+import { BUILD_DEADLINE_MS, DebianHost } from './debian-host.ts'
 
-const BUILD_DEADLINE_MS = 20 * 60_000
 const MIB = 1024 ** 2
 const PACKAGES = ['iputils-ping', 'traceroute', 'mtr-tiny', 'nmap', 'hping3', 'python3-scapy', 'tcpdump']
 const RESOURCES = {
@@ -35,74 +23,39 @@ const CLOSED = 8999
 // Their packages are fetched and installed twice.
 const IS_NIGHTLY = process.env.SLICENET_NIGHTLY !== undefined
 const nightly = IS_NIGHTLY ? test.serial : test.serial.skip
-const network = createDevnetNetwork({ name: `r${process.pid}`, hosts: ['world', 'node'] })
-const world = network.address('world')
-let directory = ''
-let host: LineProgram | undefined
-let packages: PackageServer | undefined
+const host = new DebianHost({ letter: 'r', packages: PACKAGES })
+const world = host.addressOf('world')
 
 if (IS_NIGHTLY) {
   test.before(async (t) => {
     t.timeout(BUILD_DEADLINE_MS)
-    directory = await mkdtemp(join(tmpdir(), 'slicenet-raw-'))
-    // The roots of vservers lie below it.
-    await chmod(directory, 0o711)
-    const { imagesDirectory } = readEnvironment()
-    const images = new ImageStore({ clock }, { directory: imagesDirectory })
-    await images.start()
-    const image = await images.find('debian').catch(() => buildImage('debian', { images }))
-    const repository = join(directory, 'packages')
-    const imageRoot = await images.open(image.id)
-    await Promise.all([
-      makeRepository({ directory: repository, imageRoot, packages: PACKAGES }),
-      network.up()
-    ])
-    packages = await servePackages({ directory: repository, enter: network.enter('world'), address: world })
-    const init: HostInit = { directory, nodeShort: `r${randomBytes(4).toString('hex')}`, imagesDirectory }
-    const program = fileURLToPath(new URL('host-process.ts', import.meta.url))
-    host = new LineProgram([...network.enter('node'), process.execPath, program, JSON.stringify(init)])
-    await ask({ op: 'start' })
-    const spec = vserverSpec(image.id, {
+    await host.up()
+    const spec = vserverSpec(host.image, {
       id: 'raw',
       slice: 'raw',
       resources: RESOURCES,
       rights: ['raw-socket']
     })
-    await ask({ op: 'create', spec: { ...spec, ports: [tcp(9090), udp(9090), icmp(9090)] } })
-    await ask({
+    await host.ask({ op: 'create', spec: { ...spec, ports: [tcp(9090), udp(9090), icmp(9090)] } })
+    await host.ask({
       op: 'create',
-      spec: vserverSpec(image.id, { id: 'plain', slice: 'plain', resources: RESOURCES })
+      spec: vserverSpec(host.image, { id: 'plain', slice: 'plain', resources: RESOURCES })
     })
     for (const id of ['raw', 'plain']) {
-      const source = `deb [trusted=yes] ${packages.url} ./`
       const done = await sh(
         id,
-        `echo '${source}' > /etc/apt/sources.list; apt-get update && apt-get install -y --no-install-recommends ${PACKAGES.join(' ')}`
+        `echo '${host.source}' > /etc/apt/sources.list; apt-get update && apt-get install -y --no-install-recommends ${PACKAGES.join(' ')}`
       )
       if (done.exitCode !== 0) throw new Error(done.output)
     }
   })
 
-  test.after.always(async () => {
-    try {
-      if (host !== undefined) await ask({ op: 'stop' })
-    } finally {
-      await host?.end()
-      await packages?.close()
-      await network.down()
-      await rm(directory, { recursive: true, force: true })
-    }
-  })
-}
-
-async function ask<T>(request: HostRequest): Promise<T> {
-  if (host === undefined) throw new TypeError('the host was not started')
-  return host.ask<T>(request)
+  test.after.always(() => host.down())
 }
 
 async function sh(id: string, script: string): Promise<{ output: string; exitCode: number }> {
   const env = { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C.UTF-8', PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }
-  return ask({ op: 'exec', id, program: { argv: ['sh', '-c', `exec 2>&1; ${script}`], env } })
+  return host.ask({ op: 'exec', id, program: { argv: ['sh', '-c', `exec 2>&1; ${script}`], env } })
 }
 
 const SCAPY = `

@@ -150,6 +150,7 @@ test.serial('no packet slips out while a link is being made', async (t) => {
   const race = racer.ask<number>({
     op: 'race',
     device: 'eth0',
+    wait: 30,
     seconds: 1.5,
     src: '203.0.113.9',
     dst: lab.worldAddress

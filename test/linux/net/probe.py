@@ -144,7 +144,7 @@ def op_send(p):
 def op_race(p):
     """Waits for a device to appear and sends from a false source at once, and on; gives how often the device took it."""
     global DEVICE
-    end = time.monotonic() + p["seconds"]
+    end = time.monotonic() + p["wait"]
     s, taken = None, 0
     while time.monotonic() < end:
         try:
@@ -154,6 +154,8 @@ def op_race(p):
                 DEVICE = p["device"]
                 data = frame({"proto": "udp", "src": p["src"], "dst": p["dst"], "sport": 5998, "dport": 5999})
             s.send(data)
+            if taken == 0:
+                end = time.monotonic() + p["seconds"]
             taken += 1
         except OSError:
             if taken == 0:
@@ -239,6 +241,25 @@ def op_ask(p):
             return "timeout"
         except OSError as e:
             return errno.errorcode.get(e.errno, str(e))
+
+
+def op_exchange(p):
+    """One datagram at a time for some seconds, once at least: milliseconds to the answer of each, none for those without."""
+    times = []
+    end = time.monotonic() + p["seconds"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(p["timeout"])
+        s.connect((p["host"], p["port"]))
+        while not times or time.monotonic() < end:
+            began = time.monotonic()
+            s.send(b"?")
+            try:
+                s.recv(100)
+                times.append((time.monotonic() - began) * 1000)
+            except socket.timeout:
+                times.append(None)
+            time.sleep(0.02)
+    return times
 
 
 def op_sweep(p):

@@ -22,7 +22,7 @@ for (const runtime of OCI_RUNTIMES) {
       t.timeout(DEADLINE_MS + 60_000)
       const directory = await mkdtemp(join(tmpdir(), 'slicenet-vm-'))
       try {
-        const result = await runSuite({ directory, runtime, file, deadlineMs: DEADLINE_MS })
+        const result = await runSuite({ directory, runtime, files: [file], deadlineMs: DEADLINE_MS })
         t.log(result.machine?.runtime, `${result.passed.length} passed`)
         if (result.machine === undefined || result.failed.length > 0) t.log(result.console.slice(-4000))
         t.deepEqual(result.machine?.hierarchies, [{ directory: '/sys/fs/cgroup', controllers: [] }])

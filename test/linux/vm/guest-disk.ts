@@ -4,7 +4,7 @@
  */
 import { chmod, cp, glob, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { HOST_PATH, run, runAnyway } from '../../../src/base/host-program.ts'
 import { findHostProgram, HOST_REQUIREMENTS } from '../../../src/enforce/host-requirements.ts'
 
@@ -24,7 +24,7 @@ const MANIFEST = {
   type: 'module',
   ava: { files: ['test/**/*.test.js'], workerThreads: false, cache: false, timeout: '20m' }
 }
-const DISK_BYTES = 768 * 1024 ** 2
+const DISK_BYTES = 1024 ** 3
 
 export interface GuestDiskInit {
   /** For the image and what it is made from. */
@@ -35,6 +35,12 @@ export interface GuestDiskInit {
   readonly runtimes?: Readonly<Record<string, string>>
   /** Directories of libraries that these want. */
   readonly libraries?: readonly string[]
+  /** Programs of this machine beyond those of enforcement. */
+  readonly programs?: readonly string[]
+  /** Files and directories of this machine, by their absolute paths. */
+  readonly files?: readonly string[]
+  /** A directory of modules, which the kernel then loads when it wants them; without it it has those that it starts with. */
+  readonly modules?: string
 }
 
 /** The path of the image. */
@@ -52,16 +58,38 @@ export async function makeGuestDisk(init: GuestDiskInit): Promise<string> {
       env: { PATH: `${dirname(process.execPath)}:${HOST_PATH}` }
     }
   )
+  await finishSources(work)
   await writeFile(join(work, 'package.json'), JSON.stringify(MANIFEST))
   for (const name of await closure([...PACKAGES, ...(init.packages ?? [])])) {
     const at = join('node_modules', name)
     await cp(join(REPOSITORY, at), join(work, at), { recursive: true, dereference: true })
   }
+  if (init.files !== undefined) await run('cp', ['--recursive', '--parents', ...init.files, root])
+  if (init.modules !== undefined) await addModules(root, init.modules)
   const image = join(init.directory, 'guest.img')
   await run('truncate', ['--size', String(DISK_BYTES), image])
   await run('mkfs.ext4', ['-q', '-O', '^has_journal', '-d', root, image])
   await run('rm', ['--recursive', root])
   return image
+}
+
+/** What the compiler leaves out: programs in other languages, and names of our own programs in the text of others. */
+async function finishSources(work: string): Promise<void> {
+  for await (const path of glob('test/linux/**/*.py', { cwd: REPOSITORY })) {
+    await cp(join(REPOSITORY, path), join(work, path))
+  }
+  for await (const path of glob('test/linux/**/*.js', { cwd: work })) {
+    const text = await readFile(join(work, path), 'utf8')
+    const renamed = text.replaceAll(/(new URL\('[\w./-]+)\.ts(', import\.meta\.url\))/g, '$1.js$2')
+    if (renamed !== text) await writeFile(join(work, path), renamed)
+  }
+}
+
+/** Puts modules where the kernel's helper looks for them, and the helper where the kernel does. */
+async function addModules(root: string, modules: string): Promise<void> {
+  await mkdir(join(root, 'usr/lib/modules'))
+  await cp(modules, join(root, 'usr/lib/modules', basename(modules)), { recursive: true })
+  await symlink((await findHostProgram('busybox'))!, join(root, 'usr/sbin/modprobe'))
 }
 
 async function layOut(root: string): Promise<void> {
@@ -91,7 +119,7 @@ async function copyPrograms(root: string, init: GuestDiskInit): Promise<void> {
   const required = HOST_REQUIREMENTS.filter(
     ({ onlyFor, program }) => onlyFor === undefined && program !== 'runc'
   )
-  const names = [...required.map(({ program }) => program), 'busybox', ...PROGRAMS]
+  const names = [...required.map(({ program }) => program), 'busybox', ...PROGRAMS, ...(init.programs ?? [])]
   const found = await Promise.all(
     names.map(async (name) => (name.startsWith('/') ? name : findHostProgram(name)))
   )

@@ -2,7 +2,7 @@
 import type { OciRuntimeName } from '../../../src/enforce/oci-runtime.ts'
 import { fetchPackages, findKernel } from './debian-packages.ts'
 import { join } from 'node:path'
-import { makeGuestDisk } from './guest-disk.ts'
+import { makeGuestDisk, type GuestDiskInit } from './guest-disk.ts'
 import { makeInitramfs } from './initramfs.ts'
 import { VirtualMachine } from './virtual-machine.ts'
 
@@ -24,17 +24,24 @@ export interface SuiteInit {
   readonly directory: string
   /** The only OCI runtime of the machine. */
   readonly runtime: OciRuntimeName
-  /** Without its ending, such as `test/linux/oci-enforcer.test`. */
-  readonly file: string
+  /** Without their endings, such as `test/linux/oci-enforcer.test`. They run one after the other. */
+  readonly files: readonly string[]
+  /** What the disk has beside what enforcement needs. */
+  readonly disk?: Pick<GuestDiskInit, 'packages' | 'programs' | 'files' | 'modules'>
   readonly deadlineMs: number
 }
 
 export async function runSuite(init: SuiteInit): Promise<SuiteResult> {
   const { directory } = init
   const kernel = await findKernel()
-  const disk = await makeGuestDisk({ directory, packages: ['ava'], ...(await partsOf(init.runtime)) })
+  const disk = await makeGuestDisk({
+    directory,
+    ...init.disk,
+    packages: ['ava', ...(init.disk?.packages ?? [])],
+    ...(await partsOf(init.runtime))
+  })
   const initramfs = await makeInitramfs(kernel, directory)
-  const command = `node test/linux/vm/guest/suite.js ${init.file}.js`
+  const command = ['node test/linux/vm/guest/suite.js', ...init.files.map((file) => `${file}.js`)].join(' ')
   const machine = await VirtualMachine.start({
     directory,
     kernel,

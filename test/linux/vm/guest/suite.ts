@@ -13,8 +13,8 @@ const hierarchies = findHierarchies(await readFile('/proc/self/mountinfo', 'utf8
 const { name, version } = await findRuntime()
 const machine: GuestMachine = { hierarchies, runtime: `${name} ${version}` }
 process.stdout.write(`${JSON.stringify(machine)}\n`)
-const args = ['node_modules/ava/entrypoints/cli.js', '--tap', ...process.argv.slice(2)]
+const args = ['node_modules/ava/entrypoints/cli.js', '--tap', '--concurrency=1', ...process.argv.slice(2)]
 const ava = start(process.execPath, args, ['ignore', 'inherit', 'inherit'], {
-  env: { TMPDIR: '/tmp', HOME: '/tmp' }
+  env: { TMPDIR: '/tmp', HOME: '/tmp', SLICENET_SPOOF_PACKETS: '500' }
 })
 await once(ava, 'exit')
