@@ -66,6 +66,21 @@ const CHEATS: Readonly<Record<string, (history: History) => boolean>> = {
     history.sign(source, { holder: 'friend', resources: sized(0), ports: [], notBefore, notAfter })
     return true
   },
+  'loosens a bound of what it has'(history) {
+    const source = history.usable()
+    const icmpBps = (source.parent.body.shaping?.icmpBps ?? 0) + 1
+    if (icmpBps === 1) return false
+    const term = termOf(history)
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], ...term, shaping: { icmpBps } })
+    return true
+  },
+  'gives a larger share than it has'(history) {
+    const source = history.usable()
+    const egressShare = (source.parent.body.shaping?.egressShare ?? 1) + 1
+    const shaping = { ...source.parent.body.shaping, egressShare }
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], ...termOf(history), shaping })
+    return true
+  },
   'counts a lapsed hold as free'(history) {
     history.usable()
     while (history.issue(request(1), 'holder') !== undefined);
