@@ -168,15 +168,16 @@ export class History {
 
   #ask(step: Step & { kind: 'ask' }): void {
     const { node: at, size, minutes, ports, who, renews, isLost } = step
-    const first = typeof renews === 'number' ? this.out.at(-1 - renews)?.id : undefined
-    const supersedes = renews === 'foreign' ? 'foreign-line' : first
+    const first = typeof renews === 'number' ? this.out.at(-1 - renews) : undefined
+    const supersedes = renews === 'foreign' ? 'foreign-line' : first?.id
+    const shaping = step.shaping ?? first?.body.shaping
     const request: TicketRequest = {
       node: NODES[at] ?? '',
       resources: sized(size),
       ports,
       rights: [],
       durationMs: minutes * MINUTE,
-      ...(step.shaping === undefined ? {} : { shaping: step.shaping }),
+      ...(shaping === undefined ? {} : { shaping }),
       ...(supersedes === undefined ? {} : { supersedes })
     }
     const issued = this.issue(request, `holder-${who}`)
@@ -368,7 +369,6 @@ export class History {
 const FIRST_TERMS: Terms = {
   memory: 10,
   percent: 100,
-  shaping: { icmpBps: 8500 },
   from: -1,
   minutes: 300,
   shaping: { icmpBps: 8500 }

@@ -179,7 +179,8 @@ test('a line keeps its ports and counts once, for its holder only and never for 
   const history = new History()
   const first = history.issue(request(6, { ports: [{ protocol: 'tcp' }] }), 'holder')
   const supersedes = first?.ticket.id ?? ''
-  const next = { supersedes, durationMs: 20 * MINUTE }
+  const { shaping = {} } = first?.ticket.body ?? {}
+  const next = { supersedes, shaping, durationMs: 20 * MINUTE }
   t.is(history.issue(request(6, next), 'thief'), undefined)
   t.is(history.issue(request(7, next), 'holder'), undefined)
   t.is(history.issue({ ...request(6, next), node: 'node-b' }, 'holder'), undefined)
@@ -187,7 +188,7 @@ test('a line keeps its ports and counts once, for its holder only and never for 
   t.deepEqual(second?.ticket.body.ports, first?.ticket.body.ports)
   t.truthy(history.issue(request(4), 'holder'), 'the line is counted once')
   t.is(history.issue(request(1), 'holder'), undefined)
-  t.is(history.issue(request(1, { supersedes: second?.ticket.id ?? '' }), 'holder'), undefined)
+  t.is(history.issue(request(1, { supersedes: second?.ticket.id ?? '', shaping }), 'holder'), undefined)
   t.deepEqual(history.findings(), [])
 })
 
