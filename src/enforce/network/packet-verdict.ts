@@ -35,7 +35,9 @@ const TCP = { fin: 1, syn: 2, rst: 4, ack: 16, urg: 32 } as const
 const TELLING = TCP.fin | TCP.syn | TCP.rst | TCP.ack | TCP.urg
 /** Of segments that no connection explains, those that begin one for the kernel's tracking, which picks up running ones too. */
 const BEGINNING: readonly number[] = [TCP.syn, TCP.syn | TCP.urg, TCP.ack, TCP.ack | TCP.urg]
-const [ECHO_REPLY, ECHO, TIMESTAMP] = [0, 8, 13]
+/** Of ICMP, what bears an identifier: questions, and their answers. */
+const QUESTIONS: readonly number[] = [8, 13]
+const ANSWERS: readonly number[] = [0, 14]
 const ICMP_ERRORS: readonly number[] = [3, 11, 12]
 /** Version 0 with a key, and perhaps a sequence number. */
 const GRE_KEYED = [0x2000, 0x3000]
@@ -136,10 +138,11 @@ function portVerdict(protocol: 'tcp' | 'udp' | 'icmp', data: Buffer, lease: RawL
 function icmpVerdict(data: Buffer, lease: RawLease): PacketVerdict {
   const [type, id] = [data[0] ?? 0, data.readUInt16BE(4)]
   const owned = owns(lease, 'icmp', id)
-  if (type === ECHO) return owned ? { outcome: 'kept', text: `leaves with icmp/${id}` } : shared(`icmp/${id}`)
-  if (type === ECHO_REPLY && owned) return { outcome: 'kept', text: `leaves with icmp/${id}` }
-  if (type === ECHO_REPLY) return stray(`an echo reply with icmp/${id}, which the lease does not own,`)
-  if (type === TIMESTAMP) return shared(`icmp/${id}`)
+  const isQuestion = QUESTIONS.includes(type)
+  if (owned && (isQuestion || ANSWERS.includes(type)))
+    return { outcome: 'kept', text: `leaves with icmp/${id}` }
+  if (isQuestion) return shared(`icmp/${id}`)
+  if (ANSWERS.includes(type)) return stray(`an answer with icmp/${id}, which the lease does not own,`)
   if (ICMP_ERRORS.includes(type)) {
     return {
       outcome: 'related',
