@@ -78,7 +78,9 @@ export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
     return optionVerdict(packet.subarray(20, headerBytes)) ?? greVerdict(data, lease, target)
   }
   const outside =
-    pieceVerdict(protocol, fragment, packet.length) ?? optionVerdict(packet.subarray(20, headerBytes))
+    pieceVerdict(protocol, fragment, packet.length) ??
+    cutVerdict(protocol, fragment, data, packet.length) ??
+    optionVerdict(packet.subarray(20, headerBytes))
   if (outside !== undefined) return outside
   // A later piece is put together with the first, which has the ports.
   if ((fragment & OFFSET) !== 0)
@@ -99,6 +101,26 @@ function pieceVerdict(protocol: PortProtocol, fragment: number, bytes: number): 
     ? dropped('fragment', `a fragment but the last has ${PIECE_BYTES_MIN} bytes at least`)
     : undefined
 }
+
+/** What the source check sees is too short for its header; of pieces nobody can tell. */
+function cutVerdict(
+  protocol: PortProtocol,
+  fragment: number,
+  data: Buffer,
+  bytes: number
+): PacketVerdict | undefined {
+  if ((fragment & (MORE | OFFSET)) !== 0) return undefined
+  const isCut =
+    bytes < HEADERS_BYTES_MIN.any ||
+    (protocol === 'tcp' && (bytes < HEADERS_BYTES_MIN.tcp || (data[12] ?? WHOLE_TCP) >> 4 < 5)) ||
+    (protocol === 'udp' && data.length >= 6 && data.readUInt16BE(4) < 8)
+  return isCut ? dropped('length', `it ends within its ${protocol.toUpperCase()} header`) : undefined
+}
+
+/** Of IPv4 and what it carries, together. */
+const HEADERS_BYTES_MIN = { any: 28, tcp: 40 } as const
+/** The thirteenth byte of a TCP header without options. */
+const WHOLE_TCP = 0x50
 
 function optionVerdict(options: Buffer): PacketVerdict | undefined {
   const first = options[0]
@@ -123,14 +145,18 @@ function greVerdict(data: Buffer, lease: RawLease, target: string): PacketVerdic
 }
 
 function portVerdict(protocol: 'tcp' | 'udp' | 'icmp', data: Buffer, lease: RawLease): PacketVerdict {
-  if (data.length < 8 || (protocol === 'tcp' && data.length < 20)) {
-    return dropped('untracked', `it ends within its ${protocol.toUpperCase()} header`)
+  // Behind a long header of IPv4 the source check takes it for whole; tracking does not.
+  const isCut = data.length < (protocol === 'tcp' ? 20 : 8)
+  if (protocol === 'udp' && (isCut || data.readUInt16BE(4) > data.length)) {
+    return dropped('malformed', 'its UDP header is cut, or says that it is longer than it is')
   }
-  if (protocol === 'icmp') return icmpVerdict(data, lease)
+  if (protocol === 'icmp')
+    return isCut ? dropped('untracked', 'it ends within its ICMP header') : icmpVerdict(data, lease)
   const port = data.readUInt16BE(0)
   const named = `${protocol}/${port}`
   if (owns(lease, protocol, port))
     return { outcome: 'kept', text: `leaves from ${named}, whatever its flags` }
+  if (isCut) return dropped('untracked', 'it ends within its TCP header')
   if (protocol === 'udp' || BEGINNING.includes(data[13]! & TELLING)) return shared(named)
   return stray(`a segment with these flags from ${named}, which the lease does not own,`)
 }

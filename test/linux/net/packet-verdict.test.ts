@@ -65,6 +65,18 @@ function packets(): Packet[] {
     { ...to, proto: 'icmp', type: 5, body: '00' },
     ...[15, 16, 17, 18].map((type) => ({ ...to, proto: 'icmp', type, id: 9090 })),
     ...['4', '41', '50', '132'].map((proto) => ({ ...to, proto, payload: 'xxxxxxxx' })),
+    // Cut within their headers, without and with options before them.
+    ...[false, true].flatMap((options) => [
+      ...['1', '17'].map((proto) => ({ ...to, proto, payload: 'xxxx', options })),
+      ...[4, 10, 15, 17].map((bytes) => ({ ...to, proto: '6', payload: 'x'.repeat(bytes), options }))
+    ]),
+    // A length of 2 where there are 8, and of 120.
+    ...['\0\u0002', '\0x'].map((length) => ({
+      ...to,
+      proto: '17',
+      payload: `####${length}\0\0`,
+      options: true
+    })),
     { ...to, proto: 'udp', sport: 9090, dport: 53, src: '100.64.0.9' },
     ...['10.0.0.1', '169.254.169.254', '224.0.0.1', '100.64.7.2', '255.255.255.255'].map((dst) => ({
       ...to,
