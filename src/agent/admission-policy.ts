@@ -5,6 +5,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import type { Principal } from '../ticket/principal.ts'
 import type { Right } from '../ticket/rights.ts'
+import type { Shaping } from '../ticket/shaping.ts'
 
 /** Amounts that a quota may bound, each for what is held at the same instant. */
 export const QUOTA_RESOURCES = ['cpuMillis', 'memoryBytes', 'diskBytes', 'egressBps'] as const
@@ -24,6 +25,8 @@ export interface Terms {
   readonly grants: Grants
   readonly durationMsMax: number
   readonly rights: readonly Right[]
+  /** What a ticket may say at most, and says where it is not asked for less. Absent: what the node delegates, and the usual share. */
+  readonly shaping?: Shaping | undefined
   readonly perPrincipal: Quota
   /** For all members together of the organisation that was matched. */
   readonly perOrganisation: Quota
@@ -54,6 +57,7 @@ export interface PlainPolicy {
   readonly holders: 'anyone' | readonly Principal[]
   readonly durationMsMax: number
   readonly rights: readonly Right[]
+  readonly shaping?: Shaping | undefined
   /** Tickets of one holder that no node has settled; default 256. */
   readonly ticketsPerHolderMax?: number
   readonly partners?: readonly Partner[]
@@ -68,11 +72,13 @@ export function admissionPolicy(policy: AgentPolicy): AdmissionPolicy {
 }
 
 function plainRules(policy: PlainPolicy): AdmissionRule[] {
-  const { holders, durationMsMax, rights, ticketsPerHolderMax = TICKETS_PER_HOLDER, partners = [] } = policy
+  const { holders, durationMsMax, rights, shaping, partners = [] } = policy
+  const { ticketsPerHolderMax = TICKETS_PER_HOLDER } = policy
   const terms = (grants: Grants): Terms => ({
     grants,
     durationMsMax,
     rights,
+    shaping,
     perPrincipal: { tickets: ticketsPerHolderMax },
     perOrganisation: {}
   })

@@ -17,6 +17,7 @@ import {
   type ResourceName,
   type Resources
 } from '../ticket/resources.ts'
+import { shapingExceeding, shapingExcess, shapingWithin, type Shaping } from '../ticket/shaping.ts'
 import type { Issued, NodeAccount } from './node-account.ts'
 import type { PortChoice } from './port-table.ts'
 import { depthLeft, isDelegation, type Source } from './source.ts'
@@ -26,6 +27,8 @@ export interface Ask {
   readonly request: TicketRequest
   readonly holder: Principal
   readonly slice?: string | undefined
+  /** The most that the agent's own policy lets a ticket say. */
+  readonly shaping?: Shaping | undefined
 }
 
 export interface Refused {
@@ -33,10 +36,14 @@ export interface Refused {
   readonly message: string
 }
 
+export interface Granted extends Interval {
+  readonly source: Source
+  readonly ports: readonly PortRange[]
+  readonly shaping: Shaping | undefined
+}
+
 /** What is about to be signed, or why nothing is. */
-export type Decision =
-  | { readonly granted: { readonly source: Source; readonly ports: readonly PortRange[] } & Interval }
-  | { readonly refused: Refused }
+export type Decision = { readonly granted: Granted } | { readonly refused: Refused }
 
 /** The node's clock may lag behind the agent's by this much: a term begins so long before it is asked for. */
 export const CLOCK_SKEW_MS = 60_000
@@ -62,6 +69,16 @@ export function askedLine({ request: { supersedes, node }, holder, slice }: Ask)
   return supersedes === undefined ? undefined : [supersedes, holder, node, slice ?? ''].join(' ')
 }
 
+/**
+ * What a ticket would say: as asked, and where nothing is, the most that may be. A lease is renewed with just what it says
+ * already.
+ */
+export function wantedShaping({ request, slice, shaping }: Ask, source?: Source): Shaping | undefined {
+  return slice !== undefined && request.supersedes !== undefined
+    ? request.shaping
+    : shapingWithin(request.shaping, shaping, source?.parent.body.shaping)
+}
+
 /** Decides on a request by one source. */
 export function decideFrom(
   source: Source,
@@ -84,7 +101,10 @@ export function decideFrom(
     )
   }
   const limited =
-    rightFault(source, request) ?? depthFault(source, request) ?? countFault(source, account, line)
+    rightFault(source, request) ??
+    shapingFault(source, ask) ??
+    depthFault(source, request) ??
+    countFault(source, account, line)
   if (limited !== undefined) return { refused: limited }
   const short = shortage(source, account, request, line, term)
   if (short !== undefined) return { refused: short }
@@ -94,7 +114,7 @@ export function decideFrom(
       ? account.ports.choose(request.ports, parent.body.ports, term)
       : keptPorts(account, kept, parent.body.ports, term, line.name)
   if ('fault' in choice) return refuse('PORT_TAKEN', choice.fault)
-  return { granted: { source, ports: choice.ports, ...term } }
+  return { granted: { source, ports: choice.ports, shaping: wantedShaping(ask, source), ...term } }
 }
 
 /** A renewal goes on with the ports of its line. */
@@ -113,6 +133,13 @@ function rightFault({ parent }: Source, request: TicketRequest): Refused | undef
   const right = request.rights.find((name) => !parent.body.rights.includes(name))
   if (right === undefined) return undefined
   return { code: 'DENIED', message: `the node does not delegate the right ${right}` }
+}
+
+function shapingFault(source: Source, ask: Ask): Refused | undefined {
+  const [wanted, had] = [wantedShaping(ask, source), source.parent.body.shaping]
+  const [looser] = shapingExceeding(wanted, had)
+  if (looser === undefined) return undefined
+  return { code: 'OVERBOOKED', message: `${shapingExcess(looser, wanted, had)} by the node` }
 }
 
 function depthFault(source: Source, request: TicketRequest): Refused | undefined {

@@ -14,6 +14,7 @@ import { callId } from '../ticket/refusal.ts'
 import { RefusalSigner } from '../ticket/refusal-signer.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { rightsFault } from '../ticket/rights.ts'
+import { shapingExceeding, shapingExcess } from '../ticket/shaping.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import {
   admissionPolicy,
@@ -25,7 +26,7 @@ import {
   type Terms
 } from './admission-policy.ts'
 import { stateEntry, ticketEntry } from './agent-tables.ts'
-import type { Ask, Decision, Refused } from './decision.ts'
+import { wantedShaping, type Ask, type Granted, type Refused } from './decision.ts'
 import type { Issued } from './node-account.ts'
 import { chainBytes, redeemLimit } from './source.ts'
 import type { TicketBook } from './ticket-book.ts'
@@ -111,8 +112,9 @@ export class Granting {
       let room = REPLY_BYTES_MAX
       const call = (): string => callId('getTickets', asked)
       const matched = this.#match(holder, memberships)
+      const shaping = matched?.rule.terms?.shaping
       const grants = requests.map((request) => {
-        const grant = this.#decide({ request, holder, slice, matched, call }, issued, room)
+        const grant = this.#decide({ request, holder, slice, shaping, matched, call }, issued, room)
         room -= sizeOf(grant)
         return grant
       })
@@ -154,7 +156,7 @@ export class Granting {
 
   #sign(
     { request, holder, slice }: Ask,
-    { source, ports, notBefore, notAfter }: Extract<Decision, { granted: unknown }>['granted'],
+    { source, ports, shaping, notBefore, notAfter }: Granted,
     now: number
   ): Signed<Ticket> {
     const { key } = this.#components
@@ -175,6 +177,7 @@ export class Granting {
         resources: request.resources,
         ports,
         rights: request.rights,
+        ...(shaping === undefined ? {} : { shaping }),
         canDelegate: request.canDelegate === true,
         redeemBefore: Math.min(redeemBefore, redeemLimit(source)),
         ...(request.supersedes === undefined ? {} : { supersedes: request.supersedes })
@@ -216,6 +219,12 @@ export class Granting {
     if (right !== undefined) {
       const message = byRule(matched, `this agent does not grant the right ${right}`)
       return { code: 'DENIED', message }
+    }
+    const wanted = wantedShaping(ask)
+    const [looser] = shapingExceeding(wanted, terms.shaping)
+    if (looser !== undefined) {
+      const message = `${shapingExcess(looser, wanted, terms.shaping)} by this agent`
+      return { code: 'QUOTA_EXCEEDED', message: byRule(matched, message) }
     }
     const beyond = this.#quotaFault(ask, terms, matched.organisation, now)
     return beyond === undefined ? undefined : { code: 'QUOTA_EXCEEDED', message: byRule(matched, beyond) }

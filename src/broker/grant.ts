@@ -11,6 +11,7 @@ import type { Principal } from '../ticket/principal.ts'
 import { refusalError, refusalObject } from '../ticket/refusal.ts'
 import { resourcesExceeding } from '../ticket/resources.ts'
 import { isAdministrative } from '../ticket/rights.ts'
+import { SHAPING_NAMES, shapingDiffering } from '../ticket/shaping.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import type { Assignment } from './preference.ts'
@@ -58,7 +59,16 @@ function isAsAsked(ticket: Ticket, { slice, request }: Asked): boolean {
     request.rights.every((right) => ticket.rights.includes(right)) &&
     // One that nobody asked for would be another kind of machine.
     isAdministrative(request.rights) === isAdministrative(ticket.rights) &&
+    isShapedAsAsked(ticket, request) &&
     hasPorts(ticket, request.ports)
+  )
+}
+
+/** What was not asked for is the agent's to bound, but a lease goes on with just what it has. */
+function isShapedAsAsked(ticket: Ticket, { shaping, supersedes }: Asked['request']): boolean {
+  if (supersedes !== undefined) return shapingDiffering(shaping, ticket.shaping).length === 0
+  return SHAPING_NAMES.every(
+    (name) => shaping?.[name] === undefined || shaping[name] === ticket.shaping?.[name]
   )
 }
 

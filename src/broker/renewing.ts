@@ -40,10 +40,17 @@ export async function renewTicket(
   { agent, ticket, durationMs }: TicketRenewal,
   { callMs, signal }: RenewingInit
 ): Promise<Holding> {
-  const { node, slice, resources, rights, ports } = ticket.body
+  const { node, slice, resources, rights, shaping, ports } = ticket.body
   if (slice === undefined) throw new TypeError('a ticket without a slice has no lease to renew')
   const supersedes = ticket.body.supersedes ?? ticket.id
-  const request = { resources, rights, ports: eachPort(ports), durationMs, supersedes }
+  const request = {
+    resources,
+    rights,
+    ...(shaping === undefined ? {} : { shaping }),
+    ports: eachPort(ports),
+    durationMs,
+    supersedes
+  }
   const others = ports.length === 0 ? agentsOf(node).filter((other) => other !== agent) : []
   let refused: SlicenetError | undefined
   for (const issuer of [agent, ...others]) {

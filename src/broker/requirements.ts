@@ -13,6 +13,7 @@ import { FETCHES_IMAGES, type NodeAdvertisement } from '../ticket/advertisement.
 import type { Principal } from '../ticket/principal.ts'
 import { SUMMED_RESOURCES } from '../ticket/resources.ts'
 import { isAdministrative, rightsFault } from '../ticket/rights.ts'
+import { EGRESS_SHARE } from '../ticket/shaping.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { NodeEntry } from './finding.ts'
 
@@ -58,7 +59,9 @@ export function unmet(
 ): FailedClause[] {
   const failed = query?.failures(advert) ?? []
   if (want === undefined) return failed
-  const { resources, ports, rights, distinct = [] } = want
+  const { resources, ports, rights, shaping, distinct = [] } = want
+  const { egressShare: wantedShare = EGRESS_SHARE.usual } = shaping ?? {}
+  const { egressShare: largestShare = EGRESS_SHARE.usual } = advert
   const lackedRights = rights.filter((right) => advert.rights?.includes(right) !== true)
   const exceeded = SUMMED_RESOURCES.filter((name) => resources[name] > advert.capacity[name])
   const lackedAttributes = distinct.filter((name) => !Object.hasOwn(advert.attributes, name))
@@ -80,6 +83,9 @@ export function unmet(
       clause: `capacity of ${name} >= ${resources[name]}`,
       value: String(advert.capacity[name])
     })),
+    ...(wantedShare > largestShare
+      ? [{ clause: `egressShare >= ${wantedShare}`, value: String(largestShare) }]
+      : []),
     ...lackedAttributes.map((name) => ({ clause: `distinct: ${name}` }))
   ]
 }

@@ -210,6 +210,6 @@ function numberText(name: string, value: number): string {
   if (name.startsWith('cpuMillis')) return cpuUnit.format(value)
   if (value < 1000) return String(value)
   if (name.endsWith('Bytes') || name.endsWith('BytesPerDay')) return `${value} (${byteUnit.format(value)})`
-  if (name.startsWith('egressBps')) return `${value} (${rateUnit.format(value)})`
+  if (/Bps(Max)?$/.test(name)) return `${value} (${rateUnit.format(value)})`
   return String(value)
 }

@@ -13,6 +13,7 @@ import { AgentAdvertising } from './agent-advertising.ts'
 import type { AgentConfig, DaemonConfig, PurchaseConfig } from './config.ts'
 import { PolicyKeeper } from './policy-keeper.ts'
 import type { RoleComponents } from './node-role.ts'
+import { shapingOf } from './shaping-config.ts'
 
 export interface AgentRoleInit {
   readonly config: DaemonConfig
@@ -132,11 +133,13 @@ function advertising(
   )
 }
 
-function plainPolicy({ holders, longestTerm, rights, ticketsPerHolder, partners }: AgentConfig): PlainPolicy {
+function plainPolicy(config: AgentConfig): PlainPolicy {
+  const { holders, longestTerm, rights, shaping, ticketsPerHolder, partners } = config
   return {
     holders,
     durationMsMax: longestTerm,
     rights,
+    shaping: shapingOf(shaping),
     ticketsPerHolderMax: ticketsPerHolder,
     partners: partners.map((principal) => ({ principal }))
   }
@@ -153,6 +156,7 @@ function supplierOf({ address, nodes }: AgentConfig['suppliers'][number]): Suppl
 export function purchaseOf(config: PurchaseConfig): Purchase {
   const { node, cpu, cpuMax, memory, disk, egress, egressMax, egressPerDay, pids, ports, rights, term } =
     config
+  const shaping = shapingOf(config.shaping)
   return {
     node,
     resources: {
@@ -169,6 +173,7 @@ export function purchaseOf(config: PurchaseConfig): Purchase {
       Array.from({ length: ports[protocol] }, () => ({ protocol }))
     ),
     rights,
+    ...(shaping === undefined ? {} : { shaping }),
     durationMs: term
   }
 }

@@ -58,7 +58,9 @@ const agentShareSchema = v.strictObject({
   maxDepth: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(LIMITS.chainLinksMax)), 3),
   /** Default: an equal part of the node's ports. */
   ports: v.optional(v.array(portRangeText)),
-  rights: v.optional(rightsSchema, [])
+  rights: v.optional(rightsSchema, []),
+  /** What its tickets may say at most. Default: the node's largest share of what is left, and no other bounds than the node's. */
+  shaping: v.optional(shapingSchema)
 })
 
 const nodeFields = v.strictObject({
@@ -175,6 +177,7 @@ const purchaseSchema = v.strictObject({
     )
   ),
   rights: v.optional(rightsSchema, []),
+  shaping: v.optional(shapingSchema),
   term: v.optional(amount(durationUnit), '1d')
 })
 
@@ -193,7 +196,7 @@ const supplierSchema = v.strictObject({
 })
 
 /** What a policy file stands instead of. */
-const POLICY_FIELDS = ['holders', 'longestTerm', 'rights', 'ticketsPerHolder', 'partners'] as const
+const POLICY_FIELDS = ['holders', 'longestTerm', 'rights', 'shaping', 'ticketsPerHolder', 'partners'] as const
 
 const agentFields = v.strictObject({
   /** A file of rules, relative to this one; instead of those below up to partners. */
@@ -202,6 +205,8 @@ const agentFields = v.strictObject({
   longestTerm: v.optional(amount(durationUnit), '30d'),
   hold: v.optional(amount(durationUnit), '5m'),
   rights: v.optional(rightsSchema, []),
+  /** What a ticket may say at most, and says where it is not asked for less. Default: what nodes delegate, and a share of 1. */
+  shaping: v.optional(shapingSchema),
   /** Tickets of one holder that are out at a time. */
   ticketsPerHolder: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1_000_000)), 256),
   /** Other agents that may have tickets to cut their own from. */

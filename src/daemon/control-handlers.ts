@@ -218,7 +218,7 @@ function isNamed<T extends string>(names: readonly T[], name: string): name is T
 }
 
 function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
-  const { slice, issuer, holder, ticket, vserver, address, resources, ports, rights } = body
+  const { slice, issuer, holder, ticket, vserver, address, resources, ports, rights, shaping } = body
   const { notBefore, notAfter } = body
   return {
     lease: id,
@@ -231,6 +231,7 @@ function leaseView({ id, body }: Signed<Lease>, state: string): LeaseView {
     resources,
     ports: [...ports],
     rights: [...rights],
+    ...(shaping === undefined ? {} : { shaping }),
     notBefore,
     notAfter,
     state

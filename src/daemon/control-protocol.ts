@@ -32,7 +32,13 @@ import {
 import { acceptsSchema } from '../ticket/accepts.ts'
 import { coordinateSchema } from '../ticket/coordinate.ts'
 import { principalSchema } from '../ticket/principal.ts'
-import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import {
+  portsSchema,
+  resourcesSchema,
+  rightsSchema,
+  shapingSchema,
+  sliceNameSchema
+} from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { auditMethods } from './audit-protocol.ts'
@@ -118,6 +124,7 @@ export const leaseViewSchema = v.strictObject({
   resources: resourcesSchema,
   ports: portsSchema,
   rights: v.exactOptional(rightsSchema),
+  shaping: v.exactOptional(shapingSchema),
   notBefore: timeSchema,
   notAfter: timeSchema,
   state: v.string()

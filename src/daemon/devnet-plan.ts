@@ -83,6 +83,9 @@ function common(self: DevnetHost, hosts: readonly DevnetHost[]): Record<string, 
   }
 }
 
+/** Slices may ask for more than the usual share of an uplink, to see what that does. */
+const SHARES = { egressShare: 8 }
+
 function plannedAgent(index: number, isLending: boolean): PlannedHost {
   return {
     name: `agent-${String.fromCharCode('a'.charCodeAt(0) + index)}`,
@@ -91,7 +94,12 @@ function plannedAgent(index: number, isLending: boolean): PlannedHost {
       ...common(self, hosts),
       organisation: organisation(index),
       region: REGIONS[index % REGIONS.length],
-      agent: { holders: 'anyone', longestTerm: '1d', ...(isLending ? { rights: LENT_RIGHTS } : {}) }
+      agent: {
+        holders: 'anyone',
+        longestTerm: '1d',
+        shaping: SHARES,
+        ...(isLending ? { rights: LENT_RIGHTS } : {})
+      }
     })
   }
 }
@@ -110,6 +118,7 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
         index: idWindows(devnet, hosts) + index,
         address: self.address,
         uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
+        shaping: SHARES,
         allowedPrivateRanges: ['198.18.0.0/15'],
         capacity: CAPACITY,
         volume: '4GiB',

@@ -48,7 +48,7 @@ import type { NodePortView } from './node-port-protocol.ts'
 import type { Memberships } from './memberships.ts'
 import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
-import { shapingPolicy } from './shaping-config.ts'
+import { delegatedShaping, shapingPolicy } from './shaping-config.ts'
 
 export interface RoleComponents {
   readonly key: SigningKey
@@ -245,6 +245,7 @@ export class NodeRole implements Startable {
           ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
         },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
+        egressShare: Math.max(1, ...shares.map(({ shaping }) => shaping?.egressShare ?? 1)),
         administrators: node.administrative?.holders ?? [],
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         intervalMs: config.advertEvery,
@@ -388,8 +389,9 @@ function ownPorts(config: DaemonConfig): PortRange[] {
 function sharesOf(config: DaemonConfig, node: NodeConfig): (AgentShare & { readonly address: string })[] {
   const taken = [...ownPorts(config), ...SHARED_CLAIM.ports]
   const evenly = Math.floor(100 / Math.max(1, node.agents.length))
-  return node.agents.map(({ address, sharePercent, ports, rights, ...rest }, index) => ({
+  return node.agents.map(({ address, sharePercent, ports, rights, shaping, ...rest }, index) => ({
     ...rest,
+    shaping: delegatedShaping(shaping, node.shaping),
     address,
     agent: address.slice(address.lastIndexOf('/') + 1),
     rights: leasableRights(node.administrative, rights),

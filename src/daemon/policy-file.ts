@@ -7,12 +7,21 @@ import { TICKETS_PER_HOLDER } from '../agent/admission-policy.ts'
 import type { AdmissionPolicy, AdmissionRule, Quota, Terms } from '../agent/admission-policy.ts'
 import { LIMITS } from '../base/limits.ts'
 import { byteUnit, cpuUnit, durationUnit, rateUnit } from '../base/units.ts'
+import { readShaping } from '../service/slice-file-shaping.ts'
 import { openYaml, type YamlMap, type YamlValue } from '../service/yaml-reader.ts'
 import type { Accepts } from '../ticket/accepts.ts'
 import { principalSchema, type Principal } from '../ticket/principal.ts'
 import { RIGHTS, type Right } from '../ticket/rights.ts'
 
-const TERM_FIELDS = ['access', 'grants', 'longestTerm', 'rights', 'perPrincipal', 'perOrganisation'] as const
+const TERM_FIELDS = [
+  'access',
+  'grants',
+  'longestTerm',
+  'rights',
+  'shaping',
+  'perPrincipal',
+  'perOrganisation'
+] as const
 const RULE_FIELDS = ['name', 'match', ...TERM_FIELDS] as const
 const QUOTA_FIELDS = ['tickets', 'cpu', 'memory', 'disk', 'egress'] as const
 type TermField = (typeof TERM_FIELDS)[number]
@@ -92,10 +101,12 @@ function readPrincipals(value: YamlValue | undefined): Principal[] {
 function readTerms(fields: YamlMap<TermField>, match: Accepts | undefined): Terms | undefined {
   const access = fields.get('access')?.oneOf(['allow', 'deny']) ?? 'allow'
   const grants = fields.get('grants')?.oneOf(['slices', 'wholesale', 'both']) ?? 'slices'
+  const shaping = readShaping(fields.get('shaping'))
   const terms = {
     grants,
     durationMsMax: readTerm(fields.get('longestTerm')),
     rights: readRights(fields.get('rights')),
+    ...(shaping === undefined ? {} : { shaping }),
     perPrincipal: { tickets: TICKETS_PER_HOLDER, ...readQuota(fields.get('perPrincipal')) },
     perOrganisation: readQuota(fields.get('perOrganisation'))
   }

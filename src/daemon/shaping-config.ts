@@ -3,7 +3,7 @@ import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { rateUnit } from '../base/units.ts'
 import { DEFAULT_SHAPING, RATE_BPS_MIN, type ShapingPolicy } from '../enforce/network/rates.ts'
-import { DESTINATIONS_PER_MINUTE } from '../enforce/network/destinations.ts'
+import { DESTINATIONS_PER_MINUTE, EGRESS_SHARE, type Shaping } from '../ticket/shaping.ts'
 import { amount } from './amount-schema.ts'
 
 const rate = v.pipe(
@@ -29,7 +29,7 @@ export const uplinkSchema = v.pipe(
 
 const OWN_BPS = 10_000_000
 
-/** Of each vserver: what may raise alarms elsewhere, at most. */
+/** Of each vserver: what may raise alarms elsewhere, at most, and its share of what is left. */
 export const shapingSchema = v.strictObject({
   icmp: v.optional(rate),
   options: v.optional(rate),
@@ -41,9 +41,12 @@ export const shapingSchema = v.strictObject({
       v.minValue(DESTINATIONS_PER_MINUTE.min),
       v.maxValue(DESTINATIONS_PER_MINUTE.max)
     )
+  ),
+  egressShare: v.optional(
+    v.pipe(v.number(), v.integer(), v.minValue(EGRESS_SHARE.usual), v.maxValue(EGRESS_SHARE.max))
   )
 })
-type ShapingConfig = v.InferOutput<typeof shapingSchema>
+export type ShapingConfig = v.InferOutput<typeof shapingSchema>
 
 interface Rated {
   readonly uplink: { readonly rate: number }
@@ -72,6 +75,29 @@ export function shapingPolicy({ uplink, shaping }: Rated): ShapingPolicy {
     icmpBps: shaping.icmp ?? bounded(DEFAULT_SHAPING.icmpBps),
     optionsBps: shaping.options ?? bounded(DEFAULT_SHAPING.optionsBps),
     newDestinationsBps: shaping.newDestinations ?? bounded(DEFAULT_SHAPING.newDestinationsBps),
-    destinationsPerMinute: shaping.destinationsPerMinute ?? DEFAULT_SHAPING.destinationsPerMinute
+    destinationsPerMinute: shaping.destinationsPerMinute ?? DEFAULT_SHAPING.destinationsPerMinute,
+    egressShareMax: shaping.egressShare ?? DEFAULT_SHAPING.egressShareMax
   }
+}
+
+/** What is delegated to an agent: no larger share than the node keeps to itself. */
+export function delegatedShaping(of: ShapingConfig | undefined, node: ShapingConfig): Shaping | undefined {
+  const most = node.egressShare ?? EGRESS_SHARE.usual
+  const egressShare = Math.min(of?.egressShare ?? most, most)
+  const { egressShare: _said, ...bounds } = of ?? {}
+  return shapingOf({ ...bounds, ...(egressShare > EGRESS_SHARE.usual ? { egressShare } : {}) })
+}
+
+/** As signed objects say it; `undefined` where nothing is said. */
+export function shapingOf(config: ShapingConfig = {}): Shaping | undefined {
+  const { icmp, options, newDestinations, destinationsPerMinute, egressShare } = config
+  const amounts = {
+    icmpBps: icmp,
+    optionsBps: options,
+    newDestinationsBps: newDestinations,
+    destinationsPerMinute,
+    egressShare
+  }
+  const said = Object.entries(amounts).filter(([, amount]) => amount !== undefined)
+  return said.length === 0 ? undefined : Object.fromEntries(said)
 }

@@ -3,6 +3,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { RESOURCE_NAMES, type Resources } from '../ticket/resources.ts'
 import { rightsFault } from '../ticket/rights.ts'
+import { SHAPING_NAMES } from '../ticket/shaping.ts'
 import type { ProgramSpec, UploadedFile, VserverSpec, VserverUsage } from './enforcer.ts'
 
 const ID_PATTERN = /^[a-z0-9-]{1,40}$/
@@ -98,7 +99,8 @@ function canonical(spec: VserverSpec): string {
     spec.image,
     RESOURCE_NAMES.map((name) => spec.resources[name]),
     spec.ports.map(({ protocol, first, last }) => `${protocol}/${first}-${last}`).sort(),
-    [...spec.rights].sort()
+    [...spec.rights].sort(),
+    SHAPING_NAMES.map((name) => spec.shaping?.[name] ?? null)
   ])
 }
 

@@ -6,6 +6,7 @@ import type { Startable } from '../base/lifecycle.ts'
 import type { ProgramSignal } from '../base/program-signal.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { Resources } from '../ticket/resources.ts'
+import type { Shaping } from '../ticket/shaping.ts'
 
 /** Everything a monitor must know to make one virtual machine. */
 export interface VserverSpec {
@@ -19,6 +20,8 @@ export interface VserverSpec {
   /** Ports of the node's own address that lead to this virtual machine, exclusively. */
   readonly ports: readonly PortRange[]
   readonly rights: readonly string[]
+  /** What it is held to beyond the node's policy, and its share; default: the policy alone, and the usual share. */
+  readonly shaping?: Shaping
   /** Lines of the account's `authorized_keys`. */
   readonly keys: readonly string[]
 }

@@ -2,6 +2,7 @@
 import type { Startable } from '../base/lifecycle.ts'
 import type { PortRange } from '../ticket/ports.ts'
 import type { Resources } from '../ticket/resources.ts'
+import type { Shaping } from '../ticket/shaping.ts'
 
 export interface VserverNetwork extends Startable {
   /**
@@ -36,6 +37,7 @@ export interface VserverLink {
   /** Whether its programs may use raw sockets: then its kernel answers on no owned port that none of its sockets listens on. */
   readonly rawSockets?: boolean
   readonly resources: Resources
+  readonly shaping?: Shaping | undefined
 }
 
 /** A vserver without a network of its own. */
@@ -45,4 +47,5 @@ export interface NetworkUser {
   readonly firstId: number
   readonly lastId: number
   readonly resources: Resources
+  readonly shaping?: Shaping | undefined
 }

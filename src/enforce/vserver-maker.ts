@@ -305,11 +305,17 @@ export class VserverMaker {
     pid: number | Promise<number>
   ): Promise<{ readonly address: string }> {
     const { network } = this.#c
-    const { id, ports, resources, rights } = spec
+    const { id, ports, resources, rights, shaping } = spec
     if (!isAdministrative(rights)) {
-      return network.attach({ id, pid, ports, rawSockets: rights.includes('raw-socket'), resources })
+      return network.attach({ id, pid, ports, rawSockets: rights.includes('raw-socket'), resources, shaping })
     }
-    return network.attachIds({ id, firstId: uidBase, lastId: uidBase + IDS_PER_VSERVER - 1, resources })
+    return network.attachIds({
+      id,
+      firstId: uidBase,
+      lastId: uidBase + IDS_PER_VSERVER - 1,
+      resources,
+      shaping
+    })
   }
 
   async #takeDown(

@@ -19,6 +19,7 @@ import type { Principal, SigningKey } from '../ticket/principal.ts'
 import type { Reason } from '../ticket/refusal.ts'
 import type { Right } from '../ticket/rights.ts'
 import { scaleResources, type Resources } from '../ticket/resources.ts'
+import { SHAPING_NAMES, type Shaping } from '../ticket/shaping.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { ticketObject, type Ticket } from '../ticket/ticket.ts'
 import {
@@ -42,6 +43,7 @@ export interface AgentShare {
   readonly maxDepth: number
   readonly ports: readonly PortRange[]
   readonly rights: readonly Right[]
+  readonly shaping?: Shaping | undefined
 }
 
 export interface DelegatorComponents {
@@ -67,7 +69,7 @@ export interface DelegatorInit {
   readonly retryMs: number
 }
 
-type Terms = Pick<Delegation, 'resources' | 'ports' | 'rights' | 'overbookPercent' | 'maxDepth'>
+type Terms = Pick<Delegation, 'resources' | 'ports' | 'rights' | 'shaping' | 'overbookPercent' | 'maxDepth'>
 type Answer = ResultOf<typeof agentProtocol.methods.delegate>
 
 /** What an agent said of its tickets when it did not take a delegation. */
@@ -256,11 +258,12 @@ export class Delegator implements Startable, DelegationRules {
   }
 
   #terms(share: AgentShare): Terms {
-    const { ports, rights, overbookPercent, maxDepth, sharePercent } = share
+    const { ports, rights, shaping, overbookPercent, maxDepth, sharePercent } = share
     return {
       resources: scaleResources(this.#init.capacity, sharePercent),
       ports,
       rights,
+      ...(shaping === undefined ? {} : { shaping }),
       overbookPercent,
       maxDepth
     }
@@ -315,12 +318,13 @@ function lastSeq({ taken, offers }: DelegationState): number {
 
 /** The terms in one order, so that two can be compared. */
 function granted(terms: Terms): unknown[] {
-  const { resources, ports, rights, overbookPercent, maxDepth } = terms
+  const { resources, ports, rights, shaping, overbookPercent, maxDepth } = terms
   const amounts = Object.entries(resources).sort(([a], [b]) => (a < b ? -1 : 1))
   return [
     amounts,
     ports.map(({ protocol, first, last }) => [protocol, first, last]),
     rights,
+    SHAPING_NAMES.map((name) => shaping?.[name] ?? null),
     overbookPercent,
     maxDepth
   ]

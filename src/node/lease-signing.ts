@@ -22,7 +22,7 @@ export function signLease(
   { now, seq, address, epoch, vserver, released }: LeaseTerms,
   key: SigningKey
 ): Signed<Lease> {
-  const { slice, resources, ports, rights, notAfter } = leaf.body
+  const { slice, resources, ports, rights, shaping, notAfter } = leaf.body
   if (slice === undefined) throw new TypeError('a wholesale ticket is not redeemed')
   return leaseObject.sign(
     {
@@ -37,6 +37,7 @@ export function signLease(
       resources,
       ports,
       rights,
+      ...(shaping === undefined ? {} : { shaping }),
       address,
       vserver,
       epoch,

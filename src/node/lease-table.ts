@@ -324,6 +324,7 @@ function highWaterEntry(clock: SteadyClock): Entry {
 
 /** What the monitor must know of a lease. */
 export function specOf({ lease, keys }: Pick<LeaseRecord, 'lease' | 'keys'>): VserverSpec {
-  const { vserver, slice, image, resources, ports, rights } = lease.body
-  return { id: vserver, slice, image, resources, ports, rights, keys }
+  const { vserver, slice, image, resources, ports, rights, shaping } = lease.body
+  const spec = { id: vserver, slice, image, resources, ports, rights, keys }
+  return shaping === undefined ? spec : { ...spec, shaping }
 }

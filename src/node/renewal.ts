@@ -5,6 +5,7 @@ import { formatPortRange, portsWithin } from '../ticket/ports.ts'
 import type { Redeem } from '../ticket/redeem.ts'
 import type { Reason } from '../ticket/refusal.ts'
 import { RESOURCE_NAMES } from '../ticket/resources.ts'
+import { shapingDiffering } from '../ticket/shaping.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import { lineOf, type Ticket } from '../ticket/ticket.ts'
 import type { LeaseRecord } from './lease-table.ts'
@@ -32,6 +33,14 @@ export function renewalFault(
     return {
       code: 'CHAIN_INVALID',
       message: `a renewal keeps its amounts, but ${amount} is another`,
+      evidence
+    }
+  }
+  const [other] = shapingDiffering(leaf.body.shaping, lease.shaping)
+  if (other !== undefined) {
+    return {
+      code: 'CHAIN_INVALID',
+      message: `a renewal keeps its shaping, but ${other} is another`,
       evidence
     }
   }

@@ -52,6 +52,8 @@ export interface ResourceMonitorInit {
   readonly accepts?: Accepts
   /** What it delegates to any of its agents. */
   readonly rights?: readonly Right[]
+  /** The largest share of what is left on its uplink; default 1. */
+  readonly egressShare?: number
   /** Who may hold administrative slices; nobody when absent. */
   readonly administrators?: readonly Principal[]
   readonly intervalMs: number
@@ -140,6 +142,7 @@ export class ResourceMonitor implements Startable {
     const { key, manager, clock, images, agents, multiaddrs } = this.#components
     const memberships = this.#components.memberships?.() ?? []
     const { name, epoch, capacity, attributes, accepts, rights = [], administrators = [] } = this.#init
+    const { egressShare = 1 } = this.#init
     const measured = this.#components.measured?.() ?? {}
     const now = clock.now()
     this.#seq = Math.max(this.#seq + 1, now)
@@ -161,6 +164,7 @@ export class ResourceMonitor implements Startable {
         agents: [...agents()],
         ...(measured.coordinate === undefined ? {} : { coordinate: measured.coordinate }),
         ...(rights.length === 0 ? {} : { rights: [...rights] }),
+        ...(egressShare === 1 ? {} : { egressShare }),
         ...(administrators.length === 0 ? {} : { administrators: [...administrators] }),
         ...(accepts === undefined ? {} : { accepts }),
         ...(memberships.length === 0 ? {} : { memberships: [...memberships] }),

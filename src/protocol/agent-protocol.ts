@@ -4,7 +4,7 @@ import { LIMITS } from '../base/limits.ts'
 import { membershipsSchema } from '../ticket/advertisement.ts'
 import { portMax, PORT_PROTOCOLS } from '../ticket/ports.ts'
 import { principalSchema } from '../ticket/principal.ts'
-import { resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import { resourcesSchema, rightsSchema, shapingSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 
@@ -38,6 +38,8 @@ const ticketRequestSchema = v.strictObject({
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,
+  /** What it asks to be held to; of the rest the agent says what is the most. */
+  shaping: v.exactOptional(shapingSchema),
   durationMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax)),
   /** Id of the first ticket of the line that this one is to go on with, to renew its lease: ports stay as they are. */
   supersedes: v.exactOptional(idSchema),

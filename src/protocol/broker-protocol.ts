@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { principalSchema } from '../ticket/principal.ts'
-import { resourcesSchema, rightsSchema } from '../ticket/resource-schema.ts'
+import { resourcesSchema, rightsSchema, shapingSchema } from '../ticket/resource-schema.ts'
 import { amountSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 import { emptySchema, portWishSchema, querySchema } from './agent-protocol.ts'
@@ -34,6 +34,7 @@ export const wantSchema = v.strictObject({
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,
+  shaping: v.exactOptional(shapingSchema),
   durationMs: v.pipe(amountSchema, v.minValue(1000), v.maxValue(LIMITS.leaseMsMax)),
   /** A name that nodes know, or `sha256:<hex>`. */
   image: v.exactOptional(v.pipe(v.string(), v.minLength(1), v.maxLength(128)))

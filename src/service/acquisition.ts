@@ -152,7 +152,7 @@ export class Acquisition {
     const began = this.#components.clock.monotonic()
     const { broker, book } = this.#components
     const { description, image } = this.#slice(name)
-    const { count, query, resources, ports, rights, leaseMs } = description
+    const { count, query, resources, ports, rights, shaping, leaseMs } = description
     const adverts = new Map(explanations.map(({ node, advert }) => [node, advert.body]))
     const members = this.#current(name)
     const taken = new Set(members.map(({ node }) => node))
@@ -162,7 +162,13 @@ export class Acquisition {
         slice: name,
         count: count - members.length,
         minimum: Math.max(0, minimumOf(description) - members.length),
-        request: { resources, ports, rights, durationMs: leaseMs },
+        request: {
+          resources,
+          ports,
+          rights,
+          ...(shaping === undefined ? {} : { shaping }),
+          durationMs: leaseMs
+        },
         nodes: explanations.flatMap(({ node, matches, advert }) =>
           matches && !taken.has(node) ? [advert.body] : []
         ),

@@ -11,6 +11,7 @@ import type { Principal } from '../ticket/principal.ts'
 import { redeemObject } from '../ticket/redeem.ts'
 import { refusalError, refusalObject } from '../ticket/refusal.ts'
 import { resourcesExceeding } from '../ticket/resources.ts'
+import { shapingExceeding } from '../ticket/shaping.ts'
 import type { Signed } from '../ticket/signed-object.ts'
 import type { Demands } from './demands.ts'
 import type { Claim, MemberRecord } from './slice-book.ts'
@@ -191,12 +192,14 @@ function openLease(bytes: Uint8Array | undefined, claim: Claim): Signed<Lease> {
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave neither a lease nor a refusal')
   const lease = leaseObject.open(bytes)
   const { id, body: ticket } = claim.ticket
-  const { issuer, ticket: redeemed, holder, resources, ports, notAfter } = lease.body
+  const { issuer, ticket: redeemed, holder, resources, ports, shaping, notAfter } = lease.body
   if (issuer !== ticket.node || redeemed !== id || holder !== ticket.holder) {
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease for something else')
   }
   const isLess =
-    resourcesExceeding(ticket.resources, resources).length > 0 || !portsWithin(ticket.ports, ports)
+    resourcesExceeding(ticket.resources, resources).length > 0 ||
+    !portsWithin(ticket.ports, ports) ||
+    shapingExceeding(ticket.shaping, shaping).length > 0
   if (isLess || notAfter < ticket.notAfter) {
     throw new SlicenetError('PROTOCOL_ERROR', 'the node gave a lease for less than its ticket is for')
   }

@@ -19,6 +19,7 @@ import { RIGHTS, rightsFault, type Right } from '../ticket/rights.ts'
 import { sliceDescriptionSchema, type SliceDescription } from './slice.ts'
 import { PLACEMENT_FIELDS, readPlacement } from './slice-file-placement.ts'
 import { readResources } from './slice-file-resources.ts'
+import { readShaping } from './slice-file-shaping.ts'
 import { openYaml, type YamlMap, type YamlValue } from './yaml-reader.ts'
 
 /** A local file to put into each virtual machine. */
@@ -46,6 +47,7 @@ const FIELDS = [
   'resources',
   'ports',
   'rights',
+  'shaping',
   'lease',
   'renew',
   'image',
@@ -75,6 +77,7 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
   const renew = top.get('renew')?.boolean()
   const ports = readPorts(top.get('ports'))
   const rights = readRights(top.get('rights'), ports)
+  const shaping = readShaping(top.get('shaping'))
   const description = {
     name: top.need('name', 'a name for the slice')?.text(sliceNameSchema) ?? '',
     count,
@@ -83,6 +86,7 @@ export function parseSliceFile(text: string, init: { readonly fileName?: string 
     resources: readResources(top.get('resources')),
     ports,
     rights,
+    ...(shaping === undefined ? {} : { shaping }),
     leaseMs: readLease(top.get('lease')),
     ...(renew === undefined ? {} : { renew }),
     image: top.need('image', 'the image to boot, such as debian')?.text(imageSchema) ?? '',

@@ -4,7 +4,7 @@ import type { SliceDescription } from './slice.ts'
 
 export function wantOf(description: SliceDescription): Want {
   const { count, minimum, query, distinct, spread, rank, pairwise } = description
-  const { resources, ports, rights, leaseMs, image } = description
+  const { resources, ports, rights, shaping, leaseMs, image } = description
   return {
     count,
     minimum,
@@ -16,6 +16,7 @@ export function wantOf(description: SliceDescription): Want {
     resources,
     ports,
     rights,
+    ...(shaping === undefined ? {} : { shaping }),
     durationMs: leaseMs,
     image
   }

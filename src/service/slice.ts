@@ -9,7 +9,13 @@ import { portWishSchema, querySchema } from '../protocol/agent-protocol.ts'
 import { placementEntries } from '../protocol/broker-protocol.ts'
 import { programSchema, uploadedFileSchema, vserverStateSchema } from '../protocol/node-protocol.ts'
 import { principalSchema } from '../ticket/principal.ts'
-import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from '../ticket/resource-schema.ts'
+import {
+  portsSchema,
+  resourcesSchema,
+  rightsSchema,
+  shapingSchema,
+  sliceNameSchema
+} from '../ticket/resource-schema.ts'
 import { amountSchema, idSchema, timeSchema } from '../ticket/signed-object.ts'
 
 /** Milliseconds that a lease is asked for, from now. */
@@ -27,6 +33,8 @@ export const sliceDescriptionSchema = v.strictObject({
   resources: resourcesSchema,
   ports: v.pipe(v.array(portWishSchema), v.maxLength(LIMITS.portRangesPerTicketMax)),
   rights: rightsSchema,
+  /** What its members are to be held to, and their share. Default: what nodes and agents allow, and the usual share. */
+  shaping: v.exactOptional(shapingSchema),
   leaseMs: termSchema,
   /** Whether its leases are renewed, for `leaseMs` each time, when a third of their term is left; default not. */
   renew: v.exactOptional(v.boolean()),

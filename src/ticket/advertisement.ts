@@ -9,6 +9,7 @@ import { acceptsSchema } from './accepts.ts'
 import { coordinateSchema } from './coordinate.ts'
 import { imageIdSchema, resourcesSchema, rightsSchema } from './resource-schema.ts'
 import { principalSchema } from './principal.ts'
+import { EGRESS_SHARE } from './shaping.ts'
 import { amountSchema, defineObject, signedEntries } from './signed-object.ts'
 
 const multiaddrsSchema = v.pipe(v.array(v.pipe(v.string(), v.maxLength(256))), v.maxLength(16))
@@ -76,6 +77,8 @@ const nodeSchema = v.strictObject({
   agents: v.pipe(v.array(principalSchema), v.maxLength(LIMITS.agentsPerNodeMax)),
   /** Rights that it leases; none when absent. */
   rights: v.exactOptional(rightsSchema),
+  /** The largest share of what is left on its uplink that it leases; 1 when absent. */
+  egressShare: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(EGRESS_SHARE.max))),
   /** Who may hold administrative slices on it, whatever its agents grant; nobody when absent. */
   administrators: v.exactOptional(
     v.pipe(v.array(principalSchema), v.maxLength(LIMITS.administratorsPerNodeMax))

@@ -11,6 +11,7 @@ import type { Principal } from './principal.ts'
 import type { Reason } from './refusal.ts'
 import { resourcesExceeding } from './resources.ts'
 import { rightsFault } from './rights.ts'
+import { shapingExceeding, shapingExcess } from './shaping.ts'
 import type { Identified, Signed } from './signed-object.ts'
 import type { Ticket } from './ticket.ts'
 
@@ -109,7 +110,7 @@ export function linkFault(
   return attenuationFault(child, parent)
 }
 
-/** Amounts, interval, ports and rights may only shrink from link to link. */
+/** Amounts, interval, ports, rights and shaping may only shrink from link to link. */
 function attenuationFault(
   child: Identified<Ticket>,
   parent: Identified<Delegation> | Identified<Ticket>
@@ -133,6 +134,11 @@ function attenuationFault(
   const right = child.body.rights.find((name) => !parent.body.rights.includes(name))
   if (right !== undefined) {
     return fault('TICKET_EXCEEDS_PARENT', `the link before it has no right ${right}`, child)
+  }
+  const [looser] = shapingExceeding(child.body.shaping, parent.body.shaping)
+  if (looser !== undefined) {
+    const excess = shapingExcess(looser, child.body.shaping, parent.body.shaping)
+    return fault('TICKET_EXCEEDS_PARENT', `${excess} by the link before it`, child)
   }
   if ('redeemBefore' in parent.body && child.body.redeemBefore > parent.body.redeemBefore) {
     return fault('TICKET_EXCEEDS_PARENT', 'the hold lasts longer than that of the link before it', child)

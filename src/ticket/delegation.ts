@@ -9,7 +9,7 @@
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import { principalSchema } from './principal.ts'
-import { portsSchema, resourcesSchema, rightsSchema } from './resource-schema.ts'
+import { portsSchema, resourcesSchema, rightsSchema, shapingSchema } from './resource-schema.ts'
 import { amountSchema, defineObject, idSchema, signedEntries } from './signed-object.ts'
 
 const schema = v.strictObject({
@@ -19,6 +19,8 @@ const schema = v.strictObject({
   resources: resourcesSchema,
   ports: portsSchema,
   rights: rightsSchema,
+  /** What the tickets cut from it may say; absent: no more bounds than the node keeps to anyway, and the usual share. */
+  shaping: v.exactOptional(shapingSchema),
   /** How much of `resources` the agent may have issued at any instant: 100 is all of it, 150 half as much again. */
   overbookPercent: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000)),
   /** Tickets that may hang below one another; 1 means the agent's own only. */

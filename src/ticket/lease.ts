@@ -8,6 +8,7 @@ import {
   portsSchema,
   resourcesSchema,
   rightsSchema,
+  shapingSchema,
   sliceNameSchema
 } from './resource-schema.ts'
 import { amountSchema, defineObject, idSchema, signedEntries } from './signed-object.ts'
@@ -22,6 +23,8 @@ const schema = v.strictObject({
   resources: resourcesSchema,
   ports: portsSchema,
   rights: rightsSchema,
+  /** As in the ticket. */
+  shaping: v.exactOptional(shapingSchema),
   /** The node's address at which the owned ports lead to this virtual machine. */
   address: v.pipe(v.string(), v.maxLength(45)),
   /** Name of the virtual machine on its node. */

@@ -7,7 +7,7 @@ export const PORT_PROTOCOLS = ['tcp', 'udp', 'icmp', 'gre'] as const
 export type PortProtocol = (typeof PORT_PROTOCOLS)[number]
 
 /**
- * `first` ≤ `last`, both within 1 … `portMax(protocol)`. For `icmp` the numbers are echo identifiers, for `gre` the keys of
+ * `first` ≤ `last`, both within 1 … `portMax(protocol)`. For `icmp` the numbers are identifiers of echo and timestamp, for `gre` the keys of
  * RFC 2890.
  */
 export interface PortRange {

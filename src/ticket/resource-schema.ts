@@ -1,10 +1,17 @@
-/** Schemas of resources, ports and rights, shared by the objects and messages that carry them. */
+/** Schemas of resources, ports, rights and shaping, shared by the objects and messages that carry them. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
 import type { Schema } from '../wire/codec.ts'
 import { portMax, PORT_PROTOCOLS, type PortRange } from './ports.ts'
 import { RESOURCE_NAMES, type ResourceName, type Resources } from './resources.ts'
 import { RIGHTS, type Right } from './rights.ts'
+import {
+  DESTINATIONS_PER_MINUTE,
+  EGRESS_SHARE,
+  SHAPING_BPS_MIN,
+  SHAPING_NAMES,
+  type Shaping
+} from './shaping.ts'
 import { amountSchema } from './signed-object.ts'
 
 const amounts = Object.fromEntries(RESOURCE_NAMES.map((name) => [name, amountSchema]))
@@ -27,6 +34,21 @@ export const rightsSchema: Schema<readonly Right[]> = v.pipe(
   v.array(v.picklist(RIGHTS)),
   v.maxLength(RIGHTS.length),
   v.check((rights) => new Set(rights).size === rights.length, 'expected every right once')
+)
+
+const within = (min: number, max: number) =>
+  v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(min), v.maxValue(max)))
+const rateSchema = within(SHAPING_BPS_MIN, LIMITS.rateBpsMax)
+/** Never empty: who says nothing leaves the whole of it out. */
+export const shapingSchema: Schema<Shaping> = v.pipe(
+  v.strictObject({
+    icmpBps: rateSchema,
+    optionsBps: rateSchema,
+    newDestinationsBps: rateSchema,
+    destinationsPerMinute: within(DESTINATIONS_PER_MINUTE.min, DESTINATIONS_PER_MINUTE.max),
+    egressShare: within(1, EGRESS_SHARE.max)
+  }),
+  v.check((shaping) => SHAPING_NAMES.some((name) => shaping[name] !== undefined), 'expected something in it')
 )
 
 /** A slice's name: a host name's label. */

@@ -7,7 +7,13 @@
  */
 import * as v from 'valibot'
 import { principalSchema } from './principal.ts'
-import { portsSchema, resourcesSchema, rightsSchema, sliceNameSchema } from './resource-schema.ts'
+import {
+  portsSchema,
+  resourcesSchema,
+  rightsSchema,
+  shapingSchema,
+  sliceNameSchema
+} from './resource-schema.ts'
 import { defineObject, idSchema, signedEntries, timeSchema, type Identified } from './signed-object.ts'
 
 const schema = v.strictObject({
@@ -22,6 +28,8 @@ const schema = v.strictObject({
   resources: resourcesSchema,
   ports: portsSchema,
   rights: rightsSchema,
+  /** Absent: what the policy of the node allows, and the usual share. */
+  shaping: v.exactOptional(shapingSchema),
   /** Whether the holder may issue tickets below this one. */
   canDelegate: v.boolean(),
   /** UTC ms: a ticket is a hold, and lapses at this instant unless it was redeemed. */

@@ -101,6 +101,36 @@ test('the policy says who may hold tickets, for how long and with which rights',
   t.is(await of(holder, { durationMs: HOUR + 1 }), 'QUOTA_EXCEEDED')
 })
 
+test('a ticket has the bounds that are asked for, and where none are those of policy and delegation', async (t) => {
+  const shaping = { icmpBps: 64_000, optionsBps: 32_000, egressShare: 4 }
+  const lab = await agentLab({ policy: { holders: 'anyone', durationMsMax: HOUR, rights: [], shaping } })
+  await handOver(lab, node, { shaping: { optionsBps: 16_000, destinationsPerMinute: 100, egressShare: 2 } })
+  const of = async (changes: object): ReturnType<typeof ask> => ask(lab, holder, request(node, changes))
+  const bounds = { icmpBps: 64_000, optionsBps: 16_000, destinationsPerMinute: 100 }
+  const [plain] = await of({})
+  t.deepEqual(ticketOf(plain).body.shaping, bounds)
+  const [less] = await of({ shaping: { icmpBps: 8000, destinationsPerMinute: 8, egressShare: 2 } })
+  const own = { ...bounds, icmpBps: 8000, destinationsPerMinute: 8, egressShare: 2 }
+  t.deepEqual(ticketOf(less).body.shaping, own)
+  // Beyond the policy, and beyond the delegation.
+  t.is(outcome((await of({ shaping: { icmpBps: 65_000 } }))[0]), 'QUOTA_EXCEEDED')
+  t.is(outcome((await of({ shaping: { egressShare: 5 } }))[0]), 'QUOTA_EXCEEDED')
+  t.is(outcome((await of({ shaping: { optionsBps: 17_000 } }))[0]), 'OVERBOOKED')
+  t.is(outcome((await of({ shaping: { egressShare: 3 } }))[0]), 'OVERBOOKED')
+  // A lease goes on with what it says, or not at all.
+  const { id } = ticketOf(less)
+  const [renewed] = await of({ shaping: own, supersedes: id })
+  t.deepEqual(ticketOf(renewed).body.shaping, own)
+  t.is(outcome((await of({ supersedes: id }))[0]), 'QUOTA_EXCEEDED')
+})
+
+test('without a word of policy and delegation there is no larger share, and no bound', async (t) => {
+  const lab = await ready()
+  const of = async (shaping: object): ReturnType<typeof ask> => ask(lab, holder, request(node, { shaping }))
+  t.deepEqual(ticketOf((await of({ icmpBps: 1_000_000 }))[0]).body.shaping, { icmpBps: 1_000_000 })
+  t.is(outcome((await of({ egressShare: 2 }))[0]), 'QUOTA_EXCEEDED')
+})
+
 test('an administrative slice is granted where policy and delegation name its rights, and refused to others', async (t) => {
   const rights = ['administrative' as const, 'cap-net-raw' as const]
   const terms = { grants: 'slices' as const, durationMsMax: HOUR, perPrincipal: {}, perOrganisation: {} }

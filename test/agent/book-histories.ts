@@ -11,6 +11,7 @@ import type { PortWish, TicketRequest } from '../../src/protocol/agent-protocol.
 import type { Delegation } from '../../src/ticket/delegation.ts'
 import { equivocation, overIssued, type Finding, type Parent } from '../../src/ticket/fraud.ts'
 import { NO_RESOURCES, type Resources } from '../../src/ticket/resources.ts'
+import type { Shaping } from '../../src/ticket/shaping.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
 import { NOW } from '../ticket/fixtures.ts'
@@ -26,6 +27,7 @@ type Terms = {
   readonly percent: number
   readonly from: number
   readonly minutes: number
+  readonly shaping?: Shaping | undefined
 }
 
 export type Step =
@@ -39,6 +41,7 @@ export type Step =
       /** Which ticket it goes on with: of its own, of whoever else, or none that is known. */
       readonly renews: number | 'foreign' | undefined
       readonly isLost: boolean
+      readonly shaping?: Shaping | undefined
     }
   | { readonly kind: 'settle'; readonly index: number }
   | { readonly kind: 'wait'; readonly minutes: number }
@@ -55,11 +58,20 @@ export type Step =
   | { readonly kind: 'buy'; readonly node: number; readonly terms: Terms; readonly renews: boolean }
 
 const node = fc.nat({ max: NODES.length - 1 })
+const shaping = fc.constantFrom<Shaping | undefined>(
+  undefined,
+  undefined,
+  undefined,
+  { icmpBps: 8000 },
+  { icmpBps: 9000, egressShare: 2 },
+  { egressShare: 1 }
+)
 const terms: fc.Arbitrary<Terms> = fc.record({
   memory: fc.integer({ min: 2, max: 16 }),
   percent: fc.constantFrom(50, 100, 150),
   from: fc.integer({ min: -60, max: 5 }),
-  minutes: fc.integer({ min: 5, max: 400 })
+  minutes: fc.integer({ min: 5, max: 400 }),
+  shaping
 })
 const wish = fc.oneof(
   fc.constant<PortWish>({ protocol: 'tcp' }),
@@ -83,7 +95,8 @@ export function steps({ renewals }: StepsInit): fc.Arbitrary<Step[]> {
     ports: fc.array(wish, { maxLength: 2 }),
     who: fc.nat({ max: 1 }),
     renews,
-    isLost: fc.nat({ max: 9 }).map((chance) => chance === 0)
+    isLost: fc.nat({ max: 9 }).map((chance) => chance === 0),
+    shaping
   })
   const step: fc.Arbitrary<Step> = fc.oneof(
     { weight: 12, arbitrary: ask },
@@ -153,15 +166,18 @@ export class History {
     if (step.kind === 'buy') this.#buy(step.node, step.terms, step.renews)
   }
 
-  #ask({ node: at, size, minutes, ports, who, renews, isLost }: Step & { kind: 'ask' }): void {
-    const first = typeof renews === 'number' ? this.out.at(-1 - renews)?.id : undefined
-    const supersedes = renews === 'foreign' ? 'foreign-line' : first
+  #ask(step: Step & { kind: 'ask' }): void {
+    const { node: at, size, minutes, ports, who, renews, isLost } = step
+    const first = typeof renews === 'number' ? this.out.at(-1 - renews) : undefined
+    const supersedes = renews === 'foreign' ? 'foreign-line' : first?.id
+    const shaping = step.shaping ?? first?.body.shaping
     const request: TicketRequest = {
       node: NODES[at] ?? '',
       resources: sized(size),
       ports,
       rights: [],
       durationMs: minutes * MINUTE,
+      ...(shaping === undefined ? {} : { shaping }),
       ...(supersedes === undefined ? {} : { supersedes })
     }
     const issued = this.issue(request, `holder-${who}`)
@@ -176,8 +192,10 @@ export class History {
   issue(request: TicketRequest, holder: string): Issued | undefined {
     const decision = this.book.decide({ request, holder, slice: 'mesh' }, this.now)
     if ('refused' in decision) return undefined
-    const { source, ports, notBefore, notAfter } = decision.granted
-    return this.sign(source, { holder, resources: request.resources, ports, notBefore, notAfter }, request)
+    const { source, ports, shaping, notBefore, notAfter } = decision.granted
+    const said = shaping === undefined ? {} : { shaping }
+    const changes = { holder, resources: request.resources, ports, notBefore, notAfter, ...said }
+    return this.sign(source, changes, request)
   }
 
   /** Signs whatever it is told to, and keeps it. */
@@ -226,7 +244,7 @@ export class History {
     this.book.restore({ horizon, sources: [...sources.values()], tickets: [...tickets.values()] })
   }
 
-  delegate(at: number, { memory, percent, from, minutes }: Terms, wanted: number[] | 'due'): void {
+  delegate(at: number, { memory, percent, from, minutes, shaping }: Terms, wanted: number[] | 'due'): void {
     const issuer = NODES[at] ?? ''
     const due = this.book
       .issued()
@@ -247,6 +265,7 @@ export class History {
       resources: sized(memory),
       ports: [{ protocol: 'tcp', first: 1, last: 4 }],
       rights: [],
+      ...(shaping === undefined ? {} : { shaping }),
       overbookPercent: percent,
       maxDepth: 3,
       epoch: 1,
@@ -276,7 +295,7 @@ export class History {
     if (parent !== undefined && 'counts' in parent.body) this.#take(parent as Signed<Delegation>)
   }
 
-  #buy(at: number, { memory, from, minutes }: Terms, renews: boolean): void {
+  #buy(at: number, { memory, from, minutes, shaping }: Terms, renews: boolean): void {
     const issuer = NODES[at] ?? ''
     const line = this.parents.findLast(({ body }) => 'node' in body && body.node === issuer)
     const root = { issuer, holder: SELLER, maxDepth: 3, notBefore: 0, notAfter: Number.MAX_SAFE_INTEGER }
@@ -291,6 +310,7 @@ export class History {
       resources: sized(memory),
       ports: [{ protocol: 'tcp', first: 4, last: 5 }],
       rights: [],
+      ...(shaping === undefined ? {} : { shaping }),
       canDelegate: true,
       redeemBefore: this.now + minutes * MINUTE,
       ...(renews && first !== undefined ? { supersedes: first } : {})
@@ -346,7 +366,13 @@ export class History {
   }
 }
 
-const FIRST_TERMS: Terms = { memory: 10, percent: 100, from: -1, minutes: 300 }
+const FIRST_TERMS: Terms = {
+  memory: 10,
+  percent: 100,
+  from: -1,
+  minutes: 300,
+  shaping: { icmpBps: 8500 }
+}
 
 export function sized(memoryBytes: number): Resources {
   return { ...NO_RESOURCES, memoryBytes }

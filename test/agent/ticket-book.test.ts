@@ -66,6 +66,21 @@ const CHEATS: Readonly<Record<string, (history: History) => boolean>> = {
     history.sign(source, { holder: 'friend', resources: sized(0), ports: [], notBefore, notAfter })
     return true
   },
+  'loosens a bound of what it has'(history) {
+    const source = history.usable()
+    const icmpBps = (source.parent.body.shaping?.icmpBps ?? 0) + 1
+    if (icmpBps === 1) return false
+    const term = termOf(history)
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], ...term, shaping: { icmpBps } })
+    return true
+  },
+  'gives a larger share than it has'(history) {
+    const source = history.usable()
+    const egressShare = (source.parent.body.shaping?.egressShare ?? 1) + 1
+    const shaping = { ...source.parent.body.shaping, egressShare }
+    history.sign(source, { holder: 'friend', resources: sized(0), ports: [], ...termOf(history), shaping })
+    return true
+  },
   'counts a lapsed hold as free'(history) {
     history.usable()
     while (history.issue(request(1), 'holder') !== undefined);
@@ -164,7 +179,8 @@ test('a line keeps its ports and counts once, for its holder only and never for 
   const history = new History()
   const first = history.issue(request(6, { ports: [{ protocol: 'tcp' }] }), 'holder')
   const supersedes = first?.ticket.id ?? ''
-  const next = { supersedes, durationMs: 20 * MINUTE }
+  const { shaping = {} } = first?.ticket.body ?? {}
+  const next = { supersedes, shaping, durationMs: 20 * MINUTE }
   t.is(history.issue(request(6, next), 'thief'), undefined)
   t.is(history.issue(request(7, next), 'holder'), undefined)
   t.is(history.issue({ ...request(6, next), node: 'node-b' }, 'holder'), undefined)
@@ -172,7 +188,7 @@ test('a line keeps its ports and counts once, for its holder only and never for 
   t.deepEqual(second?.ticket.body.ports, first?.ticket.body.ports)
   t.truthy(history.issue(request(4), 'holder'), 'the line is counted once')
   t.is(history.issue(request(1), 'holder'), undefined)
-  t.is(history.issue(request(1, { supersedes: second?.ticket.id ?? '' }), 'holder'), undefined)
+  t.is(history.issue(request(1, { supersedes: second?.ticket.id ?? '', shaping }), 'holder'), undefined)
   t.deepEqual(history.findings(), [])
 })
 

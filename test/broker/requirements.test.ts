@@ -23,6 +23,17 @@ test('a node that fetches images counts as one that has whatever image some node
   t.is(unmetImage('plan9', nowhere, fetching).length, 1, 'what no node has cannot be fetched')
 })
 
+test('a node that leases no larger share is none for who wants one', (t) => {
+  const want = { count: 1, minimum: 1, resources: amounts(1), ports: [], rights: [], durationMs: HOUR }
+  const holder = { principal: 'me', organisations: [] }
+  const failed = (advert: NodeAdvertisement, egressShare: number): unknown =>
+    unmet({ want: { ...want, shaping: { egressShare } }, holder, isProven: () => false }, advert)
+  t.deepEqual(failed(advertBody(), 1), [])
+  t.deepEqual(failed(advertBody(), 2), [{ clause: 'egressShare >= 2', value: '1' }])
+  t.deepEqual(failed(advertBody({ egressShare: 3 }), 3), [])
+  t.deepEqual(failed(advertBody({ egressShare: 3 }), 4), [{ clause: 'egressShare >= 4', value: '3' }])
+})
+
 test('a node is none for an administrative slice unless it leases the rights, and to this holder', (t) => {
   const rights = ['administrative', 'cap-net-raw'] as const
   const want = {

@@ -38,6 +38,15 @@ default:
   perPrincipal: { tickets: 4 }
 `
 
+test('a rule bounds what its tickets say of the network', (t) => {
+  const shaping = 'shaping: { icmp: 64kbps, destinationsPerMinute: 100, egressShare: 4 }'
+  const { rules } = parsePolicy(`default:\n  access: allow\n  ${shaping}\n`, 'policy.yaml')
+  t.deepEqual(rules[0]?.terms?.shaping, { icmpBps: 64_000, destinationsPerMinute: 100, egressShare: 4 })
+  const denied = `default:\n  access: deny\n  ${shaping}\n`
+  const error = t.throws(() => parsePolicy(denied, 'policy.yaml'), { code: 'CONFIG_INVALID' })
+  t.regex(error?.message ?? '', /default.shaping.*means nothing where access is denied/)
+})
+
 test('a policy is read with its units resolved and what is left out filled in', (t) => {
   const { rules } = parsePolicy(FULL, 'policy.yaml')
   t.deepEqual(rules, [

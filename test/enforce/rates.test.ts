@@ -1,20 +1,38 @@
 import test from 'ava'
 import * as fc from 'fast-check'
-import { CAP_BPS_MIN, quantumOf, vserverRates } from '../../src/enforce/network/rates.ts'
+import {
+  CAP_BPS_MIN,
+  DEFAULT_SHAPING,
+  quantumOf,
+  shapingOf,
+  vserverRates
+} from '../../src/enforce/network/rates.ts'
 
 const ROOT_BPS = 100_000_000
 const anyRate = fc.integer({ min: 0, max: 2 * ROOT_BPS })
 
-test('a share is in proportion to the guarantee, and within what HTB handles well', (t) => {
-  t.is(quantumOf(2_000_000, ROOT_BPS), 2 * quantumOf(1_000_000, ROOT_BPS))
-  t.is(quantumOf(1_000_000, ROOT_BPS), quantumOf(10_000_000, 10 * ROOT_BPS))
-  t.is(quantumOf(0, ROOT_BPS), 1514)
-  fc.assert(
-    fc.property(anyRate, anyRate, (a, b) => {
-      const [less, more] = [Math.min(a, b), Math.max(a, b)].map((bps) => quantumOf(bps, ROOT_BPS))
-      return less !== undefined && more !== undefined && 1514 <= less && less <= more && more <= 60_560
-    })
-  )
+test('a turn is in proportion to the share, one of whole frames, and of nothing else', (t) => {
+  t.is(quantumOf(3), 3 * quantumOf(1))
+  t.is(quantumOf(1) % 1514, 0)
+})
+
+test('a vserver is held to its lease where that allows less, and to the policy where not', (t) => {
+  t.deepEqual(shapingOf(DEFAULT_SHAPING), {
+    icmpBps: 128_000,
+    optionsBps: 128_000,
+    newDestinationsBps: 128_000,
+    destinationsPerMinute: 600,
+    egressShare: 1
+  })
+  const generous = { ...DEFAULT_SHAPING, egressShareMax: 4 }
+  const lease = { icmpBps: 8000, optionsBps: 1_000_000, destinationsPerMinute: 9, egressShare: 7 }
+  t.deepEqual(shapingOf(generous, lease), {
+    icmpBps: 8000,
+    optionsBps: 128_000,
+    newDestinationsBps: 128_000,
+    destinationsPerMinute: 9,
+    egressShare: 4
+  })
 })
 
 test('rates stay below their caps, caps below the root, and both above the least', (t) => {

@@ -37,6 +37,7 @@ export const goodAgentMessages: Readonly<Record<string, GoodMethod>> = {
           resources: NO_RESOURCES,
           ports: [{ protocol: 'tcp' }, { protocol: 'udp', port: 53 }, { protocol: 'gre', port: 7, last: 9 }],
           rights: ['administrative', 'cap-net-raw'],
+          shaping: { icmpBps: 64_000, destinationsPerMinute: 30, egressShare: 3 },
           durationMs: 60_000,
           supersedes: ID,
           canDelegate: true
@@ -132,6 +133,7 @@ export const goodBrokerMessages: Readonly<Record<string, GoodMethod>> = {
         resources: NO_RESOURCES,
         ports: [{ protocol: 'tcp' }],
         rights: ['raw-socket'],
+        shaping: { optionsBps: 8000, newDestinationsBps: 16_000 },
         durationMs: 60_000,
         image: 'debian'
       }

@@ -59,6 +59,15 @@ test('a good ticket becomes a lease of what it says, and a virtual machine runs'
   t.is(lab.manager.free().memoryBytes, amounts(9).memoryBytes)
 })
 
+test('what a ticket says of the network is in its lease, and kept to by its virtual machine', async (t) => {
+  const lab = await nodeLab()
+  const shaping = { icmpBps: 32_000, destinationsPerMinute: 30, egressShare: 2 }
+  const delegation = { shaping: { icmpBps: 64_000, egressShare: 4 } }
+  const { body } = leaseOf(await redeem(lab, present(lab, { delegation, ticket: { shaping } })))
+  t.deepEqual(body.shaping, shaping)
+  t.deepEqual(lab.enforcer.created.at(-1)?.shaping, shaping)
+})
+
 type Case = readonly [make: (lab: NodeLab) => Presented, code: string]
 const refused: Readonly<Record<string, Case>> = {
   'for another node': [
@@ -109,6 +118,14 @@ const refused: Readonly<Record<string, Case>> = {
   ],
   'with a right that its delegation lacks': [
     (lab) => present(lab, { ticket: { rights: ['raw-socket'] } }),
+    'TICKET_EXCEEDS_PARENT'
+  ],
+  'with a bound that its delegation has and it has not': [
+    (lab) => present(lab, { delegation: { shaping: { icmpBps: 64_000 } } }),
+    'TICKET_EXCEEDS_PARENT'
+  ],
+  'with a larger share than its delegation': [
+    (lab) => present(lab, { ticket: { shaping: { egressShare: 2 } } }),
     'TICKET_EXCEEDS_PARENT'
   ],
   'deeper than its delegation allows': [

@@ -115,6 +115,7 @@ test('who never heard that a lease was renewed gives it up by its first name, af
 for (const [name, code, changes, demand] of [
   ['an end that is not later', 'LEASE_NOT_EXTENDED', { notAfter: NOW + HOUR }, {}],
   ['other amounts', 'CHAIN_INVALID', { resources: amounts(2) }, {}],
+  ['another bound', 'CHAIN_INVALID', { shaping: { icmpBps: 64_000 } }, {}],
   ['fewer ports', 'CHAIN_INVALID', { ports: [] }, {}],
   ['another image', 'CHAIN_INVALID', {}, { image: `sha256:${'cd'.repeat(32)}` }],
   ['a ticket of another line', 'CHAIN_INVALID', { supersedes: undefined }, {}],

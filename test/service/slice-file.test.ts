@@ -234,6 +234,37 @@ test('a range that runs backwards', has, `${MINIMAL}ports: [udp/9-8]\n`, 3, 'por
 test('a GRE key beyond the last', has, `${MINIMAL}ports: [gre/4294967296]\n`, 3, 'ports[0]', /4294967295/)
 test('a port in a range before it', has, `${MINIMAL}ports: [tcp/5-9, tcp/9]\n`, 3, 'ports[1]', /tcp\/5-9/)
 test('a port twice', has, `${MINIMAL}ports: [tcp/9, tcp/9]\n`, 3, 'ports[1]', /twice/)
+test('bounds and a share are read with their units, as many as are said', (t) => {
+  const shaping =
+    'shaping: { icmp: 64kbps, options: 8kbps, newDestinations: 0.1Mbps, destinationsPerMinute: 30 }'
+  t.deepEqual(parseSliceFile(`${MINIMAL}${shaping}\n`).description.shaping, {
+    icmpBps: 64_000,
+    optionsBps: 8000,
+    newDestinationsBps: 100_000,
+    destinationsPerMinute: 30
+  })
+  const share = parseSliceFile(`${MINIMAL}shaping: { egressShare: 3 }\n`).description
+  t.deepEqual(share.shaping, { egressShare: 3 })
+  t.is(parseSliceFile(MINIMAL).description.shaping, undefined)
+})
+test('an empty shaping', has, `${MINIMAL}shaping: {}\n`, 3, 'shaping', /expected one of icmp/)
+test('a rate of nothing', has, `${MINIMAL}shaping: { icmp: 0 }\n`, 3, 'shaping.icmp', /at least/)
+test(
+  'a share of nothing',
+  has,
+  `${MINIMAL}shaping: { egressShare: 0 }\n`,
+  3,
+  'shaping.egressShare',
+  /at least 1/
+)
+test(
+  'a share too large',
+  has,
+  `${MINIMAL}shaping: { egressShare: 33 }\n`,
+  3,
+  'shaping.egressShare',
+  /at most 32/
+)
 test('an unknown right', has, `${MINIMAL}rights: [raw-sockets]\n`, 3, 'rights[0]', /did you mean raw-socket/)
 test(
   'a capability without the right to an administrative slice',

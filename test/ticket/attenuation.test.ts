@@ -5,6 +5,7 @@ import type { Delegation } from '../../src/ticket/delegation.ts'
 import { contains, isWithin, overlaps } from '../../src/ticket/interval.ts'
 import { RESOURCE_NAMES, type Resources } from '../../src/ticket/resources.ts'
 import { RIGHTS, rightsFault } from '../../src/ticket/rights.ts'
+import { SHAPING_NAMES, type ShapingName } from '../../src/ticket/shaping.ts'
 import type { Signed } from '../../src/ticket/signed-object.ts'
 import type { Ticket } from '../../src/ticket/ticket.ts'
 
@@ -25,6 +26,16 @@ const link = fc.record({
   ),
   // Mostly those of ordinary slices: of all subsets few go together.
   rights: fc.oneof(fc.subarray(['raw-socket' as const]), fc.subarray([...RIGHTS])),
+  shaping: fc.oneof(
+    fc.constant(undefined),
+    fc.record(
+      Object.fromEntries(SHAPING_NAMES.map((name) => [name, fc.integer({ min: 1, max: 3 })])) as Record<
+        ShapingName,
+        fc.Arbitrary<number>
+      >,
+      { requiredKeys: [] }
+    )
+  ),
   canDelegate: fc.boolean(),
   holder: fc.constantFrom('a', 'b'),
   issuer: fc.constantFrom('a', 'b'),
@@ -39,6 +50,7 @@ const FIELDS = [
   'amounts',
   'ports',
   'rights',
+  'shaping',
   'canDelegate',
   'node',
   'slice',
@@ -54,9 +66,9 @@ function childOf(parent: Link, { link: drawn, own }: { link: Link; own: readonly
 }
 
 function bodyOf(one: Link) {
-  const { interval: term, amounts, ports, rights, holder } = one
+  const { interval: term, amounts, ports, rights, shaping, holder } = one
   const resources = Object.fromEntries(RESOURCE_NAMES.map((name, at) => [name, amounts[at]])) as Resources
-  return { ...term, seq: 1, resources, ports, rights, holder }
+  return { ...term, seq: 1, resources, ports, rights, holder, ...(shaping === undefined ? {} : { shaping }) }
 }
 
 /** The rule of design §3 said once more, in the plainest words: port by port, instant by instant. */
@@ -75,6 +87,12 @@ function mayFollow(child: Ticket, parent: Delegation | Ticket, isTicket: boolean
     instants.every((instant) => !contains(child, instant) || contains(parent, instant)) &&
     portsOf(child.ports).isSubsetOf(portsOf(parent.ports)) &&
     child.rights.every((right) => parent.rights.includes(right)) &&
+    SHAPING_NAMES.every((name) => {
+      const [has, had] = [child.shaping?.[name], parent.shaping?.[name]]
+      // A share that nobody speaks of is one; a bound that nobody speaks of is none.
+      if (name === 'egressShare') return (has ?? 1) <= (had ?? 1)
+      return had === undefined || (has !== undefined && has <= had)
+    }) &&
     (!isTicket ||
       (above.canDelegate &&
         child.redeemBefore <= above.redeemBefore &&

@@ -2,6 +2,7 @@
  * Who a vserver talks to for the first time: what a scan is made of. Such packets have a bucket of their own, and beyond a
  * number of new destinations a minute they are dropped.
  */
+import type { LinkPlan } from './address-plan.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 
 /** How long a destination is known after the last connection to it was begun. */
@@ -14,23 +15,64 @@ const KNOWN_MAX = 262_144
 /** The part of a minute's worth that may come at once. */
 const AT_ONCE = 0.25
 
-/** The least and most that a node can allow. */
-export const DESTINATIONS_PER_MINUTE = { min: 8, max: 1_000_000 } as const
-
 /** Sets and the chain `destinations`, for nft, within the node's table. `drop`: the verdict on what is too much. */
 export function destinationRules(perMinute: number, drop: string): string {
-  // What may come at once and what is added in a minute are never more than the minute's worth together.
-  const atOnce = Math.floor(perMinute * AT_ONCE)
   return `
   set destinations { type ipv4_addr . ipv4_addr; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${KNOWN_MAX}; }
+  # Whose lease allows less than the policy does.
+  map fewer_destinations { type ipv4_addr : verdict; }
   set destination_rates { type ipv4_addr; flags dynamic, timeout; timeout 2m; }
   chain destinations {
     ip saddr . ip daddr @destinations update @destinations { ip saddr . ip daddr } return
-    update @destination_rates { ip saddr limit rate over ${perMinute - atOnce}/minute burst ${atOnce} packets } ${drop}
+    ip saddr vmap @fewer_destinations
+    update @destination_rates { ip saddr ${rateOver(perMinute)} } ${drop}
     # What is allowed counts as new whether or not there is room to remember it.
     add @destinations { ip saddr . ip daddr }
     meta priority set ip saddr map @new_class
   }`
+}
+
+/** What may come at once and what is added in a minute are never more than the minute's worth together. */
+function rateOver(perMinute: number): string {
+  const atOnce = Math.floor(perMinute * AT_ONCE)
+  return `limit rate over ${perMinute - atOnce}/minute burst ${atOnce} packets`
+}
+
+/** Lines for nft that hold a vserver to fewer new destinations a minute than the policy allows; none where it may have all. */
+export function fewerDestinationsLines(
+  { device, address }: LinkPlan,
+  perMinute: number | undefined,
+  drop: string
+): string[] {
+  if (perMinute === undefined) return []
+  const chain = `${NODE_TABLE} ${chainOf(device)}`
+  return [
+    `add chain ${chain}`,
+    `flush chain ${chain}`,
+    `add rule ${chain} ${rateOver(perMinute)} ${drop}`,
+    `add element ${NODE_TABLE} fewer_destinations { ${address} : jump ${chainOf(device)} }`
+  ]
+}
+
+/** Lines for nft that take this away again; adding first makes deleting certain. */
+export function fewerDestinationsRemoval(
+  { device, address }: LinkPlan,
+  perMinute: number | undefined
+): string[] {
+  if (perMinute === undefined) return []
+  const chain = `${NODE_TABLE} ${chainOf(device)}`
+  const element = `element ${NODE_TABLE} fewer_destinations { ${address} : jump ${chainOf(device)} }`
+  return [
+    `add chain ${chain}`,
+    `add ${element}`,
+    `delete ${element}`,
+    `flush chain ${chain}`,
+    `delete chain ${chain}`
+  ]
+}
+
+function chainOf(device: string): string {
+  return `new_of_${device}`
 }
 
 /** Lines for nft that forget how much a vserver has used of its minute; adding first makes deleting certain. */

@@ -2,7 +2,7 @@
 import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
-import { destinationRateRemoval } from './destinations.ts'
+import { destinationRateRemoval, fewerDestinationsLines, fewerDestinationsRemoval } from './destinations.ts'
 import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table.ts'
@@ -15,15 +15,26 @@ import { listeningPorts, type Uplink } from './uplink.ts'
 export function linkLines(record: LinkRecord): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports }
-  return [...ownershipLines('add', ownership), ...sourceCheckLines(plan)]
+  return [...ownershipLines('add', ownership), ...fewerLines(record), ...sourceCheckLines(plan)]
+}
+
+function fewerLines({ index, shaping }: LinkRecord): string[] {
+  return fewerDestinationsLines(planLink(index), shaping?.destinationsPerMinute, 'goto drop_destinations')
 }
 
 export function shapedLink(record: LinkRecord): ShapedLink {
-  return { plan: planLink(record.index), resources: record.resources }
+  return { plan: planLink(record.index), resources: record.resources, shaping: record.shaping }
 }
 
-/** Lines that take away the elements of ports that `before` has and `after` has not. */
-export function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
+/** Lines that take away what `before` has and `after` has not, but for the links themselves. */
+export function supersededLines(before: LinkRecord, after: LinkRecord): string[] {
+  const [had, has] = [before, after].map(({ shaping }) => shaping?.destinationsPerMinute)
+  const fewer =
+    had === has ? [] : [...fewerDestinationsRemoval(planLink(before.index), had), ...fewerLines(after)]
+  return [...removedPortLines(before, after), ...fewer]
+}
+
+function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
   const plan = planLink(before.index)
   const kept = new Set(portLines('add', { plan, ports: after.ports }))
   const ownership = { plan, ports: before.ports }
@@ -39,6 +50,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds): string[
     // Adding first makes deleting certain, also after an attach that failed early.
     ...ownershipLines('add', ownership),
     ...ownershipLines('delete', ownership),
+    ...fewerDestinationsRemoval(plan, record.shaping?.destinationsPerMinute),
     ...sourceCheckRemoval(plan.device),
     ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
     ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),

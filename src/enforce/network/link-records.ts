@@ -6,8 +6,9 @@ import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promise
 import { join } from 'node:path'
 import * as v from 'valibot'
 import type { PortRange } from '../../ticket/ports.ts'
-import { portRangeSchema } from '../../ticket/resource-schema.ts'
+import { portRangeSchema, shapingSchema } from '../../ticket/resource-schema.ts'
 import { RESOURCE_NAMES, type Resources } from '../../ticket/resources.ts'
+import type { Shaping } from '../../ticket/shaping.ts'
 
 export interface LinkRecord {
   readonly id: string
@@ -17,6 +18,7 @@ export interface LinkRecord {
   readonly namespace: string
   readonly ports: readonly PortRange[]
   readonly resources: Resources
+  readonly shaping?: Shaping | undefined
   /** Of a vserver that shares the node's network instead of having a link: its host ids, both included. */
   readonly ids?: { readonly first: number; readonly last: number }
 }
@@ -29,6 +31,7 @@ const recordSchema = v.object({
   namespace: v.string(),
   ports: ranges,
   resources: v.object(v.entriesFromList(RESOURCE_NAMES, amount)),
+  shaping: v.exactOptional(shapingSchema),
   ids: v.exactOptional(v.object({ first: amount, last: amount }))
 })
 

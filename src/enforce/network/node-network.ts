@@ -15,7 +15,7 @@ import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
 import { ENDS_TABLE } from './lease-ends.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
-import { linkLines, notAttached, removalLines, removedPortLines, requireUnheard } from './link-lines.ts'
+import { linkLines, notAttached, removalLines, requireUnheard, supersededLines } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
@@ -279,9 +279,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#shaper.requireRoom(link.id, link.resources)
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
-    const { id, resources } = link
+    const { id, resources, shaping } = link
     const isWhole = same && this.#whole.delete(id)
-    const record = { id, index, namespace: namespace ?? '', ports, resources }
+    const record = { id, index, namespace: namespace ?? '', ports, resources, shaping }
     this.#records.set(link.id, record)
     const plan = planLink(index)
     this.#owners.set(plan.address, id)
@@ -294,7 +294,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         requireUnheard(gained, uplink)
       ]
       const lines = [
-        ...(same ? removedPortLines(before, record) : []),
+        ...(same ? supersededLines(before, record) : []),
         ...(isWhole ? portLines('add', { plan, ports }) : this.#deviceLines(record, uplink))
       ]
       const parts = [
@@ -316,14 +316,20 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   /** Its index stands for its traffic classes alone: there is no device of that number. */
-  async #attachIds({ id, firstId, lastId, resources }: NetworkUser): Promise<{ readonly address: string }> {
+  async #attachIds({
+    id,
+    firstId,
+    lastId,
+    resources,
+    shaping
+  }: NetworkUser): Promise<{ readonly address: string }> {
     const uplink = this.#running()
     const present = await presentLinks()
     const before = this.#records.get(id)
     this.#shaper.requireRoom(id, resources)
     const index = before?.index ?? this.#freeIndex(present)
     const ids = { first: firstId, last: lastId }
-    const record = { id, index, namespace: '', ports: [], resources, ids }
+    const record = { id, index, namespace: '', ports: [], resources, shaping, ids }
     this.#records.set(id, record)
     try {
       await writeRecord(this.#recordsDirectory, record)
@@ -391,7 +397,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       }
       this.#records.set(before.id, before)
       await writeRecord(this.#recordsDirectory, before)
-      await applyRules([...removedPortLines(record, before), ...linkLines(before)])
+      await applyRules([...supersededLines(record, before), ...linkLines(before)])
       await this.#shaper.shape(before)
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.

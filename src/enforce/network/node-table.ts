@@ -8,6 +8,7 @@ import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
 import { destinationRules } from './destinations.ts'
 import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
+import { ICMP_ANSWERS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 /** What each vserver may have. */
@@ -172,7 +173,7 @@ function untracked({ nodeAddress }: NodeTableInit): string {
   chain untracked_in {
     type filter hook prerouting priority -150; policy accept;
     ct state invalid ip daddr ${nodeAddress} ip protocol { tcp, udp } ip daddr set meta l4proto . th dport map @owner
-    ct state invalid ip daddr ${nodeAddress} icmp type echo-reply ip daddr set icmp id map @icmp_owner
+    ct state invalid ip daddr ${nodeAddress} ${ICMP_ANSWERS} ip daddr set ${ICMP_ID} map @icmp_owner
     # Protocol and source port of the packet that the error is about, when its header has no options.
     ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 ip daddr set @th,136,8 . @th,224,16 map @inner_owner
   }
@@ -184,7 +185,7 @@ function untracked({ nodeAddress }: NodeTableInit): string {
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
     iifname ${ANY_LINK} ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${nodeAddress}
-    iifname ${ANY_LINK} ct state invalid icmp type echo-reply ip saddr . icmp id @icmp_owned ip saddr set ${nodeAddress}
+    iifname ${ANY_LINK} ct state invalid ${ICMP_ANSWERS} ip saddr . ${ICMP_ID} @icmp_owned ip saddr set ${nodeAddress}
   }`
 }
 
@@ -192,7 +193,7 @@ function untracked({ nodeAddress }: NodeTableInit): string {
 function translation({ nodeAddress }: NodeTableInit): string {
   const inbound = `
     ip daddr ${nodeAddress} dnat to meta l4proto . th dport map @owner
-    ip daddr ${nodeAddress} icmp type echo-request dnat to icmp id map @icmp_owner`
+    ip daddr ${nodeAddress} ${ICMP_QUESTIONS} dnat to ${ICMP_ID} map @icmp_owner`
   return `
   chain inbound {
     type nat hook prerouting priority -100; policy accept;${inbound}
@@ -203,7 +204,7 @@ function translation({ nodeAddress }: NodeTableInit): string {
   chain outbound {
     type nat hook postrouting priority 100; policy accept;
     iifname ${ANY_LINK} ip saddr . meta l4proto . th sport @owned snat to ${nodeAddress}
-    iifname ${ANY_LINK} icmp type echo-request ip saddr . icmp id @icmp_owned snat to ${nodeAddress}
+    iifname ${ANY_LINK} ${ICMP_QUESTIONS} ip saddr . ${ICMP_ID} @icmp_owned snat to ${nodeAddress}
     iifname ${ANY_LINK} ip protocol { icmp, tcp, udp } snat to ${nodeAddress}:${SHARED_PORTS.first}-${SHARED_PORTS.last}
   }
   # The last look, at the packet as it will leave: translation evades a clash of two connections by changing the port,
@@ -215,7 +216,7 @@ function translation({ nodeAddress }: NodeTableInit): string {
   chain leaving_vserver {
     ct direction original meta l4proto . th sport @taken ct original ip saddr . meta l4proto . th sport != @owned ${drop('port')}
     ct direction reply meta l4proto . th sport @taken ct reply ip saddr . meta l4proto . th sport != @owned ${drop('port')}
-    ct direction original icmp type echo-request icmp id @icmp_taken ct original ip saddr . icmp id != @icmp_owned ${drop('port')}
+    ct direction original ${ICMP_QUESTIONS} ${ICMP_ID} @icmp_taken ct original ip saddr . ${ICMP_ID} != @icmp_owned ${drop('port')}
     ip saddr ${VSERVER_POOL} ${drop('port')}
   }`
 }
@@ -231,6 +232,7 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
   chain outward {
     # Only the uplink is shaped and translated.
     oifname != "${uplink}" oifname != ${ANY_LINK} ${drop('device')}
+    ${icmpOutward(drop('untracked'))}
     ct state invalid jump outward_untracked
     # An error about somebody else's connection would end it.
     ct state related ip saddr . ct original ip saddr != @itself ip saddr . ct reply ip saddr != @itself ${drop('forged')}
@@ -242,14 +244,14 @@ function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
     ip protocol udp ${drop('malformed')}
     ip protocol tcp ip length < 40 ${drop('malformed')}
     ip saddr . meta l4proto . th sport @owned return
-    icmp type echo-reply ip saddr . icmp id @icmp_owned return
+    ${ICMP_ANSWERS} ip saddr . ${ICMP_ID} @icmp_owned return
     ${drop('untracked')}
   }
   chain inward {
     ct direction reply return
     ct state new add @flow_counts { ip daddr ct count over ${flowsPerVserverMax} } ${drop('flows')}
     ct status dnat ip daddr . meta l4proto . th dport @owned return
-    ct status dnat icmp type echo-request ip daddr . icmp id @icmp_owned return
+    ct status dnat ${ICMP_QUESTIONS} ip daddr . ${ICMP_ID} @icmp_owned return
     ct state { invalid, related } return
     ${GRE_INWARD}
     ${drop('inward')}
@@ -290,7 +292,7 @@ function users({ uplink }: NodeTableInit): string {
     # With CAP_NET_RAW a socket may be bound to any address.
     fib saddr type != local ${drop('forged')}
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
-    icmp type echo-request icmp id @icmp_taken ${drop('port')}
+    ${ICMP_QUESTIONS} ${ICMP_ID} @icmp_taken ${drop('port')}
     ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept

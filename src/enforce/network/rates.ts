@@ -3,6 +3,7 @@
  * Rates are bits a second.
  */
 import type { Resources } from '../../ticket/resources.ts'
+import { EGRESS_SHARE, SHAPING_BPS_MIN, type Shaping } from '../../ticket/shaping.ts'
 
 /** What a vserver may send at most of each kind of packet that raises alarms elsewhere, and of new destinations a minute. */
 export interface ShapingPolicy {
@@ -12,26 +13,27 @@ export interface ShapingPolicy {
   /** First packets to destinations that the vserver has not talked to for an hour. */
   readonly newDestinationsBps: number
   readonly destinationsPerMinute: number
+  /** The largest share of what is left that a vserver may have, whatever its lease says. */
+  readonly egressShareMax: number
 }
 
 export const DEFAULT_SHAPING: ShapingPolicy = {
   icmpBps: 128_000,
   optionsBps: 128_000,
   newDestinationsBps: 128_000,
-  destinationsPerMinute: 600
+  destinationsPerMinute: 600,
+  egressShareMax: EGRESS_SHARE.usual
 }
 
 /** HTB knows no rate of zero; what has no guarantee gets this much. */
-export const RATE_BPS_MIN = 8000
+export const RATE_BPS_MIN = SHAPING_BPS_MIN
 /** The least cap of a vserver, which none is narrowed below: whoever holds it can still log in. */
 export const CAP_BPS_MIN = 2 * RATE_BPS_MIN
 /** What each bucket for packets that raise alarms is guaranteed of its vserver's rate. */
 export const CAUTION_BPS_MIN = 2000
 
-/** Bytes that a class may send before the next one's turn; HTB does well between these. */
-const QUANTUM_BYTES = { min: 1514, usual: 6056, max: 60_560 } as const
-/** The part of the root that the usual quantum is the share of. */
-const USUAL_PART = 0.01
+/** Bytes that a class may send before the next one's turn, for each share: four of the largest frames. */
+const QUANTUM_BYTES_PER_SHARE = 4 * 1514
 
 /** A leaf's queue: 100 ms at its cap, and room for two of the largest packets that offloading makes. */
 const QUEUE_BYTES_MIN = 128 * 1024
@@ -42,8 +44,6 @@ const CAUTION_QUEUE_BYTES = { min: 4 * 1024, max: 64 * 1024 } as const
 export interface VserverRates {
   readonly rateBps: number
   readonly capBps: number
-  /** Its share of what nobody is guaranteed or uses. */
-  readonly quantumBytes: number
 }
 
 /** `narrowedBps`: a cap that holds for now, instead of the lease's where it is lower. */
@@ -56,20 +56,29 @@ export function vserverRates(
   const wanted = egressBpsMax > 0 ? egressBpsMax : root
   const capBps = clamp(Math.min(Math.max(wanted, egressBps), narrowedBps), CAP_BPS_MIN, root)
   const rateBps = clamp(egressBps, CAP_BPS_MIN, capBps)
-  return { rateBps, capBps, quantumBytes: quantumOf(egressBps, root) }
+  return { rateBps, capBps }
 }
 
-/**
- * In proportion to the guarantee, as the processor's weight is: a hundredth of the root is the usual quantum. Guarantees
- * below a four-hundredth and above a tenth of the root count as those.
- */
-export function quantumOf(guaranteeBps: number, rootBps: number): number {
-  const proportional = Math.round((guaranteeBps / (rootBps * USUAL_PART)) * QUANTUM_BYTES.usual)
-  return clamp(proportional, QUANTUM_BYTES.min, QUANTUM_BYTES.max)
+/** What a vserver is held to: what its lease says, within the node's policy. */
+export function shapingOf(policy: ShapingPolicy, shaping: Shaping = {}): Required<Shaping> {
+  const { icmpBps, optionsBps, newDestinationsBps, destinationsPerMinute, egressShareMax } = policy
+  const least = (allowed: number, asked: number | undefined): number => Math.min(allowed, asked ?? allowed)
+  return {
+    icmpBps: least(icmpBps, shaping.icmpBps),
+    optionsBps: least(optionsBps, shaping.optionsBps),
+    newDestinationsBps: least(newDestinationsBps, shaping.newDestinationsBps),
+    destinationsPerMinute: least(destinationsPerMinute, shaping.destinationsPerMinute),
+    egressShare: Math.min(egressShareMax, shaping.egressShare ?? EGRESS_SHARE.usual)
+  }
+}
+
+/** What nobody is guaranteed or uses is shared in proportion to these, whatever is guaranteed. */
+export function quantumOf(egressShare: number): number {
+  return egressShare * QUANTUM_BYTES_PER_SHARE
 }
 
 /** Of a bucket for packets that raise alarms: small, so that what is in it adds nothing to the vserver's share. */
-export const CAUTION_QUANTUM_BYTES = QUANTUM_BYTES.min
+export const CAUTION_QUANTUM_BYTES = 1514
 
 export function dataQueueBytes(capBps: number): number {
   return Math.max(QUEUE_BYTES_MIN, bytesIn(QUEUE_SECONDS, capBps))

@@ -6,6 +6,7 @@
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
 import type { Resources } from '../../ticket/resources.ts'
+import type { Shaping } from '../../ticket/shaping.ts'
 import { indexOfClass, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
 import {
   bytesIn,
@@ -15,6 +16,7 @@ import {
   dataQueueBytes,
   quantumOf,
   RATE_BPS_MIN,
+  shapingOf,
   vserverRates,
   type ShapingPolicy
 } from './rates.ts'
@@ -24,6 +26,8 @@ const NODE_CLASS = `${SHAPING_MAJOR}:2`
 /** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
 const BURST_SECONDS = 0.01
 const BURST_BYTES_MIN = 3200
+/** Of the node's own traffic, which goes first anyway. */
+const NODE_SHARE = 10
 /** What the kernel counts for a packet that waits, over the packet's own size, at worst for packets of common size. */
 const FAIR_QUEUE_OVERHEAD = 2
 
@@ -82,7 +86,7 @@ export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
       id: NODE_CLASS,
       rateBps: Math.min(init.nodeBps, cap),
       capBps: cap,
-      quantumBytes: quantumOf(init.nodeBps, cap),
+      quantumBytes: quantumOf(NODE_SHARE),
       // The lowest number: the node's own words are never starved by what vservers borrow.
       prio: 0
     })
@@ -96,6 +100,7 @@ export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
 export interface ShapedLink {
   readonly plan: LinkPlan
   readonly resources: Resources
+  readonly shaping?: Shaping | undefined
   /** A cap that holds for now, instead of the lease's where it is lower. */
   readonly narrowedBps?: number
 }
@@ -148,21 +153,24 @@ export function parseSentBytes(printed: string): Map<number, number> {
 /** The buckets for packets that raise alarms, and what each lets out at most. */
 function cautionBuckets(
   { policy }: ShapingInit,
-  plan: LinkPlan,
+  { plan, shaping }: ShapedLink,
   capBps: number
 ): { readonly minor: string; readonly bps: number }[] {
+  const { icmpBps, optionsBps, newDestinationsBps } = shapingOf(policy, shaping)
   return [
-    { minor: plan.icmpClass, bps: Math.min(capBps, policy.icmpBps) },
-    { minor: plan.optionsClass, bps: Math.min(capBps, policy.optionsBps) },
-    { minor: plan.newClass, bps: Math.min(capBps, policy.newDestinationsBps) }
+    { minor: plan.icmpClass, bps: Math.min(capBps, icmpBps) },
+    { minor: plan.optionsClass, bps: Math.min(capBps, optionsBps) },
+    { minor: plan.newClass, bps: Math.min(capBps, newDestinationsBps) }
   ]
 }
 
-function classLines(init: ShapingInit, { plan, resources, narrowedBps }: ShapedLink): string[] {
+function classLines(init: ShapingInit, link: ShapedLink): string[] {
   const { uplink } = init
-  const { rateBps, capBps, quantumBytes } = vserverRates(init.rootBps, resources, narrowedBps)
+  const { plan, resources, shaping, narrowedBps } = link
+  const { rateBps, capBps } = vserverRates(init.rootBps, resources, narrowedBps)
+  const quantumBytes = quantumOf(shapingOf(init.policy, shaping).egressShare)
   const parent = classId(plan.vserverClass)
-  const buckets = cautionBuckets(init, plan, capBps)
+  const buckets = cautionBuckets(init, link, capBps)
   const dataBps = rateBps - CAUTION_BPS_MIN * buckets.length
   return [
     classLine(uplink, { parent: ROOT_CLASS, id: parent, rateBps, capBps, quantumBytes }),
@@ -186,11 +194,9 @@ function classLines(init: ShapingInit, { plan, resources, narrowedBps }: ShapedL
   ]
 }
 
-function queueLines(
-  init: ShapingInit & { readonly leaf: LeafQueue },
-  { plan, resources, narrowedBps }: ShapedLink
-): string[] {
+function queueLines(init: ShapingInit & { readonly leaf: LeafQueue }, link: ShapedLink): string[] {
   const { uplink } = init
+  const { plan, resources, narrowedBps } = link
   const { capBps } = vserverRates(init.rootBps, resources, narrowedBps)
   const bounded = (minor: string, bytes: number): string =>
     `qdisc replace dev ${uplink} parent ${classId(minor)} handle ${minor}: bfifo limit ${bytes}`
@@ -198,7 +204,7 @@ function queueLines(
     init.leaf === 'fq_codel'
       ? fairQueueLine(uplink, classId(plan.dataClass), plan.fairQueue, capBps)
       : bounded(plan.dataClass, dataQueueBytes(capBps)),
-    ...cautionBuckets(init, plan, capBps).map(({ minor, bps }) => bounded(minor, cautionQueueBytes(bps)))
+    ...cautionBuckets(init, link, capBps).map(({ minor, bps }) => bounded(minor, cautionQueueBytes(bps)))
   ]
 }
 

@@ -52,7 +52,7 @@ function packets(): Packet[] {
   const segments = [0, 1, 2, 4, 0x10, 0x11, 0x12, 0x14, 0x18, 0x29, 0x3f].flatMap((flags, index) =>
     [9090, 5000 + index].map((sport) => ({ ...to, proto: 'tcp', sport, dport: 8000 + index, flags }))
   )
-  const echoes = [0, 8, 13].flatMap((type) =>
+  const echoes = [0, 8, 13, 14].flatMap((type) =>
     [9090, 8080 + type].map((id) => ({ ...to, proto: 'icmp', type, id }))
   )
   return [
@@ -63,7 +63,20 @@ function packets(): Packet[] {
     { ...to, proto: 'gre', key: 7, greflags: 0 },
     { ...to, proto: 'gre', key: 7, greflags: 0x3000, payload: 'sequence' },
     { ...to, proto: 'icmp', type: 5, body: '00' },
+    ...[15, 16, 17, 18].map((type) => ({ ...to, proto: 'icmp', type, id: 9090 })),
     ...['4', '41', '50', '132'].map((proto) => ({ ...to, proto, payload: 'xxxxxxxx' })),
+    // Cut within their headers, without and with options before them.
+    ...[false, true].flatMap((options) => [
+      ...['1', '17'].map((proto) => ({ ...to, proto, payload: 'xxxx', options })),
+      ...[4, 10, 15, 17].map((bytes) => ({ ...to, proto: '6', payload: 'x'.repeat(bytes), options }))
+    ]),
+    // A length of 2 where there are 8, and of 120.
+    ...['\0\u0002', '\0x'].map((length) => ({
+      ...to,
+      proto: '17',
+      payload: `####${length}\0\0`,
+      options: true
+    })),
     { ...to, proto: 'udp', sport: 9090, dport: 53, src: '100.64.0.9' },
     ...['10.0.0.1', '169.254.169.254', '224.0.0.1', '100.64.7.2', '255.255.255.255'].map((dst) => ({
       ...to,

@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { Resources } from '../../../src/ticket/resources.ts'
 import { Lab, type Vserver } from './lab.ts'
 
@@ -119,22 +118,5 @@ test.serial('below a full root each gets its guarantee, and equal shares without
   const [left, right] = await together(ROOT / 16, ROOT / 16, 1103)
   t.log({ more, less, left, right })
   t.true(more > less * 3)
-  t.true(left < right * 2 && right < left * 2)
-})
-
-test.serial('what nobody is guaranteed is shared as the guarantees are', async (t) => {
-  const guarantees: [number, number] = [ROOT / 20, ROOT / 80]
-  await Promise.all([shape(one, { egressBps: guarantees[0] }), shape(two, { egressBps: guarantees[1] })])
-  const [more, less] = await arrivingTogether(1105)
-  // With the same guarantees, and equal quanta instead.
-  for (const [at, index] of [1, 2].entries()) {
-    const { vserverClass, dataClass } = planLink(index)
-    const of = ['dev', 'up0', 'parent', `51ce:${vserverClass}`, 'classid', `51ce:${dataClass}`]
-    const rates = ['rate', `${guarantees[at] ?? 0}bit`, 'ceil', `${ROOT}bit`, 'prio', '1']
-    await lab.onNode(['tc', 'class', 'replace', ...of, 'htb', ...rates, 'quantum', '6056'])
-  }
-  const [left, right] = await arrivingTogether(1107)
-  t.log({ more, less, left, right })
-  t.true(more > less * 2.5 && more < less * 6)
   t.true(left < right * 2 && right < left * 2)
 })
