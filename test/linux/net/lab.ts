@@ -23,6 +23,9 @@ import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
 const MEGABIT = 1_000_000
 const PLENTY_BYTES = 1e15
 
+/** How many times longer than else tests send and listen; more than one where the processor is emulated. */
+export const PATIENCE = Number(process.env.SLICENET_TEST_PATIENCE ?? 1)
+
 /** What a probe saw of one packet. */
 export interface Seen {
   readonly src: string
@@ -317,7 +320,8 @@ export class Lab {
       ...enter,
       '/usr/bin/python3',
       fileURLToPath(new URL(script, import.meta.url)),
-      device
+      device,
+      String(PATIENCE)
     ])
     this.#children.push(probe)
     await probe.answer()

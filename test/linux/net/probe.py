@@ -6,6 +6,8 @@ first argument is kept, bounded, until taken.
 import errno, json, socket, struct, sys, threading, time
 
 DEVICE = sys.argv[1]
+# Waits are so many times longer.
+PATIENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 1
 KEPT_MAX = 20000
 kept, kept_lock = [], threading.Lock()
 counted = {}
@@ -173,7 +175,7 @@ def op_route(p):
 
 def op_take(p):
     """What arrived, once it is at least `least` packets matching `match`, or the wait is over."""
-    end = time.monotonic() + p.get("wait", 0.3)
+    end = time.monotonic() + p.get("wait", 0.3) * PATIENCE
     wanted = p.get("match", {})
     while True:
         with kept_lock:
@@ -205,7 +207,7 @@ def op_connect(p):
     """Gives what the listener saw of us, or the name of the error."""
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.settimeout(p.get("timeout", 0.4))
+        s.settimeout(p.get("timeout", 0.4) * PATIENCE)
         try:
             if "sport" in p:
                 s.bind(("0.0.0.0", p["sport"]))
@@ -231,7 +233,7 @@ def op_answer(p):
 
 def op_ask(p):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(p.get("timeout", 0.4))
+        s.settimeout(p.get("timeout", 0.4) * PATIENCE)
         try:
             if "sport" in p:
                 s.bind(("0.0.0.0", p["sport"]))
@@ -252,7 +254,7 @@ def op_exchange(p):
         s.connect((p["host"], p["port"]))
         while not times or time.monotonic() < end:
             began = time.monotonic()
-            s.send(b"?")
+            s.send(b"x" * p["size"])
             try:
                 s.recv(100)
                 times.append((time.monotonic() - began) * 1000)

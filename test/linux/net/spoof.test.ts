@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { run } from '../../../src/base/host-program.ts'
 import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
-import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
+import { icmp, insideOf, Lab, PATIENCE, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 import {
   inPieces,
   MARKS,
@@ -26,7 +26,7 @@ const COUNT = Number(process.env.SLICENET_SPOOF_PACKETS ?? 10_000)
 const CONTROL_COUNT = Math.min(COUNT, 1000)
 /** More than the kernel has room for. */
 const UNFINISHED_COUNT = 10_000
-const WAIT_SECONDS = 4
+const WAIT_SECONDS = 4 * PATIENCE
 const lab = new Lab({ letter: 's' })
 let sender: LineProgram
 let neighbour: LineProgram
