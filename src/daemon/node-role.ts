@@ -104,6 +104,7 @@ export class NodeRole implements Startable {
       {
         ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),
+        ...(node.address6 === undefined ? {} : { nodeAddress6: node.address6 }),
         rootBps: node.uplink.rate,
         nodeBps: node.uplink.own,
         reservedPorts: ownPorts(init.config),
@@ -157,11 +158,10 @@ export class NodeRole implements Startable {
   /** Who has which port of the node's address now. */
   async ports(): Promise<NodePortView[]> {
     const { config, node } = this.#init
-    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
     return nodePorts({
       records: this.manager.table.all(),
       own: ownPorts(config),
-      heard: await listeningPorts(address, new Set(PORT_PROTOCOLS)),
+      heard: await listeningPorts(await findUplink(uplinkInit(node)), new Set(PORT_PROTOCOLS)),
       shared: SHARED_CLAIM.ports,
       now: this.#components.clock.now()
     })
@@ -174,7 +174,7 @@ export class NodeRole implements Startable {
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
-    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
+    const { address } = await findUplink(uplinkInit(node))
     const manager = new NodeManager(
       {
         key,
@@ -374,6 +374,11 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
     ...(site === undefined ? {} : { site }),
     ...(country === undefined ? {} : { country })
   }
+}
+
+/** What the configuration says of the uplink. */
+function uplinkInit({ uplink, address, address6 }: NodeConfig): Parameters<typeof findUplink>[0] {
+  return { uplink: uplink.device, nodeAddress: address, nodeAddress6: address6 }
 }
 
 /** What the node itself listens on by its configuration. */
