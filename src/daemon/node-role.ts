@@ -14,7 +14,7 @@ import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
-import { findUplink, listeningPorts } from '../enforce/network/uplink.ts'
+import { findUplink, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
@@ -174,7 +174,7 @@ export class NodeRole implements Startable {
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
-    const { address } = await findUplink(uplinkInit(node))
+    const uplinkNow = await findUplink(uplinkInit(node))
     const manager = new NodeManager(
       {
         key,
@@ -198,7 +198,7 @@ export class NodeRole implements Startable {
       },
       {
         capacity,
-        address,
+        address: uplinkNow.address,
         epoch,
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         ...(node.administrative === undefined ? {} : { administrative: node.administrative })
@@ -263,7 +263,7 @@ export class NodeRole implements Startable {
       clock,
       logger: logger.child('audit')
     })
-    const flowWatch = this.#watchFlows(address)
+    const flowWatch = this.#watchFlows(uplinkNow)
     const flows = new FlowRecord(
       { flows: flowWatch, manager, key, store, clock, logger: logger.child('flows') },
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
@@ -298,13 +298,13 @@ export class NodeRole implements Startable {
   }
 
   /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */
-  #watchFlows(address: string): FlowSource {
+  #watchFlows({ address, address6 = address }: Uplink): FlowSource {
     if (!this.#network.isUp) return NO_FLOWS
     return new FlowWatch({
       clock: this.#components.clock,
       logger: this.#components.logger.child('flows'),
       ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: () => address
+      nodeAddress: (like) => (like.includes(':') ? address6 : address)
     })
   }
 

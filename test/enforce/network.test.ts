@@ -4,7 +4,12 @@ import * as fc from 'fast-check'
 import { LIMITS } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
-import { indexOfClass, indexOfDevice, planLink } from '../../src/enforce/network/address-plan.ts'
+import {
+  indexOfAddress,
+  indexOfClass,
+  indexOfDevice,
+  planLink
+} from '../../src/enforce/network/address-plan.ts'
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
 import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
@@ -28,17 +33,25 @@ test('no two links share a device, an address, a hardware address or a class', (
   t.pass()
 })
 
-test('a link is known again by its device and by each of its classes', (t) => {
+test('a link is known again by its device, its addresses and each of its classes', (t) => {
   fc.assert(
     fc.property(anyIndex, (index) => {
       const plan = planLink(index)
       const { vserverClass, dataClass, icmpClass, optionsClass, newClass } = plan
       const classes = [vserverClass, dataClass, icmpClass, optionsClass, newClass]
-      return indexOfDevice(plan.device) === index && classes.every((each) => indexOfClass(each) === index)
+      const addresses = [plan.address, plan.address6]
+      return (
+        indexOfDevice(plan.device) === index &&
+        classes.every((each) => indexOfClass(each) === index) &&
+        addresses.every((each) => indexOfAddress(each) === index)
+      )
     })
   )
   for (const other of ['sl', 'sl0', 'slirp0', 'sl01', 'sl4096', 'eth0']) t.is(indexOfDevice(other), undefined)
   for (const other of ['1', '2']) t.is(indexOfClass(other), undefined)
+  for (const other of ['100.64.1.1', '100.80.1.2', '100.64.0.2', 'fd51:ce51:ce51:1::1', 'fd51::2']) {
+    t.is(indexOfAddress(other), undefined)
+  }
 })
 
 test('merged ranges hold the same ports, apart and sorted', (t) => {

@@ -92,6 +92,14 @@ export function indexOfDevice(device: string): number | undefined {
   return digits === undefined || index > LIMITS.linksPerNodeMax ? undefined : index
 }
 
+/** The number of the link that an inside address of either family belongs to; `undefined` for all others, a node's end too. */
+export function indexOfAddress(address: string): number | undefined {
+  const [, high, low] = /^100\.(6[4-9]|7\d)\.(\d{1,3})\.2$/.exec(address) ?? []
+  const six = /^fd51:ce51:ce51:([0-9a-f]{1,4})::2$/.exec(address)?.[1]
+  const index = six === undefined ? ((Number(high) - 64) << 8) | Number(low) : Number.parseInt(six, 16)
+  return (high ?? six) === undefined || index < 1 || index > LIMITS.linksPerNodeMax ? undefined : index
+}
+
 /** The number of the link that a class (hexadecimal minor number) belongs to; `undefined` for the root's and node's. */
 export function indexOfClass(minor: string): number | undefined {
   const index = Math.floor((Number.parseInt(minor, 16) - FIRST_CLASS) / CLASSES_PER_LINK)

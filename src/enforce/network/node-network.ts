@@ -12,7 +12,7 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
-import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
+import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
 import { removedPortLines, requireUnheard } from './link-lines.ts'
@@ -61,7 +61,10 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
   readonly #turns = new LinkTurns()
-  readonly #users = new NodeUsers(() => this.#records.values())
+  readonly #users = new NodeUsers(
+    () => this.#records.values(),
+    () => this.#uplink?.address6 !== undefined
+  )
   readonly #shaper: UplinkShaper
   readonly #watch: UplinkWatch
   #uplink: Uplink | undefined
@@ -235,7 +238,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   ownerOf(address: string): string | undefined {
-    return this.#owners.get(address)
+    const index = indexOfAddress(address)
+    return index === undefined ? undefined : this.#owners.get(planLink(index).address)
   }
 
   addressOf(id: string): string | undefined {

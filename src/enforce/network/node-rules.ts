@@ -1,7 +1,7 @@
 /** Everything that nft holds of a node's network, as one transaction: its table anew, and what belongs to each link. */
 import type { PortRange } from '../../ticket/ports.ts'
 import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
-import { ENDS_TABLE } from './lease-ends.ts'
+import { ENDS_TABLE, ENDS_TABLE_6 } from './lease-ends.ts'
 import { linkLines } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
@@ -11,7 +11,7 @@ import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
-import { UNTRACKED_TABLE } from './untracked-flows.ts'
+import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
@@ -31,7 +31,7 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
     ...links.flatMap((record) => linkLines(record, { address6: init.nodeAddress6 })),
-    ...(await currentUsersLines(records, init.uplink))
+    ...(await currentUsersLines(records, init.uplink, init.nodeAddress6 !== undefined))
   ]
 }
 
@@ -53,7 +53,9 @@ const TABLES = [
   USERS_TABLE,
   USERS_TABLE_6,
   UNTRACKED_TABLE,
-  ENDS_TABLE
+  UNTRACKED_TABLE_6,
+  ENDS_TABLE,
+  ENDS_TABLE_6
 ]
 
 /** Lines for nft that take all of it away, whatever of it is there. */

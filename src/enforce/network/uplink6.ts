@@ -2,6 +2,7 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { isIPv6 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
+import { addressBytes, canonicalAddress } from '../../base/ip-address.ts'
 import { indexOfDevice } from './address-plan.ts'
 
 /** What ip(8) says of an address of a device. */
@@ -33,7 +34,7 @@ export async function findAddress6(
       hint: 'leave out the node’s IPv6 address, or set net.ipv6.conf.default.disable_ipv6 to 0'
     })
   }
-  return given
+  return canonicalAddress(given)
 }
 
 /** The first that stays as it is. Privacy addresses (RFC 8981) do not, and unique local ones (RFC 4193) are not on the internet. */
@@ -62,17 +63,7 @@ export async function forwardSix(): Promise<void> {
 
 /** As the kernel prints it in its tables of sockets: four numbers as they are in memory, little-endian. */
 export function hexAddress6(address: string): string {
-  const words = sixWords(address).flatMap((word) => [word >> 8, word & 0xff])
-  return Buffer.from([0, 4, 8, 12].flatMap((at) => words.slice(at, at + 4).reverse()))
-    .toString('hex')
-    .toUpperCase()
-}
-
-/** The eight halfwords of an address, without a part in dotted form. */
-export function sixWords(address: string): number[] {
-  const [head = '', tail] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::')
-  const words = (part: string): number[] =>
-    part === '' ? [] : part.split(':').map((word) => Number.parseInt(word, 16))
-  const [first, last] = [words(head), words(tail ?? '')]
-  return [...first, ...Array.from({ length: 8 - first.length - last.length }, () => 0), ...last]
+  const bytes = addressBytes(address)
+  const words = [0, 4, 8, 12].flatMap((at) => bytes.slice(at, at + 4).reverse())
+  return Buffer.from(words).toString('hex').toUpperCase()
 }

@@ -1,5 +1,5 @@
 /** Builds packets of IPv6 byte by byte, wrong ones too, as frames.ts does those of IPv4. */
-import { sixWords } from '../../../src/enforce/network/uplink6.ts'
+import { addressBytes } from '../../../src/base/ip-address.ts'
 
 export interface Ends {
   readonly src: string
@@ -76,10 +76,6 @@ export function icmp6(
   head.writeUInt8(code, 1)
   head.writeUInt32BE(rest, 4)
   return summed(ends, 58, Buffer.concat([head, payload]), 2)
-}
-
-export function addressBytes(address: string): number[] {
-  return sixWords(address).flatMap((word) => [word >> 8, word & 0xff])
 }
 
 function summed({ src, dst }: Ends, number: number, body: Buffer, at: number): Buffer {
