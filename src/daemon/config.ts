@@ -71,8 +71,8 @@ const nodeFields = v.strictObject({
   index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(126)), 0),
   /** The IPv4 address by which the world knows the node. Default: the uplink's. */
   address: v.optional(v.pipe(v.string(), v.ipv4())),
-  /** The IPv6 address. Default: the first that the uplink has on the internet; without one vservers have no IPv6. */
-  address6: v.optional(v.pipe(v.string(), v.ipv6())),
+  /** The same of IPv6; default: the first that the uplink has on the internet. Without one vservers have no IPv6. */
+  address6: v.optional(v.union([v.literal('none'), v.pipe(v.string(), v.ipv6())])),
   uplink: v.optional(uplinkSchema, {}),
   shaping: v.optional(shapingSchema, {}),
   /** Private ranges that vservers may reach. */

@@ -19,7 +19,7 @@ export interface DeviceAddress {
 const SETTINGS = '/proc/sys/net/ipv6/conf'
 
 /**
- * The address that is given, or the first of the device's that lasts and is on the internet; `undefined` where there is
+ * The address that is given (`none`: none), or the first of the device's that lasts and is on the internet; `undefined` where there is
  * none, or where the kernel gives new devices no IPv6. Throws `CONFIG_INVALID`.
  */
 export async function findAddress6(
@@ -27,6 +27,7 @@ export async function findAddress6(
   given: string | undefined
 ): Promise<string | undefined> {
   const isOff = (await readFile(`${SETTINGS}/default/disable_ipv6`, 'utf8').catch(() => '1')).trim() !== '0'
+  if (given === 'none') return undefined
   if (given === undefined) return isOff ? undefined : lastingAddress(addresses)
   if (isOff || !isIPv6(given) || given.includes('%')) {
     const fault = isOff ? 'new devices of the node have no IPv6' : 'it is no IPv6 address'

@@ -1,5 +1,9 @@
 /** Builds packets of IPv6 byte by byte, wrong ones too, as frames.ts does those of IPv4. */
 import { addressBytes } from '../../../src/base/ip-address.ts'
+import type { LinkPlan } from '../../../src/enforce/network/address-plan.ts'
+import { TCP, UDP } from './frames.ts'
+
+export const ICMP6 = 58
 
 export interface Ends {
   readonly src: string
@@ -90,4 +94,21 @@ function summed({ src, dst }: Ends, number: number, body: Buffer, at: number): B
   while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000)
   body.writeUInt16BE(~total & 0xffff, at)
   return body
+}
+
+/** Whole packets. */
+export const segment6 = (ends: Ends, init: Tcp6Init): Buffer =>
+  ipv6Packet({ ...ends, next: TCP, body: tcp6(ends, init) })
+export const datagram6 = (ends: Ends, init: PortsInit): Buffer =>
+  ipv6Packet({ ...ends, next: UDP, body: udp6(ends, init) })
+export const message6 = (ends: Ends, type: number, rest = 0, payload?: Buffer): Buffer =>
+  ipv6Packet({ ...ends, next: ICMP6, body: icmp6(ends, type, rest, payload) })
+
+/** As frames from a vserver's own end of its link to the node's. */
+export function framed6(
+  packet: Buffer,
+  { hostMac, insideMac }: Pick<LinkPlan, 'hostMac' | 'insideMac'>
+): Buffer {
+  const head = Buffer.from(`${hostMac}${insideMac}86dd`.replaceAll(':', ''), 'hex')
+  return Buffer.concat([head, packet])
 }

@@ -1,13 +1,12 @@
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
-import { icmp6, ipv6Packet, tcp6, udp6, type Ends } from './frames6.ts'
+import { datagram6, framed6, message6, segment6, type Ends } from './frames6.ts'
 import { icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
 const FIN = 1
 const NULL = 0
 const SYN = 2
 const XMAS = FIN | 0x28
-const [TCP, UDP, ICMP] = [6, 17, 58]
 
 const lab = new Lab({ letter: 'x', hasSix: true, network: { flowsPerVserverMax: 60 } })
 const NODE = lab.sixOf('node')
@@ -39,20 +38,15 @@ test.before(async () => {
 test.after.always(() => lab.down())
 
 /** Packets of a vserver as frames, from its own end of its link. */
-const sends = (packets: readonly Buffer[], plan = planOne, count = 1): object => ({
+const sends = (packets: readonly Buffer[], plan = planOne): object => ({
   op: 'send',
-  count,
-  frames: packets.map((packet) => {
-    const ends = `${plan.hostMac}${plan.insideMac}`.replaceAll(':', '')
-    return `${ends}86dd${packet.toString('hex')}`
-  })
+  frames: hex(packets.map((packet) => framed6(packet, plan)))
 })
 const segment = (ends: Ends, sport: number, flags: number): Buffer =>
-  ipv6Packet({ ...ends, next: TCP, body: tcp6(ends, { sport, dport: 8080, flags }) })
-const datagram = (ends: Ends, sport: number, dport = 99): Buffer =>
-  ipv6Packet({ ...ends, next: UDP, body: udp6(ends, { sport, dport }) })
+  segment6(ends, { sport, dport: 8080, flags })
+const datagram = (ends: Ends, sport: number): Buffer => datagram6(ends, { sport, dport: 99 })
 const message = (ends: Ends, type: number, id: number, payload?: Buffer): Buffer =>
-  ipv6Packet({ ...ends, next: ICMP, body: icmp6(ends, type, (id << 16) | 1, payload) })
+  message6(ends, type, (id << 16) | 1, payload)
 const ends = (src: string, dst: string = WORLD): Ends => ({ src, dst })
 const OUT = ends(planOne.address6)
 const OUT_TWO = ends(planTwo.address6)
@@ -97,8 +91,7 @@ test.serial('hand-made segments keep an owned port whatever their flags, with ri
 
 test.serial('segments and echoes that no connection explains reach the owner', async (t) => {
   await emptied(one.probe, two.probe)
-  const stray = (dport: number): Buffer =>
-    ipv6Packet({ ...IN, next: TCP, body: tcp6(IN, { sport: 6000, dport, flags: FIN }) })
+  const stray = (dport: number): Buffer => segment6(IN, { sport: 6000, dport, flags: FIN })
   await routed([stray(9092), stray(7070), message(IN, 129, 23_456), message(IN, 128, 23_456)])
   const seen = await taken(one.probe, { src: WORLD }, 3)
   t.deepEqual(

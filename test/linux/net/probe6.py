@@ -180,11 +180,11 @@ def op_flood(p):
 
 
 def op_scan(p):
-    """A datagram to each of `count` addresses from `net`:1 on, by the routing table."""
+    """A datagram to each of `count` addresses from `net` (which ends in ::) and 1 on, by the routing table."""
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
         for i in range(p["count"]):
             try:
-                s.sendto(b"x", ("%s:%x" % (p["net"], i + 1), p["port"]))
+                s.sendto(b"x", ("%s%x" % (p["net"], i + 1), p["port"]))
             except OSError:
                 pass
             time.sleep(p.get("pause", 0.001))
