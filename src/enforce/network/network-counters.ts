@@ -30,7 +30,7 @@ export async function readNetworkCounters(
     readCounters(NODE_TABLE),
     readCounters(NODE_TABLE_6),
     readCounters(USERS_TABLE),
-    Promise.all(nodeTables(families).map(readDropCounts)).then(sumOf),
+    Promise.all(nodeCounts(families, readDropCounts)).then(sumOf),
     readDropCounts(SOURCE_CHECK_TABLE)
   ])
   const both = (name: string): number => (drops.get(name) ?? 0) + (drops6.get(name) ?? 0)
@@ -52,17 +52,21 @@ export async function readDropsOf(
   { index, ids }: LinkRecord,
   families: Families
 ): Promise<Record<string, number>> {
-  const tables = nodeTables(families)
   const counts = await Promise.all(
     ids === undefined
-      ? [...tables, SOURCE_CHECK_TABLE].map(readDropCounts)
-      : [...tables, USERS_TABLE].map(readUserDropCounts)
+      ? [...nodeCounts(families, readDropCounts), readDropCounts(SOURCE_CHECK_TABLE)]
+      : [...nodeCounts(families, readUserDropCounts), readUserDropCounts(USERS_TABLE)]
   )
   return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])
 }
 
-function nodeTables({ address6 }: Families): string[] {
-  return address6 === undefined ? [NODE_TABLE] : [NODE_TABLE, NODE_TABLE_6]
+/** Of the node's tables; that of IPv6 may go at any time with the node's address. */
+function nodeCounts(
+  { address6 }: Families,
+  read: (table: string) => Promise<DropCounts>
+): Promise<DropCounts>[] {
+  const six = address6 === undefined ? [] : [read(NODE_TABLE_6).catch((): DropCounts => new Map())]
+  return [read(NODE_TABLE), ...six]
 }
 
 function sumOf(tables: readonly DropCounts[]): DropCounts {
