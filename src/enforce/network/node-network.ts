@@ -29,7 +29,7 @@ import { DEFAULT_SHAPING } from './rates.ts'
 import { requireUnshaped } from './shaping.ts'
 import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
-import { forgetGained, forgetVserver } from './tracked-flows.ts'
+import { forgetGained, forgetMoved, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
 import { findUplink, type Uplink } from './uplink.ts'
@@ -266,8 +266,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       // Links are given the addresses of families that were not there, or lose them, when they are attached again.
       if (before?.address6 !== uplink.address6) this.#whole.clear()
       this.#uplink = uplink
-      for (const { index } of records)
-        await forgetVserver(planLink(index), { address6: before?.address6 ?? uplink.address6 })
+      const plans = records.map(({ index }) => planLink(index))
+      await forgetMoved(plans, before, uplink)
     })
   }
 

@@ -7,6 +7,7 @@ import { runAnyway } from '../../base/host-program.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import type { LinkPlan } from './address-plan.ts'
 import type { Families } from './link-lines.ts'
+import type { Uplink } from './uplink.ts'
 
 const ATTEMPTS_MAX = 20
 
@@ -20,12 +21,31 @@ type Inside = Pick<LinkPlan, 'address' | 'address6'>
 export async function forgetVserver(inside: Inside, families: Families, protocol?: 'udp'): Promise<void> {
   const only = protocol === undefined ? [] : ['--proto', protocol]
   const addresses = families.address6 === undefined ? [inside.address] : [inside.address, inside.address6]
-  await Promise.all(
-    addresses.flatMap((address) => [
-      forget(address, [...only, '--orig-src', address]),
-      forget(address, [...only, '--reply-src', address])
+  await Promise.all(addresses.map(async (address) => forgetInside(address, only)))
+}
+
+async function forgetInside(address: string, only: readonly string[] = []): Promise<void> {
+  await Promise.all([
+    forget(address, [...only, '--orig-src', address]),
+    forget(address, [...only, '--reply-src', address])
+  ])
+}
+
+/** Forgets what was translated to addresses that the node has no more, or not on this device; of the other family nothing. */
+export async function forgetMoved(
+  insides: readonly Inside[],
+  before: Uplink | undefined,
+  now: Uplink
+): Promise<void> {
+  const isSame = before?.ifindex === now.ifindex && before.device === now.device
+  const isSame4 = isSame && before.address === now.address
+  const isSame6 = before?.address6 === undefined || (isSame && before.address6 === now.address6)
+  for (const { address, address6 } of insides) {
+    await Promise.all([
+      isSame4 ? undefined : forgetInside(address),
+      isSame6 ? undefined : forgetInside(address6)
     ])
-  )
+  }
 }
 
 /**

@@ -225,9 +225,13 @@ async function until(condition: () => Promise<boolean>): Promise<boolean> {
 
 test.serial('another IPv6 address of the uplink is noticed, and vservers go on under it', async (t) => {
   const moved = NODE.replace(/2$/, '6')
+  await lab.world.ask({ op: 'answer', port: 7002 })
+  const ask4 = { op: 'ask', host: lab.worldAddress, port: 7002, sport: 33_000 }
+  const seen = await one.probe.ask<string>(ask4)
   await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
   await lab.onNode(['ip', 'addr', 'add', `${moved}/64`, 'dev', 'up0', 'nodad'])
   t.true(await until(async () => (await ask6()) === `${moved} 9090`))
+  t.is(await one.probe.ask(ask4), seen, 'connections of IPv4 go on')
   await lab.onNode(['ip', 'addr', 'del', `${moved}/64`, 'dev', 'up0'])
 })
 
