@@ -1,7 +1,8 @@
 /** `slicenet node whois|flows|audit`: whose packets left this node, and whether the record of that is whole. */
 import type { Command } from 'commander'
 import { open, readFile } from 'node:fs/promises'
-import { isIPv4 } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
+import { canonicalAddress } from '../base/ip-address.ts'
 import { SlicenetError } from '../base/errors.ts'
 import { byteUnit, durationUnit } from '../base/units.ts'
 import {
@@ -299,7 +300,9 @@ function parseDuration(option: string, text: string): number {
 
 function parseAddress(text: string): string {
   if (isIPv4(text)) return text
-  throw new SlicenetError('USAGE', `--address: expected an IPv4 address; got ${text}`)
+  // As the record has it, which is one way of several.
+  if (isIPv6(text) && !text.includes('%')) return canonicalAddress(text)
+  throw new SlicenetError('USAGE', `--address: expected an IP address; got ${text}`)
 }
 
 /** Without a protocol it may be a key of GRE, which are the largest. */

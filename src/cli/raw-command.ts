@@ -114,7 +114,7 @@ function allowanceFields({ rawSockets, sockets, owned, shared }: RawAllowance): 
     ['leaves from', `${shared.join(', ')}, what begins at any other port or identifier`],
     [
       'dropped',
-      'other protocols, other sources, IPv6, and what no connection explains from a port that is not owned'
+      'other protocols, other sources, IPv6 where the node has none, and what no connection explains from a port that is not owned'
     ]
   ]
 }

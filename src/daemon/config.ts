@@ -40,7 +40,10 @@ const peerAddressSchema = v.pipe(
 const percent = (max: number) => v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(max))
 const cidr = v.pipe(
   v.string(),
-  v.regex(/^\d{1,3}(\.\d{1,3}){3}\/\d{1,2}$/, 'expected a range such as 192.0.2.0/24')
+  v.regex(
+    /^(?:\d{1,3}(\.\d{1,3}){3}\/\d{1,2}|[0-9a-f:]*:[0-9a-f:.]*\/\d{1,3})$/i,
+    'expected a range such as 192.0.2.0/24 or 2001:db8::/32'
+  )
 )
 
 /** `tcp/20000-29999` or `udp/53`. */
@@ -70,6 +73,8 @@ const nodeFields = v.strictObject({
   index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(126)), 0),
   /** The IPv4 address by which the world knows the node. Default: the uplink's. */
   address: v.optional(v.pipe(v.string(), v.ipv4())),
+  /** The same of IPv6; default: the first that the uplink has on the internet. Without one vservers have no IPv6. */
+  address6: v.optional(v.union([v.literal('none'), v.pipe(v.string(), v.ipv6())])),
   uplink: v.optional(uplinkSchema, {}),
   shaping: v.optional(shapingSchema, {}),
   /** Private ranges that vservers may reach. */

@@ -34,7 +34,7 @@ export const flowMethods = {
     params: v.strictObject({
       time: timeSchema,
       withinMs: amountSchema,
-      address: v.pipe(v.string(), v.ipv4()),
+      address: v.pipe(v.string(), v.ip()),
       port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(portMax('gre'))),
       protocol: v.exactOptional(v.picklist(PORT_PROTOCOLS))
     }),

@@ -1,12 +1,12 @@
 /**
- * Flow records as an IPFIX file (RFC 7011, RFC 5655): messages of one template and its data, both directions of a flow in
+ * Flow records as an IPFIX file (RFC 7011, RFC 5655): messages of two templates and their data, both directions of a flow in
  * one record (RFC 5103), whose source is who sent the first packet.
  */
+import { addressBytes } from '../base/ip-address.ts'
 import type { FlowEntry } from './flow-protocol.ts'
 
 const VERSION = 10
 const TEMPLATE_SET = 2
-const TEMPLATE = 256
 /** For information elements of the other direction. */
 const REVERSE = 29_305
 const HEADER_BYTES = 16
@@ -17,6 +17,7 @@ const VARIABLE = 0xffff
 const TEXT_BYTES_MAX = 254
 
 const PROTOCOL_NUMBERS = { icmp: 1, tcp: 6, udp: 17, gre: 47 } as const
+const ICMP6_NUMBER = 58
 /** IANA's registry of ends of flows. */
 const END = { idle: 1, active: 2 } as const
 
@@ -28,8 +29,6 @@ interface Field {
 }
 
 const FIELDS: readonly Field[] = [
-  { id: 8, bytes: 4 }, // sourceIPv4Address
-  { id: 12, bytes: 4 }, // destinationIPv4Address
   { id: 7, bytes: 2 }, // sourceTransportPort
   { id: 11, bytes: 2 }, // destinationTransportPort
   { id: 4, bytes: 1 }, // protocolIdentifier
@@ -47,7 +46,19 @@ const FIELDS: readonly Field[] = [
   { id: 349, bytes: VARIABLE } // virtualStationUUID: the lease
 ]
 
-/** Makes messages of flows; the first has the template. */
+/** Of each family its own template, in which addresses come first: source and destination. */
+const TEMPLATES: Readonly<Record<4 | 6, { readonly id: number; readonly fields: readonly Field[] }>> = {
+  4: { id: 256, fields: [{ id: 8, bytes: 4 }, { id: 12, bytes: 4 }, ...FIELDS] },
+  6: { id: 257, fields: [{ id: 27, bytes: 16 }, { id: 28, bytes: 16 }, ...FIELDS] }
+}
+const FAMILIES = [4, 6] as const
+
+interface DataRecord {
+  readonly family: 4 | 6
+  readonly bytes: Buffer
+}
+
+/** Makes messages of flows; the first has the templates. */
 export class IpfixEncoder {
   #records = 0
   #hasTemplate = false
@@ -55,7 +66,7 @@ export class IpfixEncoder {
   /** `now` is UTC ms. Every message is whole, so that they may follow each other in a file. */
   encode(flows: readonly FlowEntry[], now: number): Buffer {
     const messages: Buffer[] = []
-    let data: Buffer[] = []
+    let data: DataRecord[] = []
     let bytes = 0
     const flush = (): void => {
       if (data.length === 0 && this.#hasTemplate) return
@@ -65,18 +76,29 @@ export class IpfixEncoder {
     }
     for (const flow of flows) {
       const record = encodeRecord(flow)
-      if (bytes + record.length > MESSAGE_BYTES_MAX) flush()
+      if (bytes + record.bytes.length > MESSAGE_BYTES_MAX) flush()
       data.push(record)
-      bytes += record.length
+      bytes += record.bytes.length
     }
     flush()
     return Buffer.concat(messages)
   }
 
-  #message(records: readonly Buffer[], now: number): Buffer {
+  #message(records: readonly DataRecord[], now: number): Buffer {
+    const data = FAMILIES.flatMap((family) => {
+      const ofFamily = records.filter((record) => record.family === family)
+      return ofFamily.length === 0
+        ? []
+        : [
+            set(
+              TEMPLATES[family].id,
+              ofFamily.map(({ bytes }) => bytes)
+            )
+          ]
+    })
     const sets = [
-      ...(this.#hasTemplate ? [] : [set(TEMPLATE_SET, [template()])]),
-      ...(records.length === 0 ? [] : [set(TEMPLATE, records)])
+      ...(this.#hasTemplate ? [] : FAMILIES.map((family) => set(TEMPLATE_SET, [template(family)]))),
+      ...data
     ]
     const body = Buffer.concat(sets)
     const header = Buffer.alloc(HEADER_BYTES)
@@ -100,11 +122,11 @@ function set(id: number, records: readonly Buffer[]): Buffer {
   return Buffer.concat([header, body])
 }
 
-function template(): Buffer {
+function template(family: 4 | 6): Buffer {
   const header = Buffer.alloc(4)
-  header.writeUInt16BE(TEMPLATE, 0)
-  header.writeUInt16BE(FIELDS.length, 2)
-  const fields = FIELDS.map(({ id, bytes, isReverse = false }) => {
+  header.writeUInt16BE(TEMPLATES[family].id, 0)
+  header.writeUInt16BE(TEMPLATES[family].fields.length, 2)
+  const fields = TEMPLATES[family].fields.map(({ id, bytes, isReverse = false }) => {
     const field = Buffer.alloc(isReverse ? 8 : 4)
     field.writeUInt16BE(isReverse ? id | 0x8000 : id, 0)
     field.writeUInt16BE(bytes, 2)
@@ -114,8 +136,9 @@ function template(): Buffer {
   return Buffer.concat([header, ...fields])
 }
 
-/** The values in the order of `FIELDS`. */
-function encodeRecord(flow: FlowEntry): Buffer {
+/** The values in the order of the family's template. */
+function encodeRecord(flow: FlowEntry): DataRecord {
+  const family = flow.localAddress.includes(':') ? 6 : 4
   const isOut = flow.begunBy === 'vserver'
   const local = { address: flow.localAddress, port: flow.localPort }
   const remote = { address: flow.remoteAddress, port: flow.remotePort }
@@ -123,17 +146,17 @@ function encodeRecord(flow: FlowEntry): Buffer {
   const received = [flow.receivedPackets, flow.receivedBytes]
   const [source, destination] = isOut ? [local, remote] : [remote, local]
   const numbers = [flow.first, flow.last, ...(isOut ? [...sent, ...received] : [...received, ...sent])]
-  const fixed = Buffer.alloc(15 + numbers.length * 8)
-  Buffer.from(source.address.split('.').map(Number)).copy(fixed, 0)
-  Buffer.from(destination.address.split('.').map(Number)).copy(fixed, 4)
-  fixed.writeUInt16BE(source.port, 8)
-  fixed.writeUInt16BE(destination.port, 10)
-  fixed.writeUInt8(PROTOCOL_NUMBERS[flow.protocol], 12)
-  fixed.writeUInt8(flow.isOpen ? END.active : END.idle, 13)
-  fixed.writeUInt8(isOut ? 1 : 0, 14)
-  for (const [index, number] of numbers.entries()) fixed.writeBigUInt64BE(BigInt(number), 15 + index * 8)
+  const fixed = Buffer.alloc(7 + numbers.length * 8)
+  fixed.writeUInt16BE(source.port, 0)
+  fixed.writeUInt16BE(destination.port, 2)
+  const isIcmp6 = family === 6 && flow.protocol === 'icmp'
+  fixed.writeUInt8(isIcmp6 ? ICMP6_NUMBER : PROTOCOL_NUMBERS[flow.protocol], 4)
+  fixed.writeUInt8(flow.isOpen ? END.active : END.idle, 5)
+  fixed.writeUInt8(isOut ? 1 : 0, 6)
+  for (const [index, number] of numbers.entries()) fixed.writeBigUInt64BE(BigInt(number), 7 + index * 8)
   const texts = [flow.principal ?? '', flow.vserver, flow.slice ?? '', flow.lease ?? '']
-  return Buffer.concat([fixed, ...texts.map(variable)])
+  const addresses = [source, destination].map(({ address }) => Buffer.from(addressBytes(address)))
+  return { family, bytes: Buffer.concat([...addresses, fixed, ...texts.map(variable)]) }
 }
 
 function variable(text: string): Buffer {

@@ -35,6 +35,12 @@ export const KERNEL_PROBES: readonly KernelProbe[] = [
     needs: ['nft'],
     probe: nftNetdev
   },
+  {
+    name: 'kernel: IPv6 NAT',
+    why: 'IPv6 of vservers, where the node has it',
+    needs: ['nft'],
+    probe: natOfIpv6
+  },
   { name: 'kernel: HTB', why: 'shaping of what vservers send', needs: ['unshare', 'tc'], probe: htb }
 ]
 
@@ -112,6 +118,24 @@ async function nftNetdev(options: Options): Promise<string> {
   throw missing(
     `nft cannot make a netdev chain: ${firstLine(tried.stderr)}`,
     'boot a kernel with CONFIG_NF_TABLES_NETDEV'
+  )
+}
+
+async function natOfIpv6(options: Options): Promise<string> {
+  const setting = '/proc/sys/net/ipv6/conf/default/disable_ipv6'
+  const isOff = (await readFile(setting, 'utf8').catch(() => '1')).trim() !== '0'
+  if (isOff) return 'not needed: new devices have no IPv6'
+  const rule = 'meta l4proto tcp snat to [2001:db8::1]:40000-60999'
+  const chain = `chain c {\n type nat hook postrouting priority 100\n ${rule}\n }`
+  const tried = await runAnyway('nft', ['--check', '--file', '-'], {
+    input: `table ip6 slicenet-doctor {\n ${chain}\n}\n`,
+    deadlineMs: PROBE_DEADLINE_MS,
+    ...options
+  })
+  if (tried.exitCode === 0) return 'works'
+  throw missing(
+    `nft cannot translate IPv6 addresses: ${firstLine(tried.stderr)}`,
+    'boot a kernel with CONFIG_NFT_NAT and CONFIG_NF_TABLES_IPV6, or write `address6: none` in the node’s configuration'
   )
 }
 

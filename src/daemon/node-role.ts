@@ -14,7 +14,7 @@ import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
-import { findUplink, listeningPorts } from '../enforce/network/uplink.ts'
+import { findUplink, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
@@ -104,6 +104,7 @@ export class NodeRole implements Startable {
       {
         ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
         ...(node.address === undefined ? {} : { nodeAddress: node.address }),
+        ...(node.address6 === undefined ? {} : { nodeAddress6: node.address6 }),
         rootBps: node.uplink.rate,
         nodeBps: node.uplink.own,
         reservedPorts: ownPorts(init.config),
@@ -157,11 +158,10 @@ export class NodeRole implements Startable {
   /** Who has which port of the node's address now. */
   async ports(): Promise<NodePortView[]> {
     const { config, node } = this.#init
-    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
     return nodePorts({
       records: this.manager.table.all(),
       own: ownPorts(config),
-      heard: await listeningPorts(address, new Set(PORT_PROTOCOLS)),
+      heard: await listeningPorts(await findUplink(uplinkInit(node)), new Set(PORT_PROTOCOLS)),
       shared: SHARED_CLAIM.ports,
       now: this.#components.clock.now()
     })
@@ -174,7 +174,7 @@ export class NodeRole implements Startable {
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
-    const { address } = await findUplink({ uplink: node.uplink.device, nodeAddress: node.address })
+    const uplinkNow = await findUplink(uplinkInit(node))
     const manager = new NodeManager(
       {
         key,
@@ -198,7 +198,7 @@ export class NodeRole implements Startable {
       },
       {
         capacity,
-        address,
+        address: uplinkNow.address,
         epoch,
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         ...(node.administrative === undefined ? {} : { administrative: node.administrative })
@@ -264,7 +264,7 @@ export class NodeRole implements Startable {
       clock,
       logger: logger.child('audit')
     })
-    const flowWatch = this.#watchFlows(address)
+    const flowWatch = this.#watchFlows(uplinkNow)
     const flows = new FlowRecord(
       { flows: flowWatch, manager, key, store, clock, logger: logger.child('flows') },
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
@@ -299,13 +299,13 @@ export class NodeRole implements Startable {
   }
 
   /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */
-  #watchFlows(address: string): FlowSource {
+  #watchFlows({ address, address6 = address }: Uplink): FlowSource {
     if (!this.#network.isUp) return NO_FLOWS
     return new FlowWatch({
       clock: this.#components.clock,
       logger: this.#components.logger.child('flows'),
       ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: () => address
+      nodeAddress: (like) => (like.includes(':') ? address6 : address)
     })
   }
 
@@ -375,6 +375,11 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
     ...(site === undefined ? {} : { site }),
     ...(country === undefined ? {} : { country })
   }
+}
+
+/** What the configuration says of the uplink. */
+function uplinkInit({ uplink, address, address6 }: NodeConfig): Parameters<typeof findUplink>[0] {
+  return { uplink: uplink.device, nodeAddress: address, nodeAddress6: address6 }
 }
 
 /** What the node itself listens on by its configuration. */

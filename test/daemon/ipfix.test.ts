@@ -106,6 +106,25 @@ test('a reader of RFC 7011 finds each flow with both its directions and whose it
   t.deepEqual(texts, [FLOW.principal, FLOW.vserver, FLOW.slice, FLOW.lease])
 })
 
+test('flows of IPv6 have a template of their own, among those of IPv4', (t) => {
+  const six: FlowEntry = {
+    ...FLOW,
+    protocol: 'icmp',
+    localAddress: '2001:db8::1',
+    remoteAddress: '2001:db8:0:1::9',
+    remotePort: 0
+  }
+  const { records } = readIpfix(new IpfixEncoder().encode([six, FLOW, six], NOW))
+  t.is(records.length, 3)
+  t.is(records[0]?.get('8')?.toString('hex'), 'c6336401')
+  for (const record of records.slice(1)) {
+    t.is(record.get('27')?.toString('hex'), '20010db8000000000000000000000001')
+    t.is(record.get('28')?.toString('hex'), '20010db8000000010000000000000009')
+    t.is(numberOf(record, '4'), 58)
+    t.is(record.get('350')?.toString(), FLOW.vserver)
+  }
+})
+
 test('flows of nobody known, and texts of any length, are records as well', (t) => {
   const { lease: _lease, slice: _slice, principal: _principal, ...nobody } = FLOW
   const { records } = readIpfix(new IpfixEncoder().encode([nobody, { ...FLOW, slice: 'x'.repeat(128) }], NOW))

@@ -4,10 +4,16 @@ import * as fc from 'fast-check'
 import { LIMITS } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
-import { indexOfClass, indexOfDevice, planLink } from '../../src/enforce/network/address-plan.ts'
+import {
+  indexOfAddress,
+  indexOfClass,
+  indexOfDevice,
+  planLink
+} from '../../src/enforce/network/address-plan.ts'
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
 import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
+import { lastingAddress, type DeviceAddress } from '../../src/enforce/network/uplink6.ts'
 import { listeners } from '../../src/enforce/network/uplink.ts'
 import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
 
@@ -27,17 +33,25 @@ test('no two links share a device, an address, a hardware address or a class', (
   t.pass()
 })
 
-test('a link is known again by its device and by each of its classes', (t) => {
+test('a link is known again by its device, its addresses and each of its classes', (t) => {
   fc.assert(
     fc.property(anyIndex, (index) => {
       const plan = planLink(index)
       const { vserverClass, dataClass, icmpClass, optionsClass, newClass } = plan
       const classes = [vserverClass, dataClass, icmpClass, optionsClass, newClass]
-      return indexOfDevice(plan.device) === index && classes.every((each) => indexOfClass(each) === index)
+      const addresses = [plan.address, plan.address6]
+      return (
+        indexOfDevice(plan.device) === index &&
+        classes.every((each) => indexOfClass(each) === index) &&
+        addresses.every((each) => indexOfAddress(each) === index)
+      )
     })
   )
   for (const other of ['sl', 'sl0', 'slirp0', 'sl01', 'sl4096', 'eth0']) t.is(indexOfDevice(other), undefined)
   for (const other of ['1', '2']) t.is(indexOfClass(other), undefined)
+  for (const other of ['100.64.1.1', '100.80.1.2', '100.64.0.2', 'fd51:ce51:ce51:1::1', 'fd51::2']) {
+    t.is(indexOfAddress(other), undefined)
+  }
 })
 
 test('merged ranges hold the same ports, apart and sorted', (t) => {
@@ -78,12 +92,45 @@ test('listeners are those that others can reach at the address', (t) => {
    3: 020212C6:D431 09090909:01BB 01
    4: 0000000000000000FFFF0000020212C6:0050 00000000000000000000000000000000:0000 0A
 `
-  const ports = listeners(table, 'tcp', '198.18.2.2').map((range) => range.first)
+  const ports = listeners(table, 'tcp', { address: '198.18.2.2' }).map((range) => range.first)
   t.deepEqual(ports, [8080, 22, 80])
   t.deepEqual(
-    listeners(table, 'udp', '198.18.2.2').map((range) => range.first),
+    listeners(table, 'udp', { address: '198.18.2.2' }).map((range) => range.first),
     [8080, 22, 80]
   )
+})
+
+test('listeners over IPv6 are those that others can reach at the node’s address', (t) => {
+  const rest = '00000000000000000000000000000000:0000 0A'
+  const table = `  sl  local_address rem_address   st
+   0: B80D0120000002000000000002000000:1F90 ${rest}
+   1: 00000000000000000000000001000000:1538 ${rest}
+   2: 00000000000000000000000000000000:0016 ${rest}
+   3: B80D0120000003000000000002000000:0050 ${rest}
+`
+  const heard = (at: Parameters<typeof listeners>[2]): number[] =>
+    listeners(table, 'tcp', at).map((range) => range.first)
+  t.deepEqual(heard({ address: '198.18.2.2', address6: '2001:db8:2::2' }), [8080, 22])
+  t.deepEqual(heard({ address: '198.18.2.2' }), [22])
+})
+
+test('the node’s IPv6 address is one that lasts and is on the internet', (t) => {
+  const at = (local: string, more: object = {}): DeviceAddress => ({
+    family: 'inet6',
+    scope: 'global',
+    local,
+    ...more
+  })
+  const passing = [
+    at('fe80::1', { scope: 'link' }),
+    at('fd00::1'),
+    at('2001:db8::3', { temporary: true }),
+    at('2001:db8::4', { deprecated: true }),
+    at('2001:db8::5', { tentative: true }),
+    { family: 'inet', scope: 'global', local: '198.18.0.1' }
+  ]
+  t.is(lastingAddress(passing), undefined)
+  t.is(lastingAddress([...passing, at('2001:db8::6'), at('2001:db8::7')]), '2001:db8::6')
 })
 
 test('bytes sent are read from the leaves of links alone', (t) => {
@@ -101,7 +148,14 @@ test('bytes sent are read from the leaves of links alone', (t) => {
 })
 
 test('a range that is no range of addresses is refused before anything is run', (t) => {
-  for (const range of ['10.0.0.0/33', '10.0.0', '10.0.0.0/8/8', '::/0', '0.0.0.0/0 }; flush ruleset']) {
+  for (const range of [
+    '10.0.0.0/33',
+    '10.0.0',
+    '10.0.0.0/8/8',
+    '::/129',
+    'fe80::1%lo/64',
+    '0.0.0.0/0 }; flush ruleset'
+  ]) {
     const init = {
       rootBps: 1,
       nodeBps: 1,

@@ -53,6 +53,22 @@ test('an end of a connection is told as the world saw it, whoever began it', (t)
   t.like(flowEnds(parsed(LISTED))[0], { ...world, localPort: 40_001, remotePort: 0 })
 })
 
+test('a line of IPv6 is read as one of IPv4 is', (t) => {
+  const inside = 'fd51:ce51:ce51:1::2'
+  const ends = `src=${inside} dst=2001:db8::9`
+  const line = `icmpv6   58 29 ${ends} type=128 code=0 id=14826 packets=1 bytes=104 src=2001:db8::9 dst=2001:db8::1 type=129 code=0 id=40001 packets=1 bytes=104 mark=0 use=1 id=1103345607`
+  t.like(parsed(line), { protocol: 'icmp', id: 1_103_345_607 })
+  const [end] = flowEnds(parsed(line))
+  t.like(end, {
+    address: inside,
+    localAddress: '2001:db8::1',
+    localPort: 40_001,
+    remoteAddress: '2001:db8::9'
+  })
+  t.like(end, { begunBy: 'vserver', remotePort: 0, sent: { packets: 1, bytes: 104 } })
+  t.deepEqual(flowEnds(parsed(line.replaceAll(inside, 'fd51:ce51:ce51:1::1'))), [])
+})
+
 test('connections of the node itself have no end here', (t) => {
   t.deepEqual(flowEnds(parsed(NEW.replaceAll('100.64.1.2', '100.128.1.2'))), [])
 })

@@ -10,6 +10,8 @@ export const DEVICE_PREFIX = 'sl'
 export const ANY_LINK = `"${DEVICE_PREFIX}*"`
 /** All inside addresses; they never leave the node. */
 export const VSERVER_POOL = '100.64.0.0/12'
+/** The same of nodes that have IPv6: unique local addresses (RFC 4193). */
+export const VSERVER_POOL_6 = 'fd51:ce51:ce51::/48'
 /** Source ports and ICMP identifiers that nobody owns leave the node from this range. */
 export const SHARED_PORTS = { first: 40_000, last: 60_999 } as const
 /** The major number of the uplink's classes; unusual, so that no other program's queue is taken for slicenet's. */
@@ -23,6 +25,9 @@ export interface LinkPlan {
   /** The vserver's address, and the node's at the other end of the link. */
   readonly address: string
   readonly gateway: string
+  /** The same two of IPv6, as the kernel prints them. */
+  readonly address6: string
+  readonly gateway6: string
   readonly insideMac: string
   readonly hostMac: string
   /** Class numbers below `SHAPING_MAJOR`, hexadecimal: the vserver's, and its leaves. */
@@ -46,6 +51,7 @@ export function planLink(index: number): LinkPlan {
     throw new TypeError(`no link has the number ${index}`)
   }
   const net = `100.${64 + (index >> 8)}.${index & 0xff}`
+  const net6 = `${VSERVER_POOL_6.slice(0, -'::/48'.length)}:${index.toString(16)}`
   const mac = `${hex(index >> 8)}:${hex(index & 0xff)}`
   const firstClass = FIRST_CLASS + index * CLASSES_PER_LINK
   const minor = (offset: number): string => (firstClass + offset).toString(16)
@@ -54,6 +60,8 @@ export function planLink(index: number): LinkPlan {
     device: `${DEVICE_PREFIX}${index}`,
     address: `${net}.2`,
     gateway: `${net}.1`,
+    address6: `${net6}::2`,
+    gateway6: `${net6}::1`,
     insideMac: `02:51:ce:02:${mac}`,
     hostMac: `02:51:ce:01:${mac}`,
     vserverClass: minor(0),
@@ -82,6 +90,14 @@ export function indexOfDevice(device: string): number | undefined {
   const digits = /^sl([1-9]\d{0,3})$/.exec(device)?.[1]
   const index = Number(digits)
   return digits === undefined || index > LIMITS.linksPerNodeMax ? undefined : index
+}
+
+/** The number of the link that an inside address of either family belongs to; `undefined` for all others, a node's end too. */
+export function indexOfAddress(address: string): number | undefined {
+  const [, high, low] = /^100\.(6[4-9]|7\d)\.(\d{1,3})\.2$/.exec(address) ?? []
+  const six = /^fd51:ce51:ce51:([0-9a-f]{1,4})::2$/.exec(address)?.[1]
+  const index = six === undefined ? ((Number(high) - 64) << 8) | Number(low) : Number.parseInt(six, 16)
+  return (high ?? six) === undefined || index < 1 || index > LIMITS.linksPerNodeMax ? undefined : index
 }
 
 /** The number of the link that a class (hexadecimal minor number) belongs to; `undefined` for the root's and node's. */

@@ -2,7 +2,6 @@
  * Who a vserver talks to for the first time: what a scan is made of. Such packets have a bucket of their own, and beyond a
  * number of new destinations a minute they are dropped.
  */
-import type { LinkPlan } from './address-plan.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 
 /** How long a destination is known after the last connection to it was begun. */
@@ -16,19 +15,20 @@ const KNOWN_MAX = 262_144
 const AT_ONCE = 0.25
 
 /** Sets and the chain `destinations`, for nft, within the node's table. `drop`: the verdict on what is too much. */
-export function destinationRules(perMinute: number, drop: string): string {
+export function destinationRules(perMinute: number, drop: string, ip: 'ip' | 'ip6' = 'ip'): string {
+  const type = ip === 'ip' ? 'ipv4_addr' : 'ipv6_addr'
   return `
-  set destinations { type ipv4_addr . ipv4_addr; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${KNOWN_MAX}; }
+  set destinations { type ${type} . ${type}; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${KNOWN_MAX}; }
   # Whose lease allows less than the policy does.
-  map fewer_destinations { type ipv4_addr : verdict; }
-  set destination_rates { type ipv4_addr; flags dynamic, timeout; timeout 2m; }
+  map fewer_destinations { type ${type} : verdict; }
+  set destination_rates { type ${type}; flags dynamic, timeout; timeout 2m; }
   chain destinations {
-    ip saddr . ip daddr @destinations update @destinations { ip saddr . ip daddr } return
-    ip saddr vmap @fewer_destinations
-    update @destination_rates { ip saddr ${rateOver(perMinute)} } ${drop}
+    ${ip} saddr . ${ip} daddr @destinations update @destinations { ${ip} saddr . ${ip} daddr } return
+    ${ip} saddr vmap @fewer_destinations
+    update @destination_rates { ${ip} saddr ${rateOver(perMinute)} } ${drop}
     # What is allowed counts as new whether or not there is room to remember it.
-    add @destinations { ip saddr . ip daddr }
-    meta priority set ip saddr map @new_class
+    add @destinations { ${ip} saddr . ${ip} daddr }
+    meta priority set ${ip} saddr map @new_class
   }`
 }
 
@@ -38,30 +38,38 @@ function rateOver(perMinute: number): string {
   return `limit rate over ${perMinute - atOnce}/minute burst ${atOnce} packets`
 }
 
+/** Whose new destinations are counted, and in which table. */
+export interface DestinationHolder {
+  readonly device: string
+  /** Of the table's family. */
+  readonly address: string
+  readonly table: string
+}
+
 /** Lines for nft that hold a vserver to fewer new destinations a minute than the policy allows; none where it may have all. */
 export function fewerDestinationsLines(
-  { device, address }: LinkPlan,
+  { device, address, table }: DestinationHolder,
   perMinute: number | undefined,
   drop: string
 ): string[] {
   if (perMinute === undefined) return []
-  const chain = `${NODE_TABLE} ${chainOf(device)}`
+  const chain = `${table} ${chainOf(device)}`
   return [
     `add chain ${chain}`,
     `flush chain ${chain}`,
     `add rule ${chain} ${rateOver(perMinute)} ${drop}`,
-    `add element ${NODE_TABLE} fewer_destinations { ${address} : jump ${chainOf(device)} }`
+    `add element ${table} fewer_destinations { ${address} : jump ${chainOf(device)} }`
   ]
 }
 
 /** Lines for nft that take this away again; adding first makes deleting certain. */
 export function fewerDestinationsRemoval(
-  { device, address }: LinkPlan,
+  { device, address, table }: DestinationHolder,
   perMinute: number | undefined
 ): string[] {
   if (perMinute === undefined) return []
-  const chain = `${NODE_TABLE} ${chainOf(device)}`
-  const element = `element ${NODE_TABLE} fewer_destinations { ${address} : jump ${chainOf(device)} }`
+  const chain = `${table} ${chainOf(device)}`
+  const element = `element ${table} fewer_destinations { ${address} : jump ${chainOf(device)} }`
   return [
     `add chain ${chain}`,
     `add ${element}`,
@@ -76,7 +84,7 @@ function chainOf(device: string): string {
 }
 
 /** Lines for nft that forget how much a vserver has used of its minute; adding first makes deleting certain. */
-export function destinationRateRemoval(address: string, perMinute: number): string[] {
-  const set = `element ${NODE_TABLE} destination_rates`
+export function destinationRateRemoval(address: string, perMinute: number, table = NODE_TABLE): string[] {
+  const set = `element ${table} destination_rates`
   return [`add ${set} { ${address} limit rate over ${perMinute}/minute }`, `delete ${set} { ${address} }`]
 }

@@ -46,8 +46,8 @@ export interface FlowWatchComponents {
   readonly logger: Logger
   /** The vserver that has an inside address, or had it last. */
   readonly ownerOf: (address: string) => string | undefined
-  /** As the world knows the node. */
-  readonly nodeAddress: () => string
+  /** As the world knows the node, by an address of the family of this one. */
+  readonly nodeAddress: (like: string) => string
 }
 
 export interface FlowWatchInit {
@@ -236,7 +236,7 @@ export class FlowWatch implements FlowSource {
     this.#reading += 1
     const reading = this.#reading
     const before = new Set(this.#open.keys())
-    const child = startProgram('conntrack', ['-L', '-f', 'ipv4', '-o', 'id'], ['ignore', 'pipe', 'pipe'])
+    const child = startProgram('conntrack', ['-L', '-o', 'id'], ['ignore', 'pipe', 'pipe'])
     const ended = once(child, 'close')
     await Promise.all([
       eachLine(child.stdout, (line) => {
@@ -283,7 +283,7 @@ export class FlowWatch implements FlowSource {
         id,
         vserver,
         protocol,
-        localAddress: this.#c.nodeAddress(),
+        localAddress: this.#c.nodeAddress(destination),
         localPort: sourcePort,
         remoteAddress: destination,
         remotePort: destinationPort,
@@ -305,7 +305,7 @@ export class FlowWatch implements FlowSource {
     if (line === '') return undefined
     const tracked = parseTrackedLine(line)
     // Of the machine's own connections there may be some that cannot be read.
-    if (tracked === undefined && / (?:src|dst)=100\./.test(line)) this.#unreadable += 1
+    if (tracked === undefined && / (?:src|dst)=(?:100\.|fd51:ce51:)/.test(line)) this.#unreadable += 1
     return tracked
   }
 

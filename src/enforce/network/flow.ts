@@ -1,5 +1,6 @@
 /** What a flow record says of the packets of one connection of a vserver, before anybody has asked whose vserver it is. */
 import type { PortProtocol } from '../../ticket/ports.ts'
+import { indexOfAddress } from './address-plan.ts'
 import type { FlowProtocol, TrackedLine, Tuple } from './tracked-line.ts'
 
 export interface FlowCount {
@@ -97,8 +98,9 @@ function countOf({ packets, bytes }: Tuple): FlowCount {
   return packets === undefined || bytes === undefined ? NOTHING : { packets, bytes }
 }
 
-/** Whether an address is one of `VSERVER_POOL`. */
+/** Whether an address is one of `VSERVER_POOL`, or a vserver's of IPv6. */
 export function isInside(address: string): boolean {
+  if (address.includes(':')) return indexOfAddress(address) !== undefined
   const [first, second] = address.split('.', 2).map(Number)
   return first === 100 && second !== undefined && second >= 64 && second < 80
 }

@@ -1,31 +1,36 @@
 /**
  * When each vserver's traffic ends, told to the kernel, which keeps to it by its own clock: also while no daemon runs.
- * In a table of its own, which stands while no daemon runs; the next daemon makes it anew.
+ * In tables of its own, which stand while no daemon runs; the next daemon makes them anew.
  */
-import { ANY_LINK } from './address-plan.ts'
+import { ANY_LINK, indexOfAddress, planLink } from './address-plan.ts'
 import { applyRules } from './ruleset.ts'
 
 export const ENDS_TABLE = 'ip slicenet_ends'
+export const ENDS_TABLE_6 = 'ip6 slicenet_ends'
 
-const BEGINNING = [
-  `add table ${ENDS_TABLE}`,
-  `delete table ${ENDS_TABLE}`,
-  `add table ${ENDS_TABLE}`,
-  `add counter ${ENDS_TABLE} over`,
-  `add map ${ENDS_TABLE} ends { type ipv4_addr : verdict; }`,
-  `add chain ${ENDS_TABLE} out { type filter hook prerouting priority -180; policy accept; }`,
-  `add rule ${ENDS_TABLE} out iifname ${ANY_LINK} ip saddr vmap @ends`,
-  `add chain ${ENDS_TABLE} in { type filter hook forward priority -10; policy accept; }`,
-  `add rule ${ENDS_TABLE} in oifname ${ANY_LINK} ip daddr vmap @ends`
-]
+function beginning(table: string, ip: 'ip' | 'ip6'): string[] {
+  return [
+    `add table ${table}`,
+    `delete table ${table}`,
+    `add table ${table}`,
+    `add counter ${table} over`,
+    `add map ${table} ends { type ${ip === 'ip' ? 'ipv4_addr' : 'ipv6_addr'} : verdict; }`,
+    `add chain ${table} out { type filter hook prerouting priority -180; policy accept; }`,
+    `add rule ${table} out iifname ${ANY_LINK} ${ip} saddr vmap @ends`,
+    `add chain ${table} in { type filter hook forward priority -10; policy accept; }`,
+    `add rule ${table} in oifname ${ANY_LINK} ${ip} daddr vmap @ends`
+  ]
+}
 
-/** The ends that the kernel has, by the vserver's inside address; UTC seconds. */
+const BEGINNING = [...beginning(ENDS_TABLE, 'ip'), ...beginning(ENDS_TABLE_6, 'ip6')]
+
+/** The ends that the kernel has, by the vserver's inside address of IPv4; UTC seconds. */
 export class LeaseEnds {
   #ends: ReadonlyMap<string, number> | undefined
 
   /**
-   * From each time on (UTC ms, by inside address) nothing passes from or to that address; others pass. All of it or nothing,
-   * and only what changed.
+   * From each time on (UTC ms, by inside address of IPv4) nothing passes from or to that vserver; others pass. All of it or
+   * nothing, and only what changed.
    */
   async set(ends: ReadonlyMap<string, number>): Promise<void> {
     const before = this.#ends
@@ -45,21 +50,28 @@ export class LeaseEnds {
 
 function addition(address: string, end: number): string[] {
   const chain = chainOf(address)
-  return [
-    `add chain ${ENDS_TABLE} ${chain}`,
-    `flush chain ${ENDS_TABLE} ${chain}`,
-    `add rule ${ENDS_TABLE} ${chain} meta time >= ${end} counter name over drop`,
-    `add element ${ENDS_TABLE} ends { ${address} : goto ${chain} }`
-  ]
+  return placesOf(address).flatMap(([table, inside]) => [
+    `add chain ${table} ${chain}`,
+    `flush chain ${table} ${chain}`,
+    `add rule ${table} ${chain} meta time >= ${end} counter name over drop`,
+    `add element ${table} ends { ${inside} : goto ${chain} }`
+  ])
 }
 
 function removal(address: string): string[] {
   const chain = chainOf(address)
-  return [
-    `delete element ${ENDS_TABLE} ends { ${address} : goto ${chain} }`,
-    `flush chain ${ENDS_TABLE} ${chain}`,
-    `delete chain ${ENDS_TABLE} ${chain}`
-  ]
+  return placesOf(address).flatMap(([table, inside]) => [
+    `delete element ${table} ends { ${inside} : goto ${chain} }`,
+    `flush chain ${table} ${chain}`,
+    `delete chain ${table} ${chain}`
+  ])
+}
+
+/** Each table with the vserver's address of its family. */
+function placesOf(address: string): (readonly [string, string])[] {
+  const index = indexOfAddress(address)
+  const six = index === undefined ? [] : [[ENDS_TABLE_6, planLink(index).address6] as const]
+  return [[ENDS_TABLE, address], ...six]
 }
 
 function chainOf(address: string): string {

@@ -2,24 +2,65 @@
 import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
-import { destinationRateRemoval, fewerDestinationsLines, fewerDestinationsRemoval } from './destinations.ts'
+import {
+  destinationRateRemoval,
+  fewerDestinationsLines,
+  fewerDestinationsRemoval,
+  type DestinationHolder
+} from './destinations.ts'
 import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table.ts'
-import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
+import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed, type Ownership } from './owned-ports.ts'
+import { NODE_TABLE_6, ownershipLines6, portLines6 } from './owned-ports6.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
-export function linkLines(record: LinkRecord): string[] {
+export function linkLines(record: LinkRecord, uplink: Families): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports }
-  return [...ownershipLines('add', ownership), ...fewerLines(record), ...sourceCheckLines(plan)]
+  const hasSix = uplink.address6 !== undefined
+  return [
+    ...ownershipLines('add', ownership),
+    ...(hasSix ? ownershipLines6('add', ownership) : []),
+    ...fewerLines(record, uplink),
+    ...sourceCheckLines(plan, hasSix)
+  ]
 }
 
-function fewerLines({ index, shaping }: LinkRecord): string[] {
-  return fewerDestinationsLines(planLink(index), shaping?.destinationsPerMinute, 'goto drop_destinations')
+/** Where a link's new destinations are counted, of the families that the node has. */
+function holders({ index }: LinkRecord, { address6 }: Families): DestinationHolder[] {
+  const { device, address, address6: inside6 } = planLink(index)
+  const four = { device, address, table: NODE_TABLE }
+  return address6 === undefined ? [four] : [four, { device, address: inside6, table: NODE_TABLE_6 }]
+}
+
+function fewerLines(record: LinkRecord, uplink: Families): string[] {
+  const { destinationsPerMinute } = record.shaping ?? {}
+  return holders(record, uplink).flatMap((holder) =>
+    fewerDestinationsLines(holder, destinationsPerMinute, 'goto drop_destinations')
+  )
+}
+
+function fewerRemoval(record: LinkRecord, uplink: Families): string[] {
+  const { destinationsPerMinute } = record.shaping ?? {}
+  return holders(record, uplink).flatMap((holder) => fewerDestinationsRemoval(holder, destinationsPerMinute))
+}
+
+/** Which families of addresses the node has: IPv4 always. */
+export interface Families {
+  readonly address6?: string | undefined
+}
+
+/** Lines that `add` or `delete` the elements of a link's ports alone, of the families that the node has. */
+export function linkPortLines(
+  verb: 'add' | 'delete',
+  ownership: Ownership,
+  { address6 }: Families
+): string[] {
+  return [...portLines(verb, ownership), ...(address6 === undefined ? [] : portLines6(verb, ownership))]
 }
 
 export function shapedLink(record: LinkRecord): ShapedLink {
@@ -27,34 +68,45 @@ export function shapedLink(record: LinkRecord): ShapedLink {
 }
 
 /** Lines that take away what `before` has and `after` has not, but for the links themselves. */
-export function supersededLines(before: LinkRecord, after: LinkRecord): string[] {
+export function supersededLines(before: LinkRecord, after: LinkRecord, uplink: Families): string[] {
   const [had, has] = [before, after].map(({ shaping }) => shaping?.destinationsPerMinute)
-  const fewer =
-    had === has ? [] : [...fewerDestinationsRemoval(planLink(before.index), had), ...fewerLines(after)]
-  return [...removedPortLines(before, after), ...fewer]
+  const fewer = had === has ? [] : [...fewerRemoval(before, uplink), ...fewerLines(after, uplink)]
+  return [...removedPortLines(before, after, uplink), ...fewer]
 }
 
-function removedPortLines(before: LinkRecord, after: LinkRecord): string[] {
+function removedPortLines(before: LinkRecord, after: LinkRecord, uplink: Families): string[] {
   const plan = planLink(before.index)
-  const kept = new Set(portLines('add', { plan, ports: after.ports }))
+  const kept = new Set(linkPortLines('add', { plan, ports: after.ports }, uplink))
   const ownership = { plan, ports: before.ports }
-  const added = portLines('add', ownership)
-  return portLines('delete', ownership).filter((_, position) => !kept.has(added[position] ?? ''))
+  const added = linkPortLines('add', ownership, uplink)
+  return linkPortLines('delete', ownership, uplink).filter((_, position) => !kept.has(added[position] ?? ''))
 }
 
 /** Lines that take away all of a link, whatever of it is there. The device must be gone before. */
-export function removalLines(record: LinkRecord, bounds: VserverBounds): string[] {
+export function removalLines(record: LinkRecord, bounds: VserverBounds, uplink: Families): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports }
   return [
     // Adding first makes deleting certain, also after an attach that failed early.
     ...ownershipLines('add', ownership),
     ...ownershipLines('delete', ownership),
-    ...fewerDestinationsRemoval(plan, record.shaping?.destinationsPerMinute),
+    ...fewerRemoval(record, uplink),
     ...sourceCheckRemoval(plan.device),
     ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
     ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
-    ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute)
+    ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute),
+    ...(uplink.address6 === undefined ? [] : removalLines6(ownership, bounds))
+  ]
+}
+
+function removalLines6(ownership: Ownership, bounds: VserverBounds): string[] {
+  const { device, address6 } = ownership.plan
+  return [
+    ...ownershipLines6('add', ownership),
+    ...ownershipLines6('delete', ownership),
+    ...dropCountsRemoval(NODE_TABLE_6, device, DROP_REASONS),
+    ...flowCountRemoval(address6, bounds.flowsPerVserverMax, NODE_TABLE_6),
+    ...destinationRateRemoval(address6, bounds.destinationsPerMinute, NODE_TABLE_6)
   ]
 }
 
@@ -62,7 +114,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds): string[
 export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
   if (gained.length === 0) return
   const protocols = new Set(gained.map(({ protocol }) => protocol))
-  const ports = await listeningPorts(uplink.address, protocols)
+  const ports = await listeningPorts(uplink, protocols)
   requireUnclaimed(gained, [{ by: 'a program of the node', ports }])
 }
 

@@ -1,10 +1,12 @@
 /** What the node's rules dropped and refused, as nft counts it, for the node and for each vserver. */
 import { planLink } from './address-plan.ts'
-import { blockOf, readDropCounts, readUserDropCounts } from './drop-counts.ts'
+import { blockOf, readDropCounts, readUserDropCounts, type DropCounts } from './drop-counts.ts'
+import type { Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, type DropReason } from './node-table.ts'
 import { INJECTED_COUNTER, USERS_TABLE } from './node-users.ts'
 import { NODE_TABLE } from './owned-ports.ts'
+import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
 import { REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
 
@@ -20,16 +22,21 @@ export interface NetworkCounters {
 }
 
 /** Of those that are attached. */
-export async function readNetworkCounters(records: Iterable<LinkRecord>): Promise<NetworkCounters> {
-  const [drops, users, dropped, refused] = await Promise.all([
+export async function readNetworkCounters(
+  records: Iterable<LinkRecord>,
+  families: Families
+): Promise<NetworkCounters> {
+  const [drops, drops6, users, dropped, refused] = await Promise.all([
     readCounters(NODE_TABLE),
+    readCounters(NODE_TABLE_6),
     readCounters(USERS_TABLE),
-    readDropCounts(NODE_TABLE),
+    Promise.all(nodeCounts(families, readDropCounts)).then(sumOf),
     readDropCounts(SOURCE_CHECK_TABLE)
   ])
+  const both = (name: string): number => (drops.get(name) ?? 0) + (drops6.get(name) ?? 0)
   const links = [...records].map(({ id, index }) => [id, planLink(index).device] as const)
   return {
-    drops: amounts(DROP_REASONS, (reason) => drops.get(dropCounter(reason))),
+    drops: amounts(DROP_REASONS, (reason) => both(dropCounter(reason))),
     dropped: new Map(
       links.map(([id, device]) => [id, amounts(DROP_REASONS, (reason) => dropped.get(device)?.get(reason))])
     ),
@@ -41,14 +48,35 @@ export async function readNetworkCounters(records: Iterable<LinkRecord>): Promis
 }
 
 /** What was dropped of one vserver, packets by reason, of all tables; reasons for which nothing was are left out. */
-export async function readDropsOf({ index, ids }: LinkRecord): Promise<Record<string, number>> {
-  const tables = await Promise.all(
+export async function readDropsOf(
+  { index, ids }: LinkRecord,
+  families: Families
+): Promise<Record<string, number>> {
+  const counts = await Promise.all(
     ids === undefined
-      ? [NODE_TABLE, SOURCE_CHECK_TABLE].map(readDropCounts)
-      : [NODE_TABLE, USERS_TABLE].map(readUserDropCounts)
+      ? [...nodeCounts(families, readDropCounts), readDropCounts(SOURCE_CHECK_TABLE)]
+      : [...nodeCounts(families, readUserDropCounts), readUserDropCounts(USERS_TABLE)]
   )
-  const sender = senderOf({ index, ids })
-  return Object.fromEntries(tables.flatMap((counts) => [...(counts.get(sender) ?? [])]))
+  return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])
+}
+
+/** Of the node's tables; that of IPv6 may go at any time with the node's address. */
+function nodeCounts(
+  { address6 }: Families,
+  read: (table: string) => Promise<DropCounts>
+): Promise<DropCounts>[] {
+  const six = address6 === undefined ? [] : [read(NODE_TABLE_6).catch((): DropCounts => new Map())]
+  return [read(NODE_TABLE), ...six]
+}
+
+function sumOf(tables: readonly DropCounts[]): DropCounts {
+  const sums = new Map<string, Map<string, number>>()
+  for (const [sender, reasons] of tables.flatMap((counts) => [...counts])) {
+    const sum = sums.get(sender) ?? new Map<string, number>()
+    for (const [reason, packets] of reasons) sum.set(reason, (sum.get(reason) ?? 0) + packets)
+    sums.set(sender, sum)
+  }
+  return sums
 }
 
 /** What the counts of a vserver go by. */

@@ -9,6 +9,8 @@ export interface NodeNetworkInit {
   readonly uplink?: string
   /** The IPv4 address that the world knows the node by. Default: the uplink's. */
   readonly nodeAddress?: string
+  /** The same of IPv6; `none`: none. Default: the uplink's; without one vservers have no IPv6. */
+  readonly nodeAddress6?: string
   /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
   readonly rootBps: number
   readonly nodeBps: number

@@ -12,28 +12,28 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
-import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
-import { ENDS_TABLE } from './lease-ends.ts'
+import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
-import { linkLines, notAttached, removalLines, requireUnheard, supersededLines } from './link-lines.ts'
+import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
+import { requireUnheard, supersededLines } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
 import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
-import { nodeRules, type NodeRulesInit } from './node-rules.ts'
+import { nodeRules, tablesRemoval, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
-import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
-import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
+import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
+import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
 import { requireUnshaped } from './shaping.ts'
 import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
-import { forgetGained, forgetVserver } from './tracked-flows.ts'
+import { forgetGained, forgetMoved, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
-import { UNTRACKED_TABLE } from './untracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
+import { forwardSix } from './uplink6.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
@@ -61,7 +61,10 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
   readonly #turns = new LinkTurns()
-  readonly #users = new NodeUsers(() => this.#records.values())
+  readonly #users = new NodeUsers(
+    () => this.#records.values(),
+    () => this.#uplink?.address6 !== undefined
+  )
   readonly #shaper: UplinkShaper
   readonly #watch: UplinkWatch
   #uplink: Uplink | undefined
@@ -119,11 +122,12 @@ class LinuxNodeNetwork implements NodeNetwork {
     for (const record of kept) this.#records.set(record.id, record)
     for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
     for (const record of records.filter((each) => !kept.includes(each))) {
-      await forgetVserver(planLink(record.index).address)
+      await forgetVserver(planLink(record.index), uplink)
       await removeRecord(this.#recordsDirectory, record.index)
     }
     await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
+    if (uplink.address6 !== undefined) await forwardSix()
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
     this.#uplink = uplink
     // Devices come and go.
@@ -207,12 +211,11 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#running()
     const record = this.#records.get(id)
     if (record === undefined) throw notAttached(id)
-    return readDropsOf(record)
+    return readDropsOf(record, this.#running())
   }
 
   async counters(): Promise<NetworkCounters> {
-    this.#running()
-    return readNetworkCounters(this.#records.values())
+    return readNetworkCounters(this.#records.values(), this.#running())
   }
 
   async remove(): Promise<void> {
@@ -223,11 +226,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         hint: 'destroy them first'
       })
     }
-    await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE, ENDS_TABLE].flatMap(
-        (name) => [`add table ${name}`, `delete table ${name}`]
-      )
-    )
+    await applyRules(tablesRemoval())
     await this.#refreshing?.stop()
     await this.#shaper.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
@@ -239,7 +238,8 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   ownerOf(address: string): string | undefined {
-    return this.#owners.get(address)
+    const index = indexOfAddress(address)
+    return index === undefined ? undefined : this.#owners.get(planLink(index).address)
   }
 
   addressOf(id: string): string | undefined {
@@ -255,14 +255,19 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Puts everything in place for another uplink, while no link is being changed. */
   async #renew(uplink: Uplink): Promise<void> {
     await this.#turns.takeAlone(async () => {
+      const before = this.#uplink
       await requireUnshaped(uplink.device)
       const present = await presentLinks()
       const records = [...this.#records.values()]
       const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
       await applyRules(await nodeRules(this.#rulesInit(uplink), there))
       await this.#shaper.move(uplink.device, records)
+      if (uplink.address6 !== undefined) await forwardSix()
+      // Links are given the addresses of families that were not there, or lose them, when they are attached again.
+      if (before?.address6 !== uplink.address6) this.#whole.clear()
       this.#uplink = uplink
-      for (const { index } of records) await forgetVserver(planLink(index).address)
+      const plans = records.map(({ index }) => planLink(index))
+      await forgetMoved(plans, before, uplink)
     })
   }
 
@@ -294,8 +299,8 @@ class LinuxNodeNetwork implements NodeNetwork {
         requireUnheard(gained, uplink)
       ]
       const lines = [
-        ...(same ? supersededLines(before, record) : []),
-        ...(isWhole ? portLines('add', { plan, ports }) : this.#deviceLines(record, uplink))
+        ...(same ? supersededLines(before, record, uplink) : []),
+        ...(isWhole ? linkPortLines('add', { plan, ports }, uplink) : this.#deviceLines(record, uplink))
       ]
       const parts = [
         // The source check stands on the device.
@@ -304,8 +309,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       ]
       await together(parts)
       await Promise.all([
-        isWhole ? undefined : raiseLink(plan),
-        forgetGained(gained, { nodeAddress: uplink.address, vserver: same ? plan.address : undefined })
+        isWhole ? undefined : raiseLink(plan, uplink),
+        forgetGained(gained, { node: uplink, vserver: same ? plan : undefined })
       ])
       this.#whole.add(id)
     } catch (error) {
@@ -363,13 +368,12 @@ class LinuxNodeNetwork implements NodeNetwork {
     process: VserverLink['pid']
   ): Promise<void> {
     if (isWhole) return
-    const pid = await process
-    if (isThere) return addressInside(planLink(record.index), pid)
-    const { mtu } = this.#running()
+    const [pid, uplink] = [await process, this.#running()]
+    if (isThere) return addressInside(planLink(record.index), pid, uplink)
     const placed = { ...record, namespace: await namespaceOf(pid) }
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
-    await makeLink(planLink(record.index), pid, mtu)
+    await makeLink(planLink(record.index), pid, uplink)
   }
 
   #requireFree(id: string, ports: readonly PortRange[]): void {
@@ -384,7 +388,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   #deviceLines(record: LinkRecord, uplink: Uplink): string[] {
     const { device } = planLink(record.index)
     const hasUsers = usersOf(this.#records.values()).length > 0
-    return [...linkLines(record), ...(hasUsers ? userDeviceLines(device, uplink.device) : [])]
+    return [...linkLines(record, uplink), ...(hasUsers ? userDeviceLines(device, uplink.device) : [])]
   }
 
   /** After a failed attach: what was attached before stays, what is new goes. */
@@ -397,7 +401,8 @@ class LinuxNodeNetwork implements NodeNetwork {
       }
       this.#records.set(before.id, before)
       await writeRecord(this.#recordsDirectory, before)
-      await applyRules([...supersededLines(record, before), ...linkLines(before)])
+      const uplink = this.#running()
+      await applyRules([...supersededLines(record, before, uplink), ...linkLines(before, uplink)])
       await this.#shaper.shape(before)
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.
@@ -413,8 +418,11 @@ class LinuxNodeNetwork implements NodeNetwork {
   async #release(record: LinkRecord): Promise<void> {
     const plan = planLink(record.index)
     await removeLink(plan.device)
-    await Promise.all([applyRules(removalLines(record, this.#bounds)), this.#shaper.unshape(record.index)])
-    await forgetVserver(plan.address)
+    await Promise.all([
+      applyRules(removalLines(record, this.#bounds, this.#running())),
+      this.#shaper.unshape(record.index)
+    ])
+    await forgetVserver(plan, this.#running())
     await removeRecord(this.#recordsDirectory, record.index)
   }
 
@@ -429,9 +437,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#turns.take(id, task)
   }
 
-  #rulesInit({ device, address }: Uplink): NodeRulesInit {
+  #rulesInit({ device, address, address6 }: Uplink): NodeRulesInit {
     const { allowedPrivateRanges, reservedPorts } = this.#init
-    return { uplink: device, nodeAddress: address, allowedPrivateRanges, reservedPorts, ...this.#bounds }
+    const addresses = { nodeAddress: address, nodeAddress6: address6 }
+    return { uplink: device, ...addresses, allowedPrivateRanges, reservedPorts, ...this.#bounds }
   }
 
   #running(): Uplink {

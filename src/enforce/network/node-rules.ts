@@ -1,29 +1,64 @@
 /** Everything that nft holds of a node's network, as one transaction: its table anew, and what belongs to each link. */
 import type { PortRange } from '../../ticket/ports.ts'
 import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
+import { ENDS_TABLE, ENDS_TABLE_6 } from './lease-ends.ts'
 import { linkLines } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
 import { nodeTable, type NodeTableInit } from './node-table.ts'
-import { currentUsersLines } from './node-users.ts'
+import { nodeTable6 } from './node-table6.ts'
+import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
+import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
+  /** Absent where the node has no IPv6. */
+  readonly nodeAddress6?: string | undefined
 }
 
 /** For these records alone; the devices of their links must be there. */
 export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecord[]): Promise<string[]> {
   const senders = new Set(records.map(senderOf))
-  const counts = await keptDropCounts(NODE_TABLE, senders)
+  const links = records.filter(({ ids }) => ids === undefined)
   return [
     nodeTable(init),
-    ...counts,
+    ...(await keptDropCounts(NODE_TABLE, senders)),
+    ...(await rules6(init, senders)),
     ...sharedCheckLines(),
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
-    ...records.filter(({ ids }) => ids === undefined).flatMap((record) => linkLines(record)),
-    ...(await currentUsersLines(records, init.uplink))
+    ...links.flatMap((record) => linkLines(record, { address6: init.nodeAddress6 })),
+    ...(await currentUsersLines(records, init.uplink, init.nodeAddress6 !== undefined))
   ]
+}
+
+/** The table of IPv6; where the node has none, none is left either. */
+async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promise<string[]> {
+  const { nodeAddress6, reservedPorts } = init
+  if (nodeAddress6 === undefined) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
+  return [
+    nodeTable6({ ...init, nodeAddress6 }),
+    ...(await keptDropCounts(NODE_TABLE_6, senders)),
+    ...reservedLines6(reservedPorts)
+  ]
+}
+
+const TABLES = [
+  NODE_TABLE,
+  NODE_TABLE_6,
+  SOURCE_CHECK_TABLE,
+  USERS_TABLE,
+  USERS_TABLE_6,
+  UNTRACKED_TABLE,
+  UNTRACKED_TABLE_6,
+  ENDS_TABLE,
+  ENDS_TABLE_6
+]
+
+/** Lines for nft that take all of it away, whatever of it is there. */
+export function tablesRemoval(): string[] {
+  return TABLES.flatMap((name) => [`add table ${name}`, `delete table ${name}`])
 }

@@ -2,7 +2,7 @@
  * The node's nft table: guards, address translation that keeps owned ports, and the mark of each packet's traffic class.
  * Every rule is about links of vservers; what else the machine forwards is left alone.
  */
-import { isIPv4 } from 'node:net'
+import { isIP, isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
@@ -71,10 +71,11 @@ export function dropCounter(reason: DropReason): string {
   return `dropped_${reason}`
 }
 
-const drop = (reason: DropReason): string => `goto drop_${reason}`
+/** The verdict on a packet that is dropped for a reason. */
+export const drop = (reason: DropReason): string => `goto drop_${reason}`
 
 /** Where packets end, counted. */
-function dropChains(): string {
+export function dropChains(): string {
   const chains = DROP_REASONS.map((reason) => {
     const toVserver =
       reason === 'flows' ? `iifname != ${ANY_LINK} oifname ${ANY_LINK} ${countDrop(reason, 'oifname')}` : ''
@@ -91,8 +92,8 @@ function dropChains(): string {
 
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
 export function nodeTable(init: NodeTableInit): string {
-  const allowed =
-    init.allowedPrivateRanges.length === 0 ? '' : `elements = { ${init.allowedPrivateRanges.join(', ')} }`
+  const ranges = init.allowedPrivateRanges.filter((range) => isIPv4(range.split('/')[0] ?? ''))
+  const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
   return `
 add table ${NODE_TABLE}
 delete table ${NODE_TABLE}
@@ -118,20 +119,21 @@ ${departed()}
 `
 }
 
-/** Throws `CONFIG_INVALID` at what is no range of IPv4 addresses. */
+/** Throws `CONFIG_INVALID` at what is no range of addresses. */
 export function requireRanges(ranges: readonly string[]): void {
   for (const range of ranges) {
-    const [address = '', bits = '32', rest] = range.split('/')
-    if (isIPv4(address) && /^\d{1,2}$/.test(bits) && Number(bits) <= 32 && rest === undefined) continue
-    throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of IPv4 addresses`, {
-      hint: 'write it as 192.0.2.0/24'
+    const [address = '', bits = '0', rest] = range.split('/')
+    const most = isIPv4(address) ? 32 : isIP(address) === 6 && !address.includes('%') ? 128 : -1
+    if (/^\d{1,3}$/.test(bits) && Number(bits) <= most && rest === undefined) continue
+    throw new SlicenetError('CONFIG_INVALID', `${JSON.stringify(range)} is no range of addresses`, {
+      hint: 'write it as 192.0.2.0/24 or 2001:db8::/32'
     })
   }
 }
 
 /** Lines for nft that forget the count of a vserver's connections; adding first makes deleting certain. */
-export function flowCountRemoval(address: string, flowsPerVserverMax: number): string[] {
-  const set = `element ${NODE_TABLE} flow_counts`
+export function flowCountRemoval(address: string, flowsPerVserverMax: number, table = NODE_TABLE): string[] {
+  const set = `element ${table} flow_counts`
   return [`add ${set} { ${address} ct count over ${flowsPerVserverMax} }`, `delete ${set} { ${address} }`]
 }
 

@@ -9,10 +9,11 @@ import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-
 import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './node-table.ts'
 import { NODE_TABLE } from './owned-ports.ts'
+import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules } from './ruleset.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
-/** Of IPv6, which vservers with a link of their own have none of. */
+/** Of IPv6, also on a node whose vservers with a link of their own have none. */
 export const USERS_TABLE_6 = 'ip6 slicenet_users'
 /** Counts the frames that were not let out. */
 export const INJECTED_COUNTER = 'injected'
@@ -35,12 +36,16 @@ interface UsersInit {
   readonly uplink: string
   /** Every device of the node, the uplink among them. */
   readonly devices: readonly string[]
+  /** Whether vservers own ports of IPv6 as well. */
+  readonly hasSix: boolean
 }
 
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
-function usersLines(users: readonly NodeUser[], { uplink, devices }: UsersInit): string[] {
-  const known = users.map(({ ids }) => `add element ${NODE_TABLE} users { ${ids.first}-${ids.last} }`)
-  const node = [`flush set ${NODE_TABLE} users`, ...known]
+function usersLines(users: readonly NodeUser[], { uplink, devices, hasSix }: UsersInit): string[] {
+  const node = (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
+    `flush set ${table} users`,
+    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
+  ])
   if (users.length === 0) {
     return [
       ...node,
@@ -117,10 +122,14 @@ export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
 }
 
 /** Lines for those that share the node's network, on every device that there is now. */
-export async function currentUsersLines(records: Iterable<LinkRecord>, uplink: string): Promise<string[]> {
+export async function currentUsersLines(
+  records: Iterable<LinkRecord>,
+  uplink: string,
+  hasSix: boolean
+): Promise<string[]> {
   const users = usersOf(records)
   const devices = users.length === 0 ? [] : await localDevices()
-  return usersLines(users, { uplink, devices: devices.map(({ ifname }) => ifname) })
+  return usersLines(users, { uplink, devices: devices.map(({ ifname }) => ifname), hasSix })
 }
 
 const ATTEMPTS_MAX = 3
@@ -128,13 +137,15 @@ const ATTEMPTS_MAX = 3
 /** Changes who shares the node's network, one change at a time, so that the last word is the last. */
 export class NodeUsers {
   readonly #records: () => Iterable<LinkRecord>
+  readonly #hasSix: () => boolean
   readonly #leaving = new Set<string>()
   #last: Promise<void> = Promise.resolve()
   /** Those that were there at the last refreshing. */
   #devices = ''
 
-  constructor(records: () => Iterable<LinkRecord>) {
+  constructor(records: () => Iterable<LinkRecord>, hasSix: () => boolean) {
     this.#records = records
+    this.#hasSix = hasSix
   }
 
   /** Puts the records in place as they are when it is this change's turn. */
@@ -143,7 +154,7 @@ export class NodeUsers {
       for (let attempt = 1; ; attempt++) {
         const staying = [...this.#records()].filter(({ id }) => !this.#leaving.has(id))
         try {
-          await applyRules(await currentUsersLines(staying, uplink))
+          await applyRules(await currentUsersLines(staying, uplink, this.#hasSix()))
           return
         } catch (error) {
           // A device of somebody else may have gone meanwhile.
@@ -176,7 +187,10 @@ export class NodeUsers {
     try {
       await this.apply(uplink)
       if (ids !== undefined) {
-        await applyRules(userDropCountsRemoval(NODE_TABLE, ids.first, USER_DROP_REASONS))
+        const tables = this.#hasSix() ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]
+        await applyRules(
+          tables.flatMap((table) => userDropCountsRemoval(table, ids.first, USER_DROP_REASONS))
+        )
       }
     } finally {
       this.#leaving.delete(id)

@@ -134,16 +134,23 @@ export function requireUnclaimed(wanted: readonly PortRange[], claims: readonly 
 }
 
 /** Raw packet bytes, unlike fields that nft knows, are compared with numbers only. */
-function protocolNumber(range: PortRange): number {
+export function protocolNumber(range: PortRange): number {
   return range.protocol === 'tcp' ? 6 : 17
 }
 
 /** Elements of maps are deleted by their key alone. */
-function elementLine(verb: 'add' | 'delete', set: string, key: string, value?: string): string {
+export function elementLine(
+  verb: 'add' | 'delete',
+  set: string,
+  key: string,
+  value?: string,
+  table = NODE_TABLE
+): string {
   const shown = value === undefined || verb === 'delete' ? key : `${key} : ${value}`
-  return `${verb} element ${NODE_TABLE} ${set} { ${shown} }`
+  return `${verb} element ${table} ${set} { ${shown} }`
 }
 
-function interval(range: PortRange): string {
+/** As nft writes a range. */
+export function interval(range: PortRange): string {
   return range.first === range.last ? `${range.first}` : `${range.first}-${range.last}`
 }

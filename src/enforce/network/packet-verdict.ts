@@ -45,9 +45,18 @@ const GRE_KEYED = [0x2000, 0x3000]
 /** `packet` begins with its IPv4 header; what the kernel fills in (its checksum, its length) is taken for filled in. */
 export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   if (!lease.rawSockets) return dropped('EPERM', 'the lease has no right raw-socket, so no socket sends this')
+  if (packet[0]! >> 4 === 6 && packet.length >= 40) {
+    return dropped(
+      'ipv6',
+      'IPv6 leaves where the node has it, from the same ports; no packets of it are told of here'
+    )
+  }
   const headerBytes = ((packet[0] ?? 0) % 16) << 2
   if (packet.length < 20 || packet[0]! >> 4 !== 4 || headerBytes < 20 || packet.length < headerBytes) {
-    return dropped('other', 'this is no IPv4 packet, and nothing else leaves a vserver but ARP')
+    return dropped(
+      'other',
+      'this is no IPv4 packet, and nothing else leaves a vserver but ARP, and IPv6 where the node has it'
+    )
   }
   const [source, target] = [addressAt(packet, 12), addressAt(packet, 16)]
   // The kernel fills in its own for none.

@@ -10,7 +10,7 @@ import type { PortRange } from '../../ticket/ports.ts'
 import type { VserverLink } from '../network.ts'
 import { mergeRanges } from './owned-ports.ts'
 
-const TABLE = 'ip slicenet_silence'
+const TABLE = 'inet slicenet_silence'
 const MARK = '0x51ce'
 
 /** After it came to a link, or its ports changed. A link without it is better than none: only its programs suffer. */
@@ -31,7 +31,8 @@ export async function silenceLink(
 /** Makes it so for these ports and no others, in the network namespace of process `pid`. Idempotent. */
 async function silenceKernel(pid: number, ports: readonly PortRange[]): Promise<void> {
   // What the kernel sends in answer to a packet then has the packet's mark.
-  const script = 'echo 1 > /proc/sys/net/ipv4/fwmark_reflect && exec nft -f -'
+  const settings = ['ipv4', 'ipv6'].map((family) => `/proc/sys/net/${family}/fwmark_reflect`)
+  const script = `for each in ${settings.join(' ')}; do [ ! -e $each ] || echo 1 > $each; done && exec nft -f -`
   await run('nsenter', [`--net=/proc/${pid}/ns/net`, 'sh', '-c', script], { input: silenceRules(ports) })
 }
 
@@ -58,6 +59,7 @@ table ${TABLE} {
     type filter hook output priority 0; policy accept;
     meta mark ${MARK} tcp flags & rst == rst counter drop
     meta mark ${MARK} icmp type destination-unreachable counter drop
+    meta mark ${MARK} icmpv6 type destination-unreachable counter drop
   }
 }
 `

@@ -6,6 +6,7 @@
 import type { LinkPlan } from './address-plan.ts'
 import { countDrop, dropCountsRemoval, dropCountsSet } from './drop-counts.ts'
 import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
+import { EXTENSIONS, linkRules6, SHARED_CHAINS_6 } from './source-check6.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
@@ -55,7 +56,7 @@ const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
     refuse('length')
   ],
   judge_ipv6: [
-    `ip6 nexthdr { 0, 43, 44, 51, 60, 135, 139, 140 } ${refuse('extension')}`,
+    `ip6 nexthdr ${EXTENSIONS} ${refuse('extension')}`,
     `icmpv6 type nd-router-advert ${refuse('ra')}`,
     refuse('ipv6')
   ],
@@ -90,7 +91,8 @@ const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
     `ip option ssrr exists ${refuse('options')}`,
     `ip hdrlength > 5 @nh,160,8 != { ${ALLOWED_OPTIONS.join(', ')} } ${refuse('options')}`,
     'accept'
-  ]
+  ],
+  ...SHARED_CHAINS_6
 }
 
 /** Lines for nft that put what all links share in place, or renew it without a gap; links and counts stay. */
@@ -111,8 +113,13 @@ export function sharedCheckLines(): string[] {
   ]
 }
 
-/** Lines for nft that put the check on a link, or renew it without a gap. The device must exist. */
-export function sourceCheckLines({ device, address, insideMac, hostMac }: LinkPlan): string[] {
+/**
+ * Lines for nft that put the check on a link, or renew it without a gap. The device must exist. Without `hasSix` no IPv6
+ * passes.
+ */
+export function sourceCheckLines(plan: LinkPlan, hasSix: boolean): string[] {
+  const { device, address, insideMac, hostMac } = plan
+  const six = hasSix ? linkRules6(plan) : { plain: [], judged: [] }
   const chain = `${SOURCE_CHECK_TABLE} ${device}`
   const rule = (text: string): string => `add rule ${chain} ${text}`
   // From its own addresses to one host, without options and in one piece.
@@ -122,11 +129,13 @@ export function sourceCheckLines({ device, address, insideMac, hostMac }: LinkPl
     `flush chain ${chain}`,
     rule(`${plain} ip length >= 40 tcp doff >= 5 accept`),
     rule(`${plain} ip length >= 28 udp length >= 8 udp sport != 67-68 accept`),
+    ...six.plain.map(rule),
     rule(`ether saddr != ${insideMac} ${refuse('mac')}`),
     rule(
       `ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation { request, reply } accept`
     ),
     rule(`ether type ip ip saddr != ${address} goto foreign`),
+    ...six.judged.map(rule),
     rule('goto judge')
   ]
 }

@@ -5,40 +5,86 @@
 import { SlicenetError } from '../../base/errors.ts'
 import { runAnyway } from '../../base/host-program.ts'
 import type { PortRange } from '../../ticket/ports.ts'
+import type { LinkPlan } from './address-plan.ts'
+import type { Families } from './link-lines.ts'
+import type { Uplink } from './uplink.ts'
 
 const ATTEMPTS_MAX = 20
 
+/** What the node has of each family; IPv4 always. */
+interface NodeAddresses extends Families {
+  readonly address: string
+}
+type Inside = Pick<LinkPlan, 'address' | 'address6'>
+
 /** Forgets what a vserver began and what came to it, of every protocol or of one. */
-export async function forgetVserver(address: string, protocol?: 'udp'): Promise<void> {
+export async function forgetVserver(inside: Inside, families: Families, protocol?: 'udp'): Promise<void> {
   const only = protocol === undefined ? [] : ['--proto', protocol]
-  await Promise.all([forget([...only, '--orig-src', address]), forget([...only, '--reply-src', address])])
+  const addresses = families.address6 === undefined ? [inside.address] : [inside.address, inside.address6]
+  await Promise.all(addresses.map(async (address) => forgetInside(address, only)))
+}
+
+async function forgetInside(address: string, only: readonly string[] = []): Promise<void> {
+  await Promise.all([
+    forget(address, [...only, '--orig-src', address]),
+    forget(address, [...only, '--reply-src', address])
+  ])
+}
+
+/** Forgets what was translated to addresses that the node has no more, or not on this device; of the other family nothing. */
+export async function forgetMoved(
+  insides: readonly Inside[],
+  before: Uplink | undefined,
+  now: Uplink
+): Promise<void> {
+  const isSame = before?.ifindex === now.ifindex && before.device === now.device
+  const isSame4 = isSame && before.address === now.address
+  const isSame6 = before?.address6 === undefined || (isSame && before.address6 === now.address6)
+  for (const { address, address6 } of insides) {
+    await Promise.all([
+      isSame4 ? undefined : forgetInside(address),
+      isSame6 ? undefined : forgetInside(address6)
+    ])
+  }
 }
 
 /**
- * Forgets datagrams and echoes that came to the node's address; they are judged anew by their next packet. TCP needs
+ * Forgets datagrams and echoes that came to the node's addresses; they are judged anew by their next packet. TCP needs
  * nothing: an attempt that was refused is over.
  */
-async function forgetArrivals(nodeAddress: string, protocol: 'udp' | 'icmp'): Promise<void> {
-  await forget(['--proto', protocol, '--orig-dst', nodeAddress])
+async function forgetArrivals(node: NodeAddresses, protocol: 'udp' | 'icmp'): Promise<void> {
+  const arrivals = async (address: string, name: string): Promise<void> =>
+    forget(address, ['--proto', name, '--orig-dst', address])
+  await Promise.all([
+    arrivals(node.address, protocol),
+    node.address6 === undefined
+      ? undefined
+      : arrivals(node.address6, protocol === 'icmp' ? 'icmpv6' : protocol)
+  ])
 }
 
 /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
 export async function forgetGained(
   gained: readonly PortRange[],
-  { nodeAddress, vserver }: { readonly nodeAddress: string; readonly vserver: string | undefined }
+  { node, vserver }: { readonly node: NodeAddresses; readonly vserver: Inside | undefined }
 ): Promise<void> {
   const protocols = new Set(gained.map((range) => range.protocol))
   await Promise.all([
-    protocols.has('udp') ? forgetArrivals(nodeAddress, 'udp') : undefined,
-    protocols.has('icmp') ? forgetArrivals(nodeAddress, 'icmp') : undefined,
-    vserver !== undefined && protocols.has('udp') ? forgetVserver(vserver, 'udp') : undefined
+    protocols.has('udp') ? forgetArrivals(node, 'udp') : undefined,
+    protocols.has('icmp') ? forgetArrivals(node, 'icmp') : undefined,
+    vserver !== undefined && protocols.has('udp') ? forgetVserver(vserver, node, 'udp') : undefined
   ])
 }
 
-async function forget(filter: readonly string[]): Promise<void> {
+async function forget(address: string, filter: readonly string[]): Promise<void> {
   let said = ''
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-    const result = await runAnyway('conntrack', ['-D', '-f', 'ipv4', ...filter])
+    const result = await runAnyway('conntrack', [
+      '-D',
+      '-f',
+      address.includes(':') ? 'ipv6' : 'ipv4',
+      ...filter
+    ])
     said = result.stderr.trim()
     // Exit code 1 with this line is how conntrack says that there was nothing to forget.
     if (result.exitCode === 0 || /0 flow entries have been deleted/.test(said)) return

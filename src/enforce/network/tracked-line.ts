@@ -34,13 +34,13 @@ export type FlowProtocol = (typeof FLOW_PROTOCOLS)[number]
 /** A line that is longer is none of conntrack's. */
 export const TRACKED_LINE_CHARS_MAX = 1024
 
-const ADDRESS = String.raw`(\d{1,3}(?:\.\d{1,3}){3})`
+const ADDRESS = '([0-9a-f.:]{2,45})'
 const NUMBER = String.raw`(\d{1,15})`
 const ENDS = `(?:sport=${NUMBER} dport=${NUMBER}|type=\\d{1,3} code=\\d{1,3} id=${NUMBER})`
 const TUPLE = `src=${ADDRESS} dst=${ADDRESS} ${ENDS}(?: packets=${NUMBER} bytes=${NUMBER})?`
 const EVENT = String.raw`\[(\d{1,12})\.(\d{6})\]\s+\[(NEW|DESTROY)\] `
 const LINE = new RegExp(
-  `^(?:${EVENT})?(tcp|udp|icmp) +\\d+ (?:\\d+ )?(?:[A-Z_0-9]+ )?${TUPLE} (?:\\[UNREPLIED\\] )?${TUPLE}((?: [^ ].*)?)$`
+  `^(?:${EVENT})?(tcp|udp|icmpv6|icmp) +\\d+ (?:\\d+ )?(?:[A-Z_0-9]+ )?${TUPLE} (?:\\[UNREPLIED\\] )?${TUPLE}((?: [^ ].*)?)$`
 )
 
 /** `undefined` for what is no such line. */
@@ -57,7 +57,7 @@ export function parseTrackedLine(line: string): TrackedLine | undefined {
   return {
     ...(event === undefined ? {} : { event: event as 'NEW' | 'DESTROY', time: millis(seconds, micros) }),
     id: Number(id),
-    protocol: protocol as FlowProtocol,
+    protocol: protocol === 'icmpv6' ? 'icmp' : (protocol as FlowProtocol),
     original: tupleOf(fields.slice(0, 7)),
     reply: tupleOf(fields.slice(7, 14)),
     ...(age === undefined ? {} : { ageSeconds: Number(age) })

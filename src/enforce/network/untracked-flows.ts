@@ -1,6 +1,6 @@
 /**
  * Counts what vservers send that the kernel's connection tracking takes for no part of a connection (FIN, NULL, Xmas of
- * raw sockets, unasked echo replies) or does not look at (GRE), by addresses and ports, in a table of its own that outlives
+ * raw sockets, unasked echo replies) or does not look at (GRE), by addresses and ports, in tables of its own that outlive
  * the daemon. It is bounded, in all and for each vserver: what finds no room is counted without them.
  */
 import { run } from '../../base/host-program.ts'
@@ -10,6 +10,7 @@ import { ANY_LINK } from './address-plan.ts'
 import { applyRules, readCounters } from './ruleset.ts'
 
 export const UNTRACKED_TABLE = 'ip slicenet_flows'
+export const UNTRACKED_TABLE_6 = 'ip6 slicenet_flows'
 const KEPT_SECONDS = 600
 /** New flows of one vserver: with what is kept of them it has a ninth of the room at most. */
 const NEW_FLOWS = 'limit rate over 5/second burst 4096 packets'
@@ -28,20 +29,29 @@ export interface UntrackedCount {
   readonly quietSeconds: number
 }
 
+const TABLES = [
+  { table: UNTRACKED_TABLE, ip: 'ip', address: 'ipv4_addr', bare: '{ icmp, gre }' },
+  { table: UNTRACKED_TABLE_6, ip: 'ip6', address: 'ipv6_addr', bare: 'icmpv6' }
+] as const
+
 /** Puts the counting in place; counts of before stay. */
 export async function countUntracked(): Promise<void> {
-  const chain = `${UNTRACKED_TABLE} leaving`
-  const key = 'ip saddr . meta l4proto . th sport . ip daddr . th dport'
-  const bareKey = 'ip saddr . meta l4proto . ip daddr'
+  await applyRules(TABLES.flatMap(countingLines))
+}
+
+function countingLines({ table, ip, address, bare }: (typeof TABLES)[number]): string[] {
+  const chain = `${table} leaving`
+  const key = `${ip} saddr . meta l4proto . th sport . ${ip} daddr . th dport`
+  const bareKey = `${ip} saddr . meta l4proto . ${ip} daddr`
   const bounds = `size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s;`
   // Does not match where the vserver may still add one.
-  const isOver = `update @new_flows { ip saddr ${NEW_FLOWS} }`
-  await applyRules([
-    `add table ${UNTRACKED_TABLE}`,
-    `add set ${UNTRACKED_TABLE} untracked { type ipv4_addr . inet_proto . inet_service . ipv4_addr . inet_service; ${bounds} counter; }`,
-    `add set ${UNTRACKED_TABLE} bare { type ipv4_addr . inet_proto . ipv4_addr; ${bounds} counter; }`,
-    `add set ${UNTRACKED_TABLE} new_flows { type ipv4_addr; ${bounds} }`,
-    `add counter ${UNTRACKED_TABLE} no_room`,
+  const isOver = `update @new_flows { ${ip} saddr ${NEW_FLOWS} }`
+  return [
+    `add table ${table}`,
+    `add set ${table} untracked { type ${address} . inet_proto . inet_service . ${address} . inet_service; ${bounds} counter; }`,
+    `add set ${table} bare { type ${address} . inet_proto . ${address}; ${bounds} counter; }`,
+    `add set ${table} new_flows { type ${address}; ${bounds} }`,
+    `add counter ${table} no_room`,
     // Before the source address is translated (node-table.ts), after everything that is dropped is.
     `add chain ${chain} { type filter hook postrouting priority 80; policy accept; }`,
     `flush chain ${chain}`,
@@ -50,22 +60,23 @@ export async function countUntracked(): Promise<void> {
     // One that is there already needs no room; a lookup that finds none counts nothing.
     `add rule ${chain} meta l4proto { tcp, udp } ${key} != @untracked ${isOver} counter name no_room accept`,
     `add rule ${chain} meta l4proto { tcp, udp } update @untracked { ${key} } accept`,
-    `add rule ${chain} meta l4proto { icmp, gre } ${bareKey} != @bare ${isOver} counter name no_room accept`,
-    `add rule ${chain} meta l4proto { icmp, gre } update @bare { ${bareKey} } accept`,
+    `add rule ${chain} meta l4proto ${bare} ${bareKey} != @bare ${isOver} counter name no_room accept`,
+    `add rule ${chain} meta l4proto ${bare} update @bare { ${bareKey} } accept`,
     `add rule ${chain} counter name no_room`
-  ])
+  ]
 }
 
 /** What was counted in the last ten minutes of each flow's life. */
 export async function readUntracked(): Promise<UntrackedCount[]> {
-  const elements = [...(await elementsOf('untracked')), ...(await elementsOf('bare'))]
-  return elements.flatMap(({ elem }) => {
+  const sets = TABLES.flatMap(({ table }) => ['untracked', 'bare'].map((set) => [table, set] as const))
+  const elements = await Promise.all(sets.map(async ([table, set]) => elementsOf(table, set)))
+  return elements.flat().flatMap(({ elem }) => {
     const parts = elem?.val?.concat ?? []
     const [address, name] = parts
     const [sourcePort, destination, destinationPort] = parts.length === 3 ? [0, parts[2], 0] : parts.slice(2)
     const { packets, bytes } = elem?.counter ?? {}
     if (typeof address !== 'string' || typeof destination !== 'string') return []
-    const protocol = String(name)
+    const protocol = name === 'ipv6-icmp' ? 'icmp' : String(name)
     if (!isPortProtocol(protocol) || packets === undefined || bytes === undefined) return []
     const ports = { sourcePort: Number(sourcePort), destinationPort: Number(destinationPort) }
     const quietSeconds = Math.max(0, KEPT_SECONDS - (elem?.expires ?? KEPT_SECONDS))
@@ -75,11 +86,12 @@ export async function readUntracked(): Promise<UntrackedCount[]> {
 
 /** Packets that found no room, since the table was made. */
 export async function readNoRoom(): Promise<number> {
-  return (await readCounters(UNTRACKED_TABLE)).get('no_room') ?? 0
+  const counters = await Promise.all(TABLES.map(async ({ table }) => readCounters(table)))
+  return counters.reduce((sum, ofTable) => sum + (ofTable.get('no_room') ?? 0), 0)
 }
 
-async function elementsOf(set: string): Promise<readonly Element[]> {
-  const printed = JSON.parse(await run('nft', ['-j', 'list', 'set', ...UNTRACKED_TABLE.split(' '), set])) as {
+async function elementsOf(table: string, set: string): Promise<readonly Element[]> {
+  const printed = JSON.parse(await run('nft', ['-j', 'list', 'set', ...table.split(' '), set])) as {
     readonly nftables?: readonly { readonly set?: { readonly elem?: readonly Element[] } }[]
   }
   return printed.nftables?.flatMap((each) => each.set?.elem ?? []) ?? []

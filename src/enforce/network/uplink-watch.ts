@@ -26,7 +26,9 @@ export class UplinkWatch {
     const about = { uplink: known.device, address: known.address }
     try {
       const found = await find()
-      const isSame = (['device', 'ifindex', 'address'] as const).every((name) => found[name] === known[name])
+      const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
+        (name) => found[name] === known[name]
+      )
       if (!isSame) {
         await renew(found)
         logger.error('the uplink has changed; leases that run name the address before', {

@@ -4,21 +4,28 @@ import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { run } from '../../base/host-program.ts'
 import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
+import { findAddress6, hexAddress6, type DeviceAddress } from './uplink6.ts'
 
 export interface Uplink {
   readonly device: string
   /** Another one for a device that is made again. */
   readonly ifindex: number
   readonly address: string
+  /** Absent where the node has no IPv6 of use to vservers. */
+  readonly address6?: string
   readonly mtu: number
 }
 
 /**
- * Finds the uplink: the device of the default route and its first global IPv4 address, where they are not given.
+ * Finds the uplink: the device of the default route and its first global addresses, where they are not given.
  * Throws `CONFIG_INVALID`.
  */
 export async function findUplink(
-  init: { readonly uplink?: string | undefined; readonly nodeAddress?: string | undefined } = {}
+  init: {
+    readonly uplink?: string | undefined
+    readonly nodeAddress?: string | undefined
+    readonly nodeAddress6?: string | undefined
+  } = {}
 ): Promise<Uplink> {
   const device = init.uplink ?? (await defaultDevice())
   if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
@@ -33,12 +40,19 @@ export async function findUplink(
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
-  return { device, ifindex: link?.ifindex ?? 0, address, mtu: link?.mtu ?? 1500 }
+  const address6 = await findAddress6(link?.addr_info ?? [], init.nodeAddress6)
+  return {
+    device,
+    ifindex: link?.ifindex ?? 0,
+    address,
+    ...(address6 === undefined ? {} : { address6 }),
+    mtu: link?.mtu ?? 1500
+  }
 }
 
-/** Ports of `protocols` that programs of the node listen on at `address`, without those that only the node itself can reach. */
+/** Ports of `protocols` that programs of the node listen on at its addresses, without those that only the node itself can reach. */
 export async function listeningPorts(
-  address: string,
+  at: Pick<Uplink, 'address' | 'address6'>,
   protocols: ReadonlySet<PortProtocol>
 ): Promise<PortRange[]> {
   const names = (['tcp', 'udp'] as const).filter((protocol) => protocols.has(protocol))
@@ -47,21 +61,26 @@ export async function listeningPorts(
       .flatMap((protocol) => [protocol, `${protocol}6`])
       .map(async (name) => {
         const table = await readFile(`/proc/self/net/${name}`, 'utf8').catch(() => '')
-        return listeners(table, name.startsWith('tcp') ? 'tcp' : 'udp', address)
+        return listeners(table, name.startsWith('tcp') ? 'tcp' : 'udp', at)
       })
   )
   return tables.flat()
 }
 
 /** Reads a table of sockets as in proc(5): TCP in the state LISTEN, UDP that is bound to no other end. */
-export function listeners(table: string, protocol: 'tcp' | 'udp', address: string): PortRange[] {
+export function listeners(
+  table: string,
+  protocol: 'tcp' | 'udp',
+  { address, address6 }: Pick<Uplink, 'address' | 'address6'>
+): PortRange[] {
   const own = hexAddress(address)
   const reachable = new Set([
     own,
     '00000000',
     '0'.repeat(32),
     // The address as an IPv6 socket shows it.
-    `0000000000000000FFFF0000${own}`
+    `0000000000000000FFFF0000${own}`,
+    ...(address6 === undefined ? [] : [hexAddress6(address6)])
   ])
   const ports: PortRange[] = []
   for (const line of table.split('\n').slice(1)) {
@@ -96,9 +115,5 @@ interface IpLink {
   readonly ifname?: string
   readonly ifindex?: number
   readonly mtu?: number
-  readonly addr_info?: readonly {
-    readonly family?: string
-    readonly scope?: string
-    readonly local?: string
-  }[]
+  readonly addr_info?: readonly DeviceAddress[]
 }

@@ -6,6 +6,8 @@ import { readFile, readlink } from 'node:fs/promises'
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
 import { indexOfDevice, type LinkPlan } from './address-plan.ts'
+import type { Uplink } from './uplink.ts'
+import { gatewayLines6, insideLines6 } from './veth6.ts'
 
 /** The device's name inside the vserver. */
 export const INSIDE_DEVICE = 'eth0'
@@ -30,26 +32,35 @@ export async function namespaceOf(pid: number): Promise<string> {
  * Makes the pair from inside the namespace of process `pid`, the host's end down in this process's, and addresses,
  * routes and raises the inside end.
  */
-export async function makeLink(plan: LinkPlan, pid: number, mtu: number): Promise<void> {
+export async function makeLink(
+  plan: LinkPlan,
+  pid: number,
+  { mtu, address6 }: Pick<Uplink, 'mtu' | 'address6'>
+): Promise<void> {
   const end = (name: string, mac: string): string => `${name} mtu ${mtu} address ${mac}`
   await insideBatch(pid, [
     `link add ${end(INSIDE_DEVICE, plan.insideMac)} type veth peer name ${end(plan.device, plan.hostMac)} netns ${process.pid}`,
-    ...insideLines(plan)
+    ...insideLines(plan, address6 !== undefined)
   ])
 }
 
 /** The same for a link that is there. */
-export async function addressInside(plan: LinkPlan, pid: number): Promise<void> {
-  await insideBatch(pid, insideLines(plan))
+export async function addressInside(
+  plan: LinkPlan,
+  pid: number,
+  { address6 }: Pick<Uplink, 'address6'>
+): Promise<void> {
+  await insideBatch(pid, insideLines(plan, address6 !== undefined))
 }
 
 /** Addresses and raises the host's end: from here on packets flow. */
-export async function raiseLink(plan: LinkPlan): Promise<void> {
+export async function raiseLink(plan: LinkPlan, { address6 }: Pick<Uplink, 'address6'>): Promise<void> {
   await run('ip', ['-batch', '-'], {
     input: lines([
       `link set ${plan.device} addrgenmode none`,
       `addr replace ${plan.gateway}/32 peer ${plan.address}/32 dev ${plan.device}`,
-      `link set ${plan.device} up`
+      `link set ${plan.device} up`,
+      ...(address6 === undefined ? [] : gatewayLines6(plan))
     ])
   })
 }
@@ -75,13 +86,14 @@ export async function presentLinks(): Promise<Set<number>> {
 }
 
 /** No IPv6 address is made up on either end, so that a silent vserver is silent. */
-function insideLines(plan: LinkPlan): string[] {
+function insideLines(plan: LinkPlan, hasSix: boolean): string[] {
   return [
     'link set lo up',
     `addr replace ${plan.address}/32 peer ${plan.gateway}/32 dev ${INSIDE_DEVICE}`,
     `link set ${INSIDE_DEVICE} addrgenmode none`,
     `link set ${INSIDE_DEVICE} up`,
-    `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`
+    `route replace default via ${plan.gateway} dev ${INSIDE_DEVICE}`,
+    ...(hasSix ? insideLines6(plan, INSIDE_DEVICE) : [])
   ]
 }
 

@@ -100,6 +100,8 @@ export interface LabInit {
   /** Besides `world` and `node`. */
   readonly hosts?: readonly string[]
   readonly network?: Partial<NodeNetworkInit>
+  /** Whether the hosts have IPv6 as well, of addresses for examples. */
+  readonly hasSix?: boolean
 }
 
 export class Lab {
@@ -117,7 +119,7 @@ export class Lab {
     this.#init = init
     // The process id keeps two runs on one machine apart.
     this.name = `${init.letter}${process.pid}`
-    this.#hosts = createDevnetNetwork({ name: this.name, hosts: ['world', 'node', ...(init.hosts ?? [])] })
+    this.#hosts = createDevnetNetwork({ name: this.name, hosts: this.#hostNames })
   }
 
   get nodeAddress(): string {
@@ -137,6 +139,15 @@ export class Lab {
     return this.#hosts.address(host)
   }
 
+  /** Of a lab that has IPv6. */
+  sixOf(host: string): string {
+    return `2001:db8:${this.#hostNames.indexOf(host) + 1}::2`
+  }
+
+  get #hostNames(): string[] {
+    return ['world', 'node', ...(this.#init.hosts ?? [])]
+  }
+
   /** Path of a host's network namespace, of the router's too. */
   namespaceOf(host: string): string {
     return `/run/netns/slicenet-${this.name}-${host}`
@@ -145,6 +156,7 @@ export class Lab {
   async up(): Promise<void> {
     this.#stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
     await this.#hosts.up()
+    if (this.#init.hasSix === true) await this.#giveSix()
     await this.startNode()
     this.world = await this.#probe(this.#hosts.enter('world'), 'up0')
   }
@@ -162,7 +174,7 @@ export class Lab {
       rootBps: 10_000 * MEGABIT,
       nodeBps: MEGABIT,
       reservedPorts: [{ protocol: 'tcp', first: 4001, last: 4001 }],
-      allowedPrivateRanges: ['198.18.0.0/15'],
+      allowedPrivateRanges: ['198.18.0.0/15', ...(this.#init.hasSix === true ? ['2001:db8::/32'] : [])],
       stateDirectory: this.#stateDirectory,
       ...this.#init.network,
       ...change
@@ -275,6 +287,25 @@ export class Lab {
 
   async nft(text: string): Promise<void> {
     await this.onNode(['nft', '-f', '-'], text)
+  }
+
+  /** With link-local addresses, without which nobody asks for a neighbour to forward to. */
+  async #giveSix(): Promise<void> {
+    const lines = (device: string, address: string, local: string): string =>
+      [`${address}/64`, `${local}/64`].map((each) => `addr add ${each} dev ${device} nodad\n`).join('')
+    const ip = ['ip', '-batch', '-']
+    for (const [index, host] of this.#hostNames.entries()) {
+      const gateway = this.sixOf(host).replace(/2$/, '1')
+      const route = `route add ::/0 via ${gateway} dev up0\n`
+      await this.inHost('router', ip, lines(`h${index}`, gateway, 'fe80::1'))
+      await this.inHost(host, ip, lines('up0', this.sixOf(host), 'fe80::2') + route)
+    }
+    await this.inHost('router', ['tee', '/proc/sys/net/ipv6/conf/all/forwarding'], '1')
+  }
+
+  /** Runs a program on a host or the router. */
+  async inHost(host: string, argv: readonly string[], input = ''): Promise<string> {
+    return run('nsenter', [`--net=${this.namespaceOf(host)}`, ...argv], { input })
   }
 
   /** Makes the world and the router send packets for inside addresses to the node, as a hostile neighbour can. */

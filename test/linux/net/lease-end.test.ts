@@ -150,9 +150,14 @@ test.serial(
     await lab.ask({ op: 'setEnds', ends: [[six.address, Date.now() - 1000]] })
     await lab.ask({ op: 'setEnds', ends: [] })
     t.not(await out(), 'timeout')
-    const table = await lab.onNode(['nft', 'list', 'table', 'ip', 'slicenet_ends'])
-    t.false(table.includes('100.64.'))
-    t.false(table.includes('end_'))
+    for (const [family, address] of [
+      ['ip', '100.64.'],
+      ['ip6', 'fd51:']
+    ] as const) {
+      const table = await lab.onNode(['nft', 'list', 'table', family, 'slicenet_ends'])
+      t.false(table.includes(address))
+      t.false(table.includes('end_'))
+    }
   }
 )
 

@@ -85,9 +85,10 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   dropped: async ({ id = '' }) => network.dropped(id),
   remove: async () => network.remove(),
   watchFlows: async () => {
-    const { address } = await findUplink({})
+    const { address, address6 = '' } = await findUplink({})
     const ownerOf = (inside: string): string | undefined => network.ownerOf(inside)
-    const components = { clock: systemClock, logger: silentLogger, ownerOf, nodeAddress: () => address }
+    const nodeAddress = (like: string): string => (like.includes(':') ? address6 : address)
+    const components = { clock: systemClock, logger: silentLogger, ownerOf, nodeAddress }
     // So small that it can be made to overflow.
     flows = new FlowWatch(components, { eventBufferBytes: 65_536 })
     await flows.start()

@@ -81,7 +81,14 @@ test.serial(
     })
     await lab.ask({ op: 'attach', link: link(9211) })
     t.is(await knock(9212), 'timeout')
-    await run('nsenter', [...insideOf(one.pid).slice(1), 'nft', 'delete', 'table', 'ip', 'slicenet_silence'])
+    await run('nsenter', [
+      ...insideOf(one.pid).slice(1),
+      'nft',
+      'delete',
+      'table',
+      'inet',
+      'slicenet_silence'
+    ])
     t.is(await knock(9212), 'ECONNREFUSED')
     t.is(await datagramAnswers(9212), 1)
     // The next look at the link puts it in place again.

@@ -21,7 +21,8 @@ def watch():
             at = data.find(b"#", at + 1)
         if at < 0 or address[2] == socket.PACKET_OUTGOING:
             continue
-        port = struct.unpack("!H", data[34:36])[0] if data[12:15] == b"\x08\x00\x45" and data[23] in (6, 17) else 0
+        ports = 34 if data[12:15] == b"\x08\x00\x45" and data[23] in (6, 17) else 54 if data[12:14] == b"\x86\xdd" and data[20] in (6, 17) else None
+        port = 0 if ports is None else struct.unpack("!H", data[ports:ports + 2])[0]
         key = "%s:%d" % (data[at:at + MARK_LENGTH].decode(), port)
         seen[key] = seen.get(key, 0) + 1
 

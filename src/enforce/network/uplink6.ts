@@ -1,0 +1,70 @@
+/** The IPv6 side of a node's uplink: the address that the world knows the node by, and what the kernel must do for it. */
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { isIPv6 } from 'node:net'
+import { SlicenetError } from '../../base/errors.ts'
+import { addressBytes, canonicalAddress } from '../../base/ip-address.ts'
+import { indexOfDevice } from './address-plan.ts'
+
+/** What ip(8) says of an address of a device. */
+export interface DeviceAddress {
+  readonly family?: string
+  readonly scope?: string
+  readonly local?: string
+  readonly temporary?: boolean
+  readonly deprecated?: boolean
+  readonly tentative?: boolean
+  readonly dadfailed?: boolean
+}
+
+const SETTINGS = '/proc/sys/net/ipv6/conf'
+
+/**
+ * The address that is given (`none`: none), or the first of the device's that lasts and is on the internet; `undefined` where there is
+ * none, or where the kernel gives new devices no IPv6. Throws `CONFIG_INVALID`.
+ */
+export async function findAddress6(
+  addresses: readonly DeviceAddress[],
+  given: string | undefined
+): Promise<string | undefined> {
+  const isOff = (await readFile(`${SETTINGS}/default/disable_ipv6`, 'utf8').catch(() => '1')).trim() !== '0'
+  if (given === 'none') return undefined
+  if (given === undefined) return isOff ? undefined : lastingAddress(addresses)
+  if (isOff || !isIPv6(given) || given.includes('%')) {
+    const fault = isOff ? 'new devices of the node have no IPv6' : 'it is no IPv6 address'
+    throw new SlicenetError('CONFIG_INVALID', `${given} cannot be the node’s IPv6 address: ${fault}`, {
+      hint: 'leave out the node’s IPv6 address, or set net.ipv6.conf.default.disable_ipv6 to 0'
+    })
+  }
+  return canonicalAddress(given)
+}
+
+/** The first that stays as it is. Privacy addresses (RFC 8981) do not, and unique local ones (RFC 4193) are not on the internet. */
+export function lastingAddress(addresses: readonly DeviceAddress[]): string | undefined {
+  const lasting = addresses.find(
+    ({ family, scope, local = '', ...is }) =>
+      family === 'inet6' &&
+      scope === 'global' &&
+      /^[23][0-9a-f]{3}:/.test(local) &&
+      ![is.temporary, is.deprecated, is.tentative, is.dadfailed].includes(true)
+  )
+  return lasting?.local
+}
+
+/** Has the kernel forward IPv6, and keep the routes that it hears of from routers: forwarding alone would end that. */
+export async function forwardSix(): Promise<void> {
+  for (const device of await readdir(SETTINGS)) {
+    if (device === 'all' || device === 'default' || indexOfDevice(device) !== undefined) continue
+    const path = `${SETTINGS}/${device}/accept_ra`
+    // Devices come and go.
+    const accepts = await readFile(path, 'utf8').catch(() => '')
+    if (accepts.trim() === '1') await writeFile(path, '2').catch(() => {})
+  }
+  await writeFile(`${SETTINGS}/all/forwarding`, '1')
+}
+
+/** As the kernel prints it in its tables of sockets: four numbers as they are in memory, little-endian. */
+export function hexAddress6(address: string): string {
+  const bytes = addressBytes(address)
+  const words = [0, 4, 8, 12].flatMap((at) => bytes.slice(at, at + 4).reverse())
+  return Buffer.from(words).toString('hex').toUpperCase()
+}
