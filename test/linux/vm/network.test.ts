@@ -38,7 +38,8 @@ if (isWanted) {
       const { modules } = await findKernel()
       // The interpreter's own library, and the names that programs print instead of numbers.
       const python = (await readdir(LIBRARIES)).filter((name) => /^python3\.\d+$/.test(name))
-      const files = ['/etc/protocols', '/etc/services', ...python.map((name) => join(LIBRARIES, name))]
+      const names = ['/etc/protocols', '/etc/services', '/etc/iproute2']
+      const files = [...names, ...python.map((name) => join(LIBRARIES, name))]
       result = await runSuite({
         directory,
         runtime: 'runc',
