@@ -2,7 +2,6 @@
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import type { ExplanationView } from '../daemon/control-protocol.ts'
-import { loadWant } from '../daemon/slice-source.ts'
 import { toldNodes } from './clause-view.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
@@ -41,6 +40,8 @@ async function explain(
       hint: 'write `slicenet explain QUERY` or `slicenet explain --slice FILE`'
     })
   }
+  // What reads slice files takes long to load.
+  const { loadWant } = await import('../daemon/slice-source.ts')
   const what = file === undefined ? { query: query ?? '' } : { want: await loadWant(file, { signal }) }
   const nodes: ExplanationView[] = []
   await withSession(context, (call) =>

@@ -3,7 +3,6 @@ import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { durationUnit } from '../base/units.ts'
-import { loadSliceDescription } from '../daemon/slice-source.ts'
 import { makeSlice } from '../sdk/creation.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
@@ -66,6 +65,8 @@ export function addSliceCommand(root: Command, run: RunCommand): void {
 
 async function create(context: CommandContext, file: string): Promise<Outcome> {
   const { signal } = context
+  // What reads slice files takes long to load, and most commands do without.
+  const { loadSliceDescription } = await import('../daemon/slice-source.ts')
   const description = await loadSliceDescription(file, { signal })
   const slice = await withSession(context, (call) =>
     makeSlice({ call }, description, { signal, onProgress: (step) => context.progress(progressLine(step)) })

@@ -4,7 +4,6 @@ import { SlicenetError } from '../base/errors.ts'
 import type { ControlResult } from '../daemon/control-client.ts'
 import type { PlannedMemberView, RejectionView } from '../daemon/control-protocol.ts'
 import { requirePrincipal } from '../daemon/prefix.ts'
-import { loadWant } from '../daemon/slice-source.ts'
 import { toldNodes } from './clause-view.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome, Style } from './output.ts'
@@ -40,6 +39,8 @@ interface Planned extends ControlResult<'plan'> {
 async function plan(context: CommandContext, file: string, broker: string | undefined): Promise<Outcome> {
   const { signal } = context
   if (broker !== undefined && broker !== 'any') requirePrincipal(broker)
+  // What reads slice files takes long to load.
+  const { loadWant } = await import('../daemon/slice-source.ts')
   const want = await loadWant(file, { signal })
   const members: PlannedMemberView[] = []
   const rejections: RejectionView[] = []

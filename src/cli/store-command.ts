@@ -1,13 +1,7 @@
 /** `slicenet store …`: whether the state on disk is sound, and making it so. */
 import type { Command } from 'commander'
 import { byteUnit } from '../base/units.ts'
-import {
-  checkState,
-  repairState,
-  stateError,
-  type RepairReport,
-  type StoreReport
-} from '../daemon/store-care.ts'
+import type { RepairReport, StoreReport } from '../daemon/store-care.ts'
 import { examples, type CommandContext, type RunCommand } from './command.ts'
 import type { Outcome } from './output.ts'
 import { formatFields, formatTime } from './table.ts'
@@ -27,6 +21,8 @@ export function addStoreCommand(root: Command, run: RunCommand): void {
 }
 
 async function check({ environment }: CommandContext): Promise<Outcome> {
+  // Other commands do without the database, which takes long to load.
+  const { checkState, stateError } = await import('../daemon/store-care.ts')
   const report = await checkState(environment)
   const error = stateError(report)
   return {
@@ -37,6 +33,7 @@ async function check({ environment }: CommandContext): Promise<Outcome> {
 }
 
 async function repair({ environment }: CommandContext): Promise<Outcome> {
+  const { repairState } = await import('../daemon/store-care.ts')
   const report = await repairState(environment)
   return { document: { repair: report }, text: () => formatFields(repairFields(report)) }
 }

@@ -4,7 +4,7 @@ import type { Resources } from '../../../src/ticket/resources.ts'
 import { Lab, PATIENCE, type Vserver } from './lab.ts'
 
 /** What an emulated processor sends less of. */
-const MEGABIT = 1_000_000 / PATIENCE
+const MEGABIT = Math.round(1_000_000 / PATIENCE)
 const FLOOD_SECONDS = 0.8 * PATIENCE
 const lab = new Lab({ letter: 'h' })
 let one: Vserver
@@ -59,7 +59,7 @@ test.serial('a cap holds, changes while traffic flows, and is gone with its queu
   await lab.killNode()
   await lab.startNode()
   const mended = await arriving(one, 1005, flood)
-  t.true(mended < raised * 2)
+  t.true(mended > 0 && mended < raised * 2)
 })
 
 test.serial('egress is counted for each vserver by itself', async (t) => {

@@ -15,6 +15,6 @@ const machine: GuestMachine = { hierarchies, runtime: `${name} ${version}` }
 process.stdout.write(`${JSON.stringify(machine)}\n`)
 const args = ['node_modules/ava/entrypoints/cli.js', '--tap', '--concurrency=1', ...process.argv.slice(2)]
 const ava = start(process.execPath, args, ['ignore', 'inherit', 'inherit'], {
-  env: { TMPDIR: '/tmp', HOME: '/tmp', SLICENET_SPOOF_PACKETS: '500', SLICENET_TEST_PATIENCE: '6' }
+  env: { TMPDIR: '/tmp', HOME: '/tmp', SLICENET_SPOOF_PACKETS: '500', SLICENET_TEST_PATIENCE: '5' }
 })
 await once(ava, 'exit')
