@@ -242,6 +242,7 @@ export class NodeRole implements Startable {
         attributes: {
           ...attributes,
           ...placeAttributes(config),
+          ...this.#familyAttributes(uplinkNow),
           ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
         },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
@@ -296,6 +297,11 @@ export class NodeRole implements Startable {
     if (servesImages(node)) {
       await host.serve(imageProtocol, imageHandlers({ images: this.#images, clock }))
     }
+  }
+
+  /** What vservers are reached by over IPv6, of a node whose own network they have. */
+  #familyAttributes({ address6 }: Uplink): Record<string, string> {
+    return address6 === undefined || !this.#network.isUp ? {} : { address6 }
   }
 
   /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */

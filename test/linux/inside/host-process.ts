@@ -41,7 +41,7 @@ const network = createNodeNetwork(
     nodeBps: MEGABIT,
     reservedPorts: [],
     // Those that the test's hosts have.
-    allowedPrivateRanges: ['198.18.0.0/15'],
+    allowedPrivateRanges: ['198.18.0.0/15', '2001:db8::/32'],
     stateDirectory: join(directory, 'network')
   }
 )

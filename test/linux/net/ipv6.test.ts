@@ -79,6 +79,15 @@ test.serial(
   }
 )
 
+test.serial('much data gets through both ways, in segments as large as offloading makes them', async (t) => {
+  const bytes = 8_000_000
+  await world.ask({ op: 'sink', port: 8082 })
+  await one.probe.ask({ op: 'sink', port: 9092 })
+  t.is(await one.probe.ask({ op: 'pour', host: WORLD, port: 8082, bytes }), bytes)
+  t.is(await world.ask({ op: 'pour', host: NODE, port: 9092, bytes }), bytes)
+  t.is((await lab.counters()).refused['one']?.length, 0)
+})
+
 test.serial('hand-made segments keep an owned port whatever their flags, with right checksums', async (t) => {
   for (const flags of [SYN, FIN, NULL, XMAS]) {
     await emptied(world)

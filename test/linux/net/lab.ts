@@ -141,7 +141,7 @@ export class Lab {
 
   /** Of a lab that has IPv6. */
   sixOf(host: string): string {
-    return `2001:db8:${this.#hostNames.indexOf(host) + 1}::2`
+    return sixOf(this.#hostNames.indexOf(host))
   }
 
   get #hostNames(): string[] {
@@ -156,7 +156,7 @@ export class Lab {
   async up(): Promise<void> {
     this.#stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
     await this.#hosts.up()
-    if (this.#init.hasSix === true) await this.#giveSix()
+    if (this.#init.hasSix === true) await giveSix(this.name, this.#hostNames)
     await this.startNode()
     this.world = await this.#probe(this.#hosts.enter('world'), 'up0')
   }
@@ -289,20 +289,6 @@ export class Lab {
     await this.onNode(['nft', '-f', '-'], text)
   }
 
-  /** With link-local addresses, without which nobody asks for a neighbour to forward to. */
-  async #giveSix(): Promise<void> {
-    const lines = (device: string, address: string, local: string): string =>
-      [`${address}/64`, `${local}/64`].map((each) => `addr add ${each} dev ${device} nodad\n`).join('')
-    const ip = ['ip', '-batch', '-']
-    for (const [index, host] of this.#hostNames.entries()) {
-      const gateway = this.sixOf(host).replace(/2$/, '1')
-      const route = `route add ::/0 via ${gateway} dev up0\n`
-      await this.inHost('router', ip, lines(`h${index}`, gateway, 'fe80::1'))
-      await this.inHost(host, ip, lines('up0', this.sixOf(host), 'fe80::2') + route)
-    }
-    await this.inHost('router', ['tee', '/proc/sys/net/ipv6/conf/all/forwarding'], '1')
-  }
-
   /** Runs a program on a host or the router. */
   async inHost(host: string, argv: readonly string[], input = ''): Promise<string> {
     return run('nsenter', [`--net=${this.namespaceOf(host)}`, ...argv], { input })
@@ -358,6 +344,28 @@ export class Lab {
     await probe.answer()
     return probe
   }
+}
+
+/** The IPv6 address of a devnet's host, by its place among them. */
+export const sixOf = (index: number): string => `2001:db8:${index + 1}::2`
+
+/**
+ * Gives the hosts of a devnet IPv6 beside IPv4; with link-local addresses, without which nobody asks for a neighbour to
+ * forward to.
+ */
+export async function giveSix(name: string, hosts: readonly string[]): Promise<void> {
+  const lines = (device: string, address: string, local: string): string =>
+    [`${address}/64`, `${local}/64`].map((each) => `addr add ${each} dev ${device} nodad\n`).join('')
+  const within = async (host: string, argv: readonly string[], input: string): Promise<string> =>
+    run('nsenter', [`--net=/run/netns/slicenet-${name}-${host}`, ...argv], { input })
+  const ip = ['ip', '-batch', '-']
+  for (const [index, host] of hosts.entries()) {
+    const gateway = sixOf(index).replace(/2$/, '1')
+    const route = `route add ::/0 via ${gateway} dev up0\n`
+    await within('router', ip, lines(`h${index}`, gateway, 'fe80::1'))
+    await within(host, ip, lines('up0', sixOf(index), 'fe80::2') + route)
+  }
+  await within('router', ['tee', '/proc/sys/net/ipv6/conf/all/forwarding'], '1')
 }
 
 export function insideOf(pid: number): string[] {

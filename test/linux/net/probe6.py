@@ -124,6 +124,31 @@ def op_connect(p):
             return errno.errorcode.get(e.errno, str(e))
 
 
+def op_sink(p):
+    """Takes one connection after the other to its end, and says how many bytes came."""
+    s = socket.socket(socket.AF_INET6)
+    s.bind(("::", p["port"]))
+    s.listen(4)
+
+    def serve():
+        while True:
+            c, _ = s.accept()
+            total = 0
+            while data := c.recv(1 << 20):
+                total += len(data)
+            c.sendall(str(total).encode())
+            c.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def op_pour(p):
+    with socket.create_connection((p["host"], p["port"]), 20) as s:
+        s.sendall(b"x" * p["bytes"])
+        s.shutdown(socket.SHUT_WR)
+        return int(s.recv(100))
+
+
 def op_answer(p):
     s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     s.bind(("::", p["port"]))
