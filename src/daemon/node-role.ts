@@ -305,7 +305,8 @@ export class NodeRole implements Startable {
       clock: this.#components.clock,
       logger: this.#components.logger.child('flows'),
       ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: () => address
+      nodeAddress: () => address,
+      userOwners: () => this.#network.userOwners()
     })
   }
 

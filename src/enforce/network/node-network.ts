@@ -13,17 +13,16 @@ import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
-import { ENDS_TABLE } from './lease-ends.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, notAttached, removalLines, requireUnheard, supersededLines } from './link-lines.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
 import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
-import { nodeRules, type NodeRulesInit } from './node-rules.ts'
+import { nodeRules, NO_RULES, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
-import { NodeUsers, userDeviceLines, usersOf, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
-import { mergeRanges, NODE_TABLE, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
+import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
+import { mergeRanges, portLines, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
 import { requireUnshaped } from './shaping.ts'
@@ -32,7 +31,6 @@ import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
-import { UNTRACKED_TABLE } from './untracked-flows.ts'
 import { findUplink, type Uplink } from './uplink.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
@@ -223,11 +221,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         hint: 'destroy them first'
       })
     }
-    await applyRules(
-      [NODE_TABLE, SOURCE_CHECK_TABLE, USERS_TABLE, USERS_TABLE_6, UNTRACKED_TABLE, ENDS_TABLE].flatMap(
-        (name) => [`add table ${name}`, `delete table ${name}`]
-      )
-    )
+    await applyRules(NO_RULES)
     await this.#refreshing?.stop()
     await this.#shaper.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
@@ -240,6 +234,10 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   ownerOf(address: string): string | undefined {
     return this.#owners.get(address)
+  }
+
+  userOwners(): ReturnType<NodeUsers['owners']> {
+    return this.#users.owners()
   }
 
   addressOf(id: string): string | undefined {

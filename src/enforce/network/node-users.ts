@@ -10,6 +10,7 @@ import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './node-table.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { applyRules } from './ruleset.ts'
+import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
 /** Of IPv6, which vservers with a link of their own have none of. */
@@ -49,6 +50,7 @@ function usersLines(users: readonly NodeUser[], { uplink, devices }: UsersInit):
   }
   return [
     ...node,
+    ...userFlowLines(users.map(({ ids }) => ids)),
     ...ipv6Lines(users, uplink),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
@@ -129,12 +131,25 @@ const ATTEMPTS_MAX = 3
 export class NodeUsers {
   readonly #records: () => Iterable<LinkRecord>
   readonly #leaving = new Set<string>()
+  /** By the first of their ids, those that are gone as well: what they sent may be told of later. */
+  readonly #owners = new Map<number, string>()
   #last: Promise<void> = Promise.resolve()
   /** Those that were there at the last refreshing. */
   #devices = ''
 
   constructor(records: () => Iterable<LinkRecord>) {
     this.#records = records
+  }
+
+  /** Who has, or had last, the ids from each of these on. */
+  owners(): ReadonlyMap<number, NetworkUserOwner> {
+    const here = new Set<number>()
+    for (const { id, ids } of this.#records()) {
+      if (ids === undefined) continue
+      here.add(ids.first)
+      this.#owners.set(ids.first, id)
+    }
+    return new Map([...this.#owners].map(([first, id]) => [first, { id, isHere: here.has(first) }]))
   }
 
   /** Puts the records in place as they are when it is this change's turn. */
@@ -167,11 +182,16 @@ export class NodeUsers {
   /** Puts in place one that is new, of whose range of ids nothing is counted yet. */
   async join(firstId: number, uplink: string): Promise<void> {
     await this.apply(uplink)
-    await applyRules(userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]))
+    // What its ids' owner before did is not its.
+    await applyRules([
+      ...userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]),
+      ...(await userFlowRemoval(firstId))
+    ])
   }
 
   /** Takes out one whose record is still there. */
   async leave({ id, ids }: LinkRecord, uplink: string): Promise<void> {
+    if (ids !== undefined) this.#owners.set(ids.first, id)
     this.#leaving.add(id)
     try {
       await this.apply(uplink)

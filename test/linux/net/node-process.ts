@@ -88,7 +88,13 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   watchFlows: async () => {
     const { address } = await findUplink({})
     const ownerOf = (inside: string): string | undefined => network.ownerOf(inside)
-    const components = { clock: systemClock, logger: silentLogger, ownerOf, nodeAddress: () => address }
+    const components = {
+      clock: systemClock,
+      logger: silentLogger,
+      ownerOf,
+      nodeAddress: () => address,
+      userOwners: () => network.userOwners()
+    }
     // So small that it can be made to overflow.
     flows = new FlowWatch(components, { eventBufferBytes: 65_536 })
     await flows.start()
