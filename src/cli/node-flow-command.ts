@@ -12,7 +12,8 @@ import {
   type FlowEntry,
   type LogVerdictView,
   type PortProtocol,
-  type Tenure
+  type Tenure,
+  type Unwatched
 } from '../daemon/flow-protocol.ts'
 import { IpfixEncoder } from '../daemon/ipfix.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
@@ -96,9 +97,15 @@ async function whois(context: CommandContext, options: WhoisOptions): Promise<Ou
     ...(protocol === undefined ? {} : { protocol })
   }
   const answer = await withSession(context, (call) => call('nodeWhois', params, { signal }))
-  const { owners } = answer
+  const { owners, unwatched } = answer
   const flows = answer.flows.map(shownFlow)
-  const document = { time: formatTime(params.time), flows, owners: owners.map(shownTenure) }
+  const document = {
+    time: formatTime(params.time),
+    flows,
+    owners: owners.map(shownTenure),
+    unwatched: unwatched.map(shownUnwatched)
+  }
+  for (const gap of unwatched) context.progress(unwatchedLine(gap))
   if (flows.length > 0 || owners.length > 0) {
     return { document, text: (style) => whoisText(answer.flows, owners, params, style) }
   }
@@ -130,10 +137,7 @@ async function flows(context: CommandContext, options: FlowsOptions): Promise<Ou
         signal,
         async onItem({ flows: some }) {
           count += some.length
-          const text = some
-            .map((flow) => (asLines ? formatDocument(shownFlow(flow)) : `${flowLine(flow)}\n`))
-            .join('')
-          await writeAll(terminal.stdout, text)
+          await writeAll(terminal.stdout, some.map(asLines ? documentOf : lineOf).join(''))
         }
       }
     )
@@ -158,8 +162,11 @@ async function writeIpfix(
       call('nodeFlows', interval, {
         signal,
         async onItem({ flows: some }) {
-          count += some.length
-          await handle.write(encoder.encode(some, Date.now()))
+          const told = some.filter((each) => each.kind === 'flow')
+          // The format has no word for it.
+          for (const each of some) if (each.kind === 'unwatched') context.progress(unwatchedLine(each))
+          count += told.length
+          await handle.write(encoder.encode(told, Date.now()))
         }
       })
     )
@@ -173,18 +180,25 @@ async function writeIpfix(
 async function verify(context: CommandContext, file: string | undefined): Promise<Outcome> {
   const { signal } = context
   const params = file === undefined ? {} : { root: Buffer.from(await readText(file), 'base64') }
-  const { signedAt, ...rest } = await withSession(context, (call) =>
-    call('nodeAuditVerify', params, { signal })
-  )
-  const verdict: LogVerdictView = { ...rest, ...(signedAt === undefined ? {} : { signedAt }) }
+  const verdict = await withSession(context, (call) => call('nodeAuditVerify', params, { signal }))
+  const { signedAt, unwatched, ...rest } = verdict
+  const hasRoot = file !== undefined || rest.roots > 0
   const document = {
     ...rest,
-    sound: rest.faults.length === 0,
-    ...(signedAt === undefined ? {} : { signedAt: formatTime(signedAt) })
+    sound: hasRoot && rest.faults.length === 0,
+    ...(signedAt === undefined ? {} : { signedAt: formatTime(signedAt) }),
+    unwatched: unwatched.map(shownUnwatched)
   }
-  const hasRoot = file !== undefined || rest.roots > 0
   const text = (): string => formatFields(verdictFields(verdict, hasRoot))
-  if (verdict.faults.length === 0) return { document, text }
+  if (verdict.faults.length === 0 && hasRoot) return { document, text }
+  if (verdict.faults.length === 0) {
+    const error = new SlicenetError(
+      'NOT_FOUND',
+      'nothing of the record of flows has been signed yet: whether it was altered cannot be told',
+      { hint: 'it is signed every hour, when the daemon stops, and by `slicenet node audit root --sign`' }
+    )
+    return { document, text, error }
+  }
   const error = new SlicenetError(
     'STORE_CORRUPT',
     `the record of flows is not known to be what was signed: ${verdict.faults.join('; ')}`,
@@ -252,6 +266,22 @@ function flowLine(flow: FlowEntry): string {
   ].join(' ')
 }
 
+function documentOf(each: FlowEntry | Unwatched): string {
+  return formatDocument(each.kind === 'flow' ? shownFlow(each) : shownUnwatched(each))
+}
+
+function lineOf(each: FlowEntry | Unwatched): string {
+  return `${each.kind === 'flow' ? flowLine(each) : unwatchedLine(each)}\n`
+}
+
+function unwatchedLine({ from, to }: Unwatched): string {
+  return `not watched from ${formatTime(from)} to ${formatTime(to)}: connections that began and ended then are not known`
+}
+
+function shownUnwatched({ kind, from, to }: Unwatched): Record<string, unknown> {
+  return { kind, from: precise(from), to: precise(to) }
+}
+
 function shownFlow({ first, last, ...rest }: FlowEntry): Record<string, unknown> {
   return { ...rest, first: precise(first), last: precise(last) }
 }
@@ -267,7 +297,7 @@ function precise(time: number): string {
 }
 
 function verdictFields(
-  { faults, firstPiece, lastPiece, roots, signedAt, signedPiece }: LogVerdictView,
+  { faults, firstPiece, lastPiece, roots, signedAt, signedPiece, unwatched }: LogVerdictView,
   hasRoot: boolean
 ): [string, string][] {
   const sound = hasRoot ? 'as it was signed' : 'nothing has been signed yet'
@@ -275,7 +305,14 @@ function verdictFields(
     ['record', faults.length === 0 ? sound : 'not as it was signed'],
     ['pieces', lastPiece < firstPiece ? 'none' : `${firstPiece} to ${lastPiece}`],
     ['roots', String(roots)],
-    ['last signed', signedAt === undefined ? '-' : `${formatTime(signedAt)}, up to piece ${signedPiece ?? 0}`]
+    [
+      'last signed',
+      signedAt === undefined ? '-' : `${formatTime(signedAt)}, up to piece ${signedPiece ?? 0}`
+    ],
+    ...unwatched.map(({ from, to }): [string, string] => [
+      'not watched',
+      `${formatTime(from)} to ${formatTime(to)}`
+    ])
   ]
 }
 

@@ -1,11 +1,14 @@
 /** `slicenet raw …`: help for the authors of programs that use raw sockets in a slice. */
+import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import type { LeaseView } from '../daemon/control-protocol.ts'
 import { findByPrefix } from '../daemon/prefix.ts'
 import {
+  checkCapture,
   checkPacket,
+  isCapture,
   parsePortRange,
   rawAllowance,
   type PacketVerdict,
@@ -13,17 +16,21 @@ import {
   type RawAllowance
 } from '../daemon/raw-check.ts'
 import { examples, QUESTION, type CommandContext, type RunCommand } from './command.ts'
-import type { Outcome } from './output.ts'
+import type { Outcome, Style } from './output.ts'
 import { withSession } from './session.ts'
-import { formatFields } from './table.ts'
+import { formatFields, formatTable } from './table.ts'
 
 interface CheckOptions {
   readonly port: readonly string[]
   readonly from?: string
   readonly packet?: string
+  readonly capture?: string
 }
 
 const PACKET_CHARS_MAX = 1 << 18
+const CAPTURE_BYTES_MAX = 1 << 24
+/** That are told of, from the first on. */
+const PACKETS_MAX = 1000
 
 export function addRawCommand(root: Command, run: RunCommand): void {
   const raw = root.command('raw').description('look at what raw sockets in a slice may do')
@@ -38,14 +45,19 @@ export function addRawCommand(root: Command, run: RunCommand): void {
     .option('--from <address>', 'the vserver’s own address; by default any that a node gives')
     .option(
       '--packet <hex>',
-      'an IPv4 packet or a frame with one, in hexadecimal; - reads it from standard input'
+      'an IPv4 packet or a frame with one, in hexadecimal; - reads it, or a capture, from standard input'
+    )
+    .option(
+      '--capture <file>',
+      `tell of each packet of a capture, up to ${PACKETS_MAX}: pcap or pcapng, as tcpdump writes them; - reads standard input`
     )
     .addHelpText(
       'after',
       examples(
         'slicenet raw check mesh',
         'slicenet raw check mesh --packet 4500001c00000000401100006440010208080808238200350008…',
-        'slicenet raw check --port tcp/9090 --packet - < packet.hex'
+        'slicenet raw check --port tcp/9090 --packet - < packet.hex',
+        'slicenet raw check mesh --capture sent.pcap'
       )
     )
     .action((lease: string | undefined, options: CheckOptions) =>
@@ -70,16 +82,52 @@ async function check(
     address: ownAddress(options.from)
   }
   const allowance = rawAllowance(checked)
-  const hex = options.packet === '-' ? await readAll(context) : options.packet
-  const packet = hex === undefined ? undefined : checkPacket(hex, checked)
-  return {
-    document: {
-      ...(lease === undefined ? {} : { lease: lease.lease, slice: lease.slice }),
-      ...allowance,
-      ...(packet === undefined ? {} : { packet })
-    },
-    text: () => formatFields(packet === undefined ? allowanceFields(allowance) : packetFields(packet))
+  const document = {
+    ...(lease === undefined ? {} : { lease: lease.lease, slice: lease.slice }),
+    ...allowance
   }
+  const given = await readGiven(context, options)
+  if (given === undefined) return { document, text: () => formatFields(allowanceFields(allowance)) }
+  if (typeof given === 'string') {
+    const packet = checkPacket(given, checked)
+    return { document: { ...document, packet }, text: () => formatFields(packetFields(packet)) }
+  }
+  const packets = checkCapture(given, checked, PACKETS_MAX)
+  return { document: { ...document, packets }, text: (style) => packetTable(packets, style) }
+}
+
+/** One packet in hexadecimal, or a capture. Throws `USAGE`, `NOT_FOUND`. */
+async function readGiven(
+  context: CommandContext,
+  { packet, capture }: CheckOptions
+): Promise<string | Buffer | undefined> {
+  if (packet !== undefined && capture !== undefined) {
+    throw new SlicenetError('USAGE', 'either --packet or --capture is looked at')
+  }
+  if (capture !== undefined) {
+    const bytes = capture === '-' ? await readAll(context) : await readCaptureFile(capture)
+    if (bytes.length <= CAPTURE_BYTES_MAX) return bytes
+    throw new SlicenetError('USAGE', `a capture of at most ${CAPTURE_BYTES_MAX} bytes is expected`)
+  }
+  if (packet !== '-') return packet
+  const bytes = await readAll(context)
+  if (isCapture(bytes)) return bytes
+  if (bytes.length <= PACKET_CHARS_MAX) return bytes.toString('latin1')
+  throw new SlicenetError('USAGE', 'one packet is expected on standard input')
+}
+
+async function readCaptureFile(file: string): Promise<Buffer> {
+  try {
+    return await readFile(file)
+  } catch (cause) {
+    throw new SlicenetError('NOT_FOUND', `${file} cannot be read`, { cause })
+  }
+}
+
+function packetTable(packets: readonly PacketVerdict[], style: Style): string {
+  if (packets.length === 0) return 'There is no packet in it.\n'
+  const rows = packets.map(({ outcome, reason, text }, at) => [String(at + 1), outcome, reason ?? '-', text])
+  return formatTable(['NO', 'PACKET', 'COUNTED AS', 'BECAUSE'], rows, style)
 }
 
 async function findLease(context: CommandContext, given: string): Promise<LeaseView> {
@@ -97,14 +145,15 @@ function parsePort(text: string): PortRange {
   throw new SlicenetError('USAGE', `--port: expected a port such as tcp/9090 or gre/1-7; got ${text}`)
 }
 
-async function readAll({ terminal }: CommandContext): Promise<string> {
-  let text = ''
+async function readAll({ terminal }: CommandContext): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
   for await (const chunk of terminal.stdin() as AsyncIterable<Buffer | string>) {
-    text += String(chunk)
-    if (text.length > PACKET_CHARS_MAX)
-      throw new SlicenetError('USAGE', 'one packet is expected on standard input')
+    chunks.push(Buffer.from(chunk as string))
+    bytes += chunk.length
+    if (bytes > CAPTURE_BYTES_MAX) break
   }
-  return text
+  return Buffer.concat(chunks)
 }
 
 function allowanceFields({ rawSockets, sockets, owned, shared }: RawAllowance): [string, string][] {

@@ -2,7 +2,8 @@
 import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { FlowRecord } from '../node/flow-record.ts'
-import { findCulprit, readFlows, type FlowEntry } from '../node/flow-search.ts'
+import type { FlowEntry, Unwatched } from '../node/flow-entries.ts'
+import { findCulprit, readFlows } from '../node/flow-search.ts'
 import type { Handlers } from '../protocol/method.ts'
 import { logRootObject } from '../ticket/log-root.ts'
 import type { PeerParts } from './compose.ts'
@@ -18,7 +19,7 @@ export function flowHandlers(parts: () => PeerParts): Pick<Handlers<ControlMetho
   }
   return {
     async nodeFlows(interval, { emit, signal }) {
-      let batch: FlowEntry[] = []
+      let batch: (FlowEntry | Unwatched)[] = []
       await record().write({ all: true })
       for await (const flow of readFlows(record(), interval)) {
         signal.throwIfAborted()
@@ -33,13 +34,13 @@ export function flowHandlers(parts: () => PeerParts): Pick<Handlers<ControlMetho
     async nodeWhois(complaint) {
       // What goes on now is answered for as well.
       await record().write({ all: true })
-      const { flows, owners } = await findCulprit(record(), complaint)
-      return { flows: [...flows], owners: [...owners] }
+      const { flows, owners, unwatched } = await findCulprit(record(), complaint)
+      return { flows: [...flows], owners: [...owners], unwatched: [...unwatched] }
     },
     async nodeAuditVerify({ root }) {
       const others = root === undefined ? [] : [logRootObject.open(root)]
-      const { faults, ...verdict } = await record().verify(others)
-      return { ...verdict, faults: [...faults] }
+      const { faults, unwatched, ...verdict } = await record().verify(others)
+      return { ...verdict, faults: [...faults], unwatched: [...unwatched] }
     },
     async nodeAuditRoot({ sign }) {
       if (sign) await record().sign()

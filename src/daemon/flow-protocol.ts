@@ -1,12 +1,19 @@
 /** What the control socket has for administrators of nodes about the flows of their vservers. */
 import * as v from 'valibot'
 import { LIMITS } from '../base/limits.ts'
-import { flowEntrySchema, tenureSchema, type FlowEntry, type Tenure } from '../node/flow-entries.ts'
+import {
+  flowEntrySchema,
+  tenureSchema,
+  unwatchedSchema,
+  type FlowEntry,
+  type Tenure,
+  type Unwatched
+} from '../node/flow-entries.ts'
 import { PORT_PROTOCOLS, formatPortRange, portMax, type PortProtocol } from '../ticket/ports.ts'
 import { amountSchema, timeSchema } from '../ticket/signed-object.ts'
 import { byteString } from '../wire/codec.ts'
 
-export type { FlowEntry, Tenure }
+export type { FlowEntry, Tenure, Unwatched }
 export { PORT_PROTOCOLS, formatPortRange, portMax, type PortProtocol }
 
 const emptySchema = v.strictObject({})
@@ -17,16 +24,18 @@ const verdictSchema = v.strictObject({
   lastPiece: amountSchema,
   roots: amountSchema,
   signedAt: v.exactOptional(timeSchema),
-  signedPiece: v.exactOptional(amountSchema)
+  signedPiece: v.exactOptional(amountSchema),
+  /** The latest. */
+  unwatched: v.array(unwatchedSchema)
 })
 export type LogVerdictView = v.InferOutput<typeof verdictSchema>
 
 /** All throw `NOT_FOUND` on a peer that is no node. */
 export const flowMethods = {
-  /** Streams the flows that had packets in [since, until), UTC ms, some at a time. */
+  /** Streams the flows that had packets in [since, until), UTC ms, some at a time, and when nobody watched. */
   nodeFlows: {
     params: v.strictObject({ since: timeSchema, until: timeSchema }),
-    item: v.strictObject({ flows: v.array(flowEntrySchema) }),
+    item: v.strictObject({ flows: v.array(v.variant('kind', [flowEntrySchema, unwatchedSchema])) }),
     result: emptySchema
   },
   /** Whose packets somebody complains of; see `Complaint`. */
@@ -38,7 +47,11 @@ export const flowMethods = {
       port: v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(portMax('gre'))),
       protocol: v.exactOptional(v.picklist(PORT_PROTOCOLS))
     }),
-    result: v.strictObject({ flows: v.array(flowEntrySchema), owners: v.array(tenureSchema) })
+    result: v.strictObject({
+      flows: v.array(flowEntrySchema),
+      owners: v.array(tenureSchema),
+      unwatched: v.array(unwatchedSchema)
+    })
   },
   /** Compares the log with the roots that were signed, and with one that was kept elsewhere. */
   nodeAuditVerify: {

@@ -311,7 +311,8 @@ export class NodeRole implements Startable {
       clock: this.#components.clock,
       logger: this.#components.logger.child('flows'),
       ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: (like) => (like.includes(':') ? address6 : address)
+      nodeAddress: (like) => (like.includes(':') ? address6 : address),
+      userOwners: () => this.#network.userOwners()
     })
   }
 

@@ -69,11 +69,27 @@ const gapSchema = v.strictObject({
   unreadable: amountSchema
 })
 
-export type LogEntry = Tenure | FlowEntry | v.InferOutput<typeof gapSchema>
+/** Nobody watched: connections that began and ended meanwhile are not known. UTC ms; it may have begun up to a minute later. */
+export const unwatchedSchema = v.strictObject({
+  kind: v.literal('unwatched'),
+  from: timeSchema,
+  to: timeSchema
+})
+export type Unwatched = v.InferOutput<typeof unwatchedSchema>
+
+/** Somebody watched, and there was nothing else to say for a while. */
+const watchedSchema = v.strictObject({ kind: v.literal('watched'), time: timeSchema })
+
+export type LogEntry =
+  | Tenure
+  | FlowEntry
+  | Unwatched
+  | v.InferOutput<typeof gapSchema>
+  | v.InferOutput<typeof watchedSchema>
 
 const entriesCodec = cborCodec<LogEntry[]>(
   v.pipe(
-    v.array(v.variant('kind', [tenureSchema, flowEntrySchema, gapSchema])),
+    v.array(v.variant('kind', [tenureSchema, flowEntrySchema, gapSchema, unwatchedSchema, watchedSchema])),
     v.maxLength(LIMITS.flowsPerRecordMax)
   ),
   { bytesMax: LIMITS.flowRecordBytesMax, depthMax: 5 }

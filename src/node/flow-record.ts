@@ -13,9 +13,16 @@ import type { Store } from '../store/store.ts'
 import type { LogRoot } from '../ticket/log-root.ts'
 import type { SigningKey } from '../ticket/principal.ts'
 import type { Signed } from '../ticket/signed-object.ts'
-import { encodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import {
+  encodeEntries,
+  endOf,
+  type FlowEntry,
+  type LogEntry,
+  type Tenure,
+  type Unwatched
+} from './flow-entries.ts'
 import { FlowRoots, type LogVerdict } from './flow-roots.ts'
-import { readTenures } from './flow-search.ts'
+import { readTenures, readUnwatched } from './flow-search.ts'
 import type { LeaseRecord, LeaseState } from './lease-table.ts'
 
 export interface FlowRecordComponents {
@@ -46,6 +53,9 @@ const SNAPSHOT_INTERVAL_MS = 60_000
 const SIGN_INTERVAL_MS = 3_600_000
 /** Packets of a vserver may be told of after its end. */
 const REMEMBERED_MS = 10 * 60_000
+/** Nobody is told of a shorter time in which nobody watched. */
+const UNWATCHED_MS_MIN = 1000
+const UNWATCHED_TOLD_MAX = 100
 const PENDING_MAX = 4 * LIMITS.openFlowsMax
 
 export class FlowRecord implements Startable {
@@ -59,6 +69,8 @@ export class FlowRecord implements Startable {
   #loop: { stop(): Promise<void> } | undefined
   #unsubscribe = (): void => {}
   #lastSnapshot = 0
+  /** When something was written last; UTC ms. */
+  #writtenAt = 0
   /** By the monotonic clock: what the last root says of its time may be of a clock that was wrong. */
   #signDue = 0
   #losses = ''
@@ -79,7 +91,12 @@ export class FlowRecord implements Startable {
     this.#roots = await FlowRoots.open(store, key)
     const log = await this.#openLog()
     const now = clock.now()
-    this.#tenures = await readTenures({ pieces: (since) => log.read(since) }, now - REMEMBERED_MS)
+    const writtenAt = await this.#readTenures(log, now - REMEMBERED_MS)
+    if (writtenAt !== undefined && Math.abs(now - writtenAt) >= UNWATCHED_MS_MIN) {
+      // The clock may have been set back meanwhile.
+      const times = { from: Math.min(writtenAt, now), to: Math.max(writtenAt, now) }
+      this.#pending.push({ kind: 'unwatched', ...times })
+    }
     this.#unsubscribe = manager.onChange(() => this.#noteTenures())
     this.#lastSnapshot = clock.monotonic()
     const untilDue = (this.root()?.body.notAfter ?? 0) + SIGN_INTERVAL_MS - now
@@ -102,6 +119,7 @@ export class FlowRecord implements Startable {
     this.#loop = undefined
     try {
       await this.write({ all: true })
+      if (this.#c.clock.now() - this.#writtenAt >= UNWATCHED_MS_MIN) await this.#noteWatched()
       await this.sign()
     } finally {
       await this.#last
@@ -129,8 +147,14 @@ export class FlowRecord implements Startable {
     return this.#roots?.last()
   }
 
-  async verify(others: readonly Signed<LogRoot>[] = []): Promise<LogVerdict> {
-    return this.#inOrder(async () => this.#needed().roots.verify(this.#needed().log, others))
+  async verify(
+    others: readonly Signed<LogRoot>[] = []
+  ): Promise<LogVerdict & { readonly unwatched: readonly Unwatched[] }> {
+    return this.#inOrder(async () => {
+      const { roots, log } = this.#needed()
+      const verdict = await roots.verify(log, others)
+      return { ...verdict, unwatched: await readUnwatched(this, UNWATCHED_TOLD_MAX) }
+    })
   }
 
   /** The log's pieces, from those on that were written about `since` (UTC ms). */
@@ -143,7 +167,27 @@ export class FlowRecord implements Startable {
     const isDue = clock.monotonic() - this.#lastSnapshot >= SNAPSHOT_INTERVAL_MS
     if (isDue) this.#lastSnapshot = clock.monotonic()
     await this.write({ all: isDue })
+    if (clock.now() - this.#writtenAt >= SNAPSHOT_INTERVAL_MS) await this.#noteWatched()
     if (clock.monotonic() >= this.#signDue) await this.sign()
+  }
+
+  /** A later beginning tells by the last piece since when nobody has watched. */
+  async #noteWatched(): Promise<void> {
+    this.#note({ kind: 'watched', time: this.#c.clock.now() })
+    await this.#inOrder(() => this.#flush())
+  }
+
+  /** Gives when the log was last written to, UTC ms. */
+  async #readTenures(log: ChainedLog, since: number): Promise<number | undefined> {
+    let writtenAt: number | undefined
+    async function* pieces(from: number): ReturnType<ChainedLog['read']> {
+      for await (const records of log.read(from)) {
+        writtenAt = records.at(-1)?.writtenAt ?? writtenAt
+        yield records
+      }
+    }
+    this.#tenures = await readTenures({ pieces }, since)
+    return writtenAt
   }
 
   #noteTenures(): void {
@@ -226,10 +270,12 @@ export class FlowRecord implements Startable {
   async #flush(): Promise<void> {
     const log = this.#log ?? (await this.#openLog())
     while (this.#pending.length > 0) {
-      const entries = this.#pending.slice(0, LIMITS.flowsPerRecordMax)
+      const isAlone = this.#pending[0]?.kind === 'unwatched'
+      const entries = this.#pending.slice(0, isAlone ? 1 : LIMITS.flowsPerRecordMax)
       try {
         const { isNewSegment } = await log.append([await encodeEntries(entries)])
         this.#pending.splice(0, entries.length)
+        this.#writtenAt = this.#c.clock.now()
         // Whoever reads one file knows who had what when it began.
         const written = new Set(entries)
         if (isNewSegment)

@@ -1,6 +1,13 @@
 /** Reads the record of flows: all of a time, and whose packets somebody complains of. */
 import { SlicenetError } from '../base/errors.ts'
-import { decodeEntries, endOf, type FlowEntry, type LogEntry, type Tenure } from './flow-entries.ts'
+import {
+  decodeEntries,
+  endOf,
+  type FlowEntry,
+  type LogEntry,
+  type Tenure,
+  type Unwatched
+} from './flow-entries.ts'
 
 export type { FlowEntry }
 import type { PortProtocol } from '../ticket/ports.ts'
@@ -28,22 +35,44 @@ export interface Answer {
   readonly flows: readonly FlowEntry[]
   /** Who had the port then, whether or not they used it. */
   readonly owners: readonly Tenure[]
+  /** When nobody watched, about that time. */
+  readonly unwatched: readonly Unwatched[]
 }
 
 /** Flows that last are noted each minute, or when the daemon runs again. */
 const NOTED_WITHIN_MS = 75_000
 const FLOWS_ANSWERED_MAX = 1000
 
-/** Every flow that had packets in [since, until), one entry each time it was noted, in the order of the notes. */
+/**
+ * Every flow that had packets in [since, until), one entry each time it was noted, and when nobody watched, in the order of
+ * the notes.
+ */
 export async function* readFlows(
   log: FlowPieces,
   { since, until }: { readonly since: number; readonly until: number }
-): AsyncIterable<FlowEntry> {
+): AsyncIterable<FlowEntry | Unwatched> {
   for await (const { entries } of entriesFrom(log, since)) {
     for (const entry of entries) {
       if (entry.kind === 'flow' && entry.last >= since && entry.first < until) yield entry
+      if (entry.kind === 'unwatched' && entry.to >= since && entry.from < until) yield entry
     }
   }
+}
+
+/** What says that nobody watched is a piece by itself, so that it is found without unpacking all others. */
+const UNWATCHED_BYTES_MAX = 128
+
+/** When nobody watched, of all that is kept, the latest `max` in order. */
+export async function readUnwatched(log: FlowPieces, max: number): Promise<Unwatched[]> {
+  const found: Unwatched[] = []
+  for await (const records of log.pieces(0)) {
+    for (const { writtenAt, payload } of records) {
+      if (payload.length > UNWATCHED_BYTES_MAX) continue
+      for (const entry of await entriesOf(payload, writtenAt))
+        if (entry.kind === 'unwatched') found.push(entry)
+    }
+  }
+  return found.slice(-max)
 }
 
 /** The last that is noted of each lease, by lease, in the files that were written to since then. */
@@ -60,6 +89,7 @@ export async function findCulprit(log: FlowPieces, complaint: Complaint): Promis
   const { time, withinMs } = complaint
   const flows = new Map<string, FlowEntry>()
   const tenures = new Map<string, Tenure>()
+  const unwatched: Unwatched[] = []
   let readUntil = Infinity
   for await (const { writtenAt, entries } of entriesFrom(log, time - withinMs)) {
     if (writtenAt > readUntil) break
@@ -67,7 +97,9 @@ export async function findCulprit(log: FlowPieces, complaint: Complaint): Promis
     if (readUntil === Infinity && writtenAt > time + withinMs) readUntil = writtenAt + NOTED_WITHIN_MS
     for (const entry of entries) {
       if (entry.kind === 'tenure') tenures.set(entry.lease, entry)
-      else if (entry.kind === 'flow' && isMeant(entry, complaint)) flows.set(keyOf(entry, flows), entry)
+      else if (entry.kind === 'unwatched') {
+        if (entry.to >= time - withinMs && entry.from <= time + withinMs) unwatched.push(entry)
+      } else if (entry.kind === 'flow' && isMeant(entry, complaint)) flows.set(keyOf(entry, flows), entry)
     }
   }
   const owners = [...tenures.values()].filter(
@@ -75,7 +107,7 @@ export async function findCulprit(log: FlowPieces, complaint: Complaint): Promis
   )
   const distance = ({ first, last }: FlowEntry): number => Math.max(first - time, time - last, 0)
   const found = [...flows.values()].sort((a, b) => distance(a) - distance(b) || b.last - a.last)
-  return { flows: found.slice(0, FLOWS_ANSWERED_MAX), owners }
+  return { flows: found.slice(0, FLOWS_ANSWERED_MAX), owners, unwatched }
 }
 
 async function* entriesFrom(

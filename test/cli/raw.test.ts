@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import test from 'ava'
 import { serveControl } from '../daemon/control-fixture.ts'
@@ -20,6 +22,32 @@ test('what a lease allows is told, and what becomes of a packet on standard inpu
     outcome: 'shared',
     text: 'leaves from 40000-60999 instead of udp/9000, which the lease does not own'
   })
+})
+
+test('each packet of a capture is told of, from a file and from standard input', async (t) => {
+  const bytes = Buffer.from(DATAGRAM.replaceAll(' ', ''), 'hex')
+  const head = 'd4c3b2a1020004000000000000000000ffff000065000000'
+  const record = `0100000000000000${'1c000000'.repeat(2)}`
+  const capture = Buffer.concat([
+    Buffer.from(head, 'hex'),
+    ...[1, 2].flatMap(() => [Buffer.from(record, 'hex'), bytes])
+  ])
+  await using control = await serveControl({ leaseList: async () => ({ leases: [] }) })
+  const file = join(control.directory, 'sent.pcap')
+  await writeFile(file, capture)
+  const { stdout } = await cli(['raw', 'check', '--port', 'udp/9000', '--capture', file])
+  t.regex(stdout, /NO .*\n1 +kept +- +leaves from udp\/9000.*\n2 +kept/)
+  for (const option of ['--capture', '--packet']) {
+    const checked = await cli(['raw', 'check', option, '-', '--json'], { stdin: Readable.from([capture]) })
+    const packets = checked.json()['packets'] as { outcome: string }[]
+    t.deepEqual(
+      packets.map(({ outcome }) => outcome),
+      ['shared', 'shared']
+    )
+  }
+  const missing = await cli(['raw', 'check', '--capture', join(control.directory, 'none')])
+  t.regex(missing.stderr, /NOT_FOUND/)
+  t.is((await cli(['raw', 'check', '--capture', file, '--packet', '45'])).exitCode, 2)
 })
 
 test('without the right every packet is EPERM, and without a lease ports are given', async (t) => {

@@ -39,8 +39,9 @@ test.before(async (t) => {
   t.is(built.exitCode, 0, built.stderr)
   const up = await slicenet('devnet', 'up', '--name', NAME, '--nodes', '1', '--agents', '1')
   t.is(up.exitCode, 0, up.stderr)
+  const shaping = 'shaping: { icmp: 64kbps, destinationsPerMinute: 30, egressShare: 3 }\n'
   const resources = 'resources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
-  await writeFile(join(home, 'slice.yaml'), `name: noisy\nimage: busybox\nlease: 10m\n${resources}`)
+  await writeFile(join(home, 'slice.yaml'), `name: noisy\nimage: busybox\nlease: 10m\n${resources}${shaping}`)
   const created = await on('researcher', 'slice', 'create', join(home, 'slice.yaml'))
   t.is(created.exitCode, 0, created.stderr)
 })
@@ -65,9 +66,10 @@ test('a complaint is answered with the slice, the lease and the holder, and all 
   const [flow] = (documentsOf(answer)[0] as { flows: Shown[] }).flows
   const [lease] = (
     documentsOf(await on('node1', 'lease', 'list', '--json'))[0] as {
-      leases: { lease: string; holder: string; vserver: string }[]
+      leases: { lease: string; holder: string; vserver: string; shaping?: object }[]
     }
   ).leases
+  t.deepEqual(lease?.shaping, { icmpBps: 64_000, destinationsPerMinute: 30, egressShare: 3 })
   t.like(flow, {
     slice: 'noisy',
     lease: lease?.lease,
@@ -94,7 +96,7 @@ test('the record is given to other programs, and verified', async (t) => {
   await writeFile(join(home, 'root'), root.stdout)
   const verified = await on('node1', 'node', 'audit', 'verify', '--root', join(home, 'root'), '--json')
   t.is(verified.exitCode, 0, verified.stdout)
-  t.like(documentsOf(verified)[0], { sound: true, faults: [] })
+  t.like(documentsOf(verified)[0], { sound: true, faults: [], unwatched: [] })
   const elsewhere = await on('researcher', 'node', 'flows')
   t.regex(elsewhere.stderr, /NOT_FOUND/)
 })

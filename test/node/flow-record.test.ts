@@ -69,6 +69,14 @@ class Node {
     await this.record.start()
   }
 
+  /** Lets time pass, and what is to be written in it be written. */
+  async pass(ms: number): Promise<void> {
+    for (let left = ms; left > 0; left -= 5000) {
+      await this.clock.advance(5000)
+      await this.record.verify()
+    }
+  }
+
   changed(): void {
     this.#listener()
   }
@@ -80,7 +88,8 @@ class Node {
 
   async all(): Promise<FlowEntry[]> {
     const found: FlowEntry[] = []
-    for await (const flow of readFlows(this.record, { since: 0, until: Infinity })) found.push(flow)
+    for await (const each of readFlows(this.record, { since: 0, until: Infinity }))
+      if (each.kind === 'flow') found.push(each)
     return found
   }
 }
@@ -200,7 +209,8 @@ test('a piece that cannot be read hides no other', async (t) => {
     }
   }
   const found: string[] = []
-  for await (const each of readFlows(log, { since: 0, until: Infinity })) found.push(each.flow)
+  for await (const each of readFlows(log, { since: 0, until: Infinity }))
+    if (each.kind === 'flow') found.push(each.flow)
   t.deepEqual(found, ['good'])
 })
 
@@ -329,6 +339,48 @@ test('what found no room while the disk took nothing is told as skipped', async 
     ['flow', 'flow', 3]
   )
   await node.record.stop()
+})
+
+test('a time in which no daemon ran is told of, where a flow, a culprit or the whole record is asked for', async (t) => {
+  const node = new Node(t.context.directory)
+  await node.start()
+  const unwatched = async (): Promise<unknown> => (await node.record.verify()).unwatched
+  // Watched all the while, though nothing happens.
+  await node.pass(10 * 60_000)
+  await node.restart()
+  t.deepEqual(await unwatched(), [])
+  const from = node.clock.now()
+  await node.record.stop()
+  await node.clock.advance(5 * 60_000)
+  await node.restart()
+  const gap = { kind: 'unwatched', from, to: from + 5 * 60_000 } as const
+  t.deepEqual(await unwatched(), [gap])
+  t.deepEqual((await node.whois({ time: from + 60_000 })).unwatched, [gap])
+  t.deepEqual((await node.whois({ time: from - 60_000 })).unwatched, [])
+  const all: unknown[] = []
+  for await (const each of readFlows(node.record, { since: from + 1, until: from + 2 })) all.push(each)
+  t.deepEqual(all, [gap])
+  t.deepEqual((await node.record.verify()).faults, [])
+  await node.record.stop()
+})
+
+test('after a crash it is told from the last that was written on, a minute before at most', async (t) => {
+  const node = new Node(t.context.directory)
+  await node.start()
+  node.leases = [{ lease: leaseTo(node.key, alice, 1), state: 'active' }]
+  node.changed()
+  await node.pass(10 * 60_000)
+  const crashed = node.clock.now()
+  const next = new Node(t.context.directory)
+  await next.clock.advance(crashed + HOUR - next.clock.now())
+  await next.start()
+  const [gap] = (await next.record.verify()).unwatched
+  t.is(gap?.to, crashed + HOUR)
+  t.true(
+    gap !== undefined && gap.from <= crashed && gap.from > crashed - 75_000,
+    `${crashed - (gap?.from ?? 0)}`
+  )
+  await Promise.all([node.record.stop(), next.record.stop()].map((each) => each.catch(() => {})))
 })
 
 test('a record that could not begin is closed when it is stopped', async (t) => {
@@ -542,8 +594,7 @@ test('a clock that was ahead once makes it sign no more often', async (t) => {
     await node.record.verify()
   }
   t.is(node.record.root()?.body.seq, before)
-  await node.clock.advance(HOUR)
-  await node.record.verify()
+  await node.pass(HOUR)
   t.not(node.record.root()?.body.seq, before)
   await node.record.stop()
 })

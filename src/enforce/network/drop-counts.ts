@@ -9,7 +9,7 @@ import { LIMITS } from '../../base/limits.ts'
 const DROP_COUNTS = 'drop_counts'
 const USER_DROP_COUNTS = 'user_drop_counts'
 /** Ranges of user ids begin at multiples of their size. */
-const IDS_MASK = 0xffff_0000
+export const IDS_MASK = 0xffff_0000
 const IDS_IN_RANGE = 0x1_0000
 
 /** By the name of a link's host end, or the first id of a range of users: packets by reason. */

@@ -16,6 +16,7 @@ import type { Logger } from '../../base/log.ts'
 import { flowEnds, type Flow, type FlowEnd } from './flow.ts'
 import { parseTrackedLine, TRACKED_LINE_CHARS_MAX, type TrackedLine } from './tracked-line.ts'
 import { countUntracked, readNoRoom, readUntracked } from './untracked-flows.ts'
+import { UserFlows, type NetworkUserOwner } from './user-flows.ts'
 
 /** What the daemon keeps its record of flows from. */
 export interface FlowSource extends Startable {
@@ -48,6 +49,8 @@ export interface FlowWatchComponents {
   readonly ownerOf: (address: string) => string | undefined
   /** As the world knows the node, by an address of the family of this one. */
   readonly nodeAddress: (like: string) => string
+  /** Vservers that share the node's network, or did, by the first of their ids. */
+  readonly userOwners: () => ReadonlyMap<number, NetworkUserOwner>
 }
 
 export interface FlowWatchInit {
@@ -75,6 +78,7 @@ export class FlowWatch implements FlowSource {
   readonly #open = new Map<string, OpenFlow>()
   readonly #ended: Flow[] = []
   readonly #untracked = new Map<string, OpenFlow>()
+  readonly #users = new UserFlows()
   #overruns = 0
   #skipped = 0
   #noRoom = 0
@@ -135,7 +139,11 @@ export class FlowWatch implements FlowSource {
         table.set(key, { ...open, told: packets })
       }
     }
-    return [...this.#ended.splice(0), ...going]
+    const { clock, nodeAddress, userOwners } = this.#c
+    // Theirs are of IPv4 alone.
+    const own = nodeAddress('0.0.0.0')
+    const ofUsers = await this.#users.take(userOwners(), { now: clock.now(), nodeAddress: own })
+    return [...this.#ended.splice(0), ...going, ...ofUsers]
   }
 
   async #haveItCount(): Promise<void> {

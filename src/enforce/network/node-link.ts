@@ -3,6 +3,7 @@ import type { PortRange } from '../../ticket/ports.ts'
 import type { VserverNetwork } from '../network.ts'
 import type { NetworkCounters } from './network-counters.ts'
 import type { ShapingPolicy } from './rates.ts'
+import type { NetworkUserOwner } from './user-flows.ts'
 
 export interface NodeNetworkInit {
   /** Default: the device of the default route. */
@@ -34,6 +35,8 @@ export interface NodeNetwork extends VserverNetwork {
   readonly isUp: boolean
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
+  /** Vservers that share the node's network, or did, by the first of their ids. */
+  userOwners(): ReadonlyMap<number, NetworkUserOwner>
   /** The inside address of a vserver that is attached and has one. */
   addressOf(id: string): string | undefined
   /** Takes the tables and the uplink's queue away, for a node that is shut down for good. Throws `BUSY` while links are attached. */

@@ -242,6 +242,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     return index === undefined ? undefined : this.#owners.get(planLink(index).address)
   }
 
+  userOwners(): ReturnType<NodeUsers['owners']> {
+    return this.#users.owners()
+  }
+
   addressOf(id: string): string | undefined {
     const record = this.#records.get(id)
     return record === undefined || record.ids !== undefined ? undefined : planLink(record.index).address

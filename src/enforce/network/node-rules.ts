@@ -12,6 +12,7 @@ import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
+import { USER_FLOWS_TABLE } from './user-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
@@ -54,6 +55,7 @@ const TABLES = [
   USERS_TABLE_6,
   UNTRACKED_TABLE,
   UNTRACKED_TABLE_6,
+  USER_FLOWS_TABLE,
   ENDS_TABLE,
   ENDS_TABLE_6
 ]

@@ -11,6 +11,7 @@ import { USER_DROP_REASONS } from './node-table.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules } from './ruleset.ts'
+import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
 /** Of IPv6, also on a node whose vservers with a link of their own have none. */
@@ -54,6 +55,7 @@ function usersLines(users: readonly NodeUser[], { uplink, devices, hasSix }: Use
   }
   return [
     ...node,
+    ...userFlowLines(users.map(({ ids }) => ids)),
     ...ipv6Lines(users, uplink),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
@@ -139,6 +141,8 @@ export class NodeUsers {
   readonly #records: () => Iterable<LinkRecord>
   readonly #hasSix: () => boolean
   readonly #leaving = new Set<string>()
+  /** By the first of their ids, those that are gone as well: what they sent may be told of later. */
+  readonly #owners = new Map<number, string>()
   #last: Promise<void> = Promise.resolve()
   /** Those that were there at the last refreshing. */
   #devices = ''
@@ -146,6 +150,17 @@ export class NodeUsers {
   constructor(records: () => Iterable<LinkRecord>, hasSix: () => boolean) {
     this.#records = records
     this.#hasSix = hasSix
+  }
+
+  /** Who has, or had last, the ids from each of these on. */
+  owners(): ReadonlyMap<number, NetworkUserOwner> {
+    const here = new Set<number>()
+    for (const { id, ids } of this.#records()) {
+      if (ids === undefined) continue
+      here.add(ids.first)
+      this.#owners.set(ids.first, id)
+    }
+    return new Map([...this.#owners].map(([first, id]) => [first, { id, isHere: here.has(first) }]))
   }
 
   /** Puts the records in place as they are when it is this change's turn. */
@@ -178,11 +193,16 @@ export class NodeUsers {
   /** Puts in place one that is new, of whose range of ids nothing is counted yet. */
   async join(firstId: number, uplink: string): Promise<void> {
     await this.apply(uplink)
-    await applyRules(userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]))
+    // What its ids' owner before did is not its.
+    await applyRules([
+      ...userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]),
+      ...(await userFlowRemoval(firstId))
+    ])
   }
 
   /** Takes out one whose record is still there. */
   async leave({ id, ids }: LinkRecord, uplink: string): Promise<void> {
+    if (ids !== undefined) this.#owners.set(ids.first, id)
     this.#leaving.add(id)
     try {
       await this.apply(uplink)

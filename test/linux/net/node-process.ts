@@ -88,7 +88,13 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
     const { address, address6 = '' } = await findUplink({})
     const ownerOf = (inside: string): string | undefined => network.ownerOf(inside)
     const nodeAddress = (like: string): string => (like.includes(':') ? address6 : address)
-    const components = { clock: systemClock, logger: silentLogger, ownerOf, nodeAddress }
+    const components = {
+      clock: systemClock,
+      logger: silentLogger,
+      ownerOf,
+      nodeAddress,
+      userOwners: () => network.userOwners()
+    }
     // So small that it can be made to overflow.
     flows = new FlowWatch(components, { eventBufferBytes: 65_536 })
     await flows.start()

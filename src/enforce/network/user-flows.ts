@@ -1,0 +1,201 @@
+/**
+ * The flows of vservers that share the node's network: connection tracking does not know whose of the node's connections
+ * are theirs, so what their users send is counted by addresses and ports, and what comes back by the same, in a table of
+ * its own. It is there from the first such vserver on, outlives the daemon, and is bounded, in all and for each of them.
+ */
+import { run } from '../../base/host-program.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { PortProtocol } from '../../ticket/ports.ts'
+import { blockOf, IDS_MASK } from './drop-counts.ts'
+import type { Flow, FlowCount } from './flow.ts'
+
+export const USER_FLOWS_TABLE = 'ip slicenet_user_flows'
+const KEPT_SECONDS = 600
+/** New flows of one vserver. */
+const NEW_FLOWS = 'limit rate over 5/second burst 4096 packets'
+
+/** Lines for nft that count what these users send, both included of each; counts of before stay. */
+export function userFlowLines(ids: readonly { readonly first: number; readonly last: number }[]): string[] {
+  const bounds = `size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s;`
+  const user = `meta skuid & ${IDS_MASK}`
+  // More than five parts are not read back by nft 1.0.
+  const out = 'meta l4proto . th sport . ip daddr . th dport'
+  const back = 'meta l4proto . th dport . ip saddr . th sport'
+  const bare = 'meta l4proto . ip daddr'
+  // Does not match where the vserver may still add one; one that is there already needs no room.
+  const isOver = (key: string, set: string): string =>
+    `${user} . ${key} != @${set} update @new_flows { ${user} ${NEW_FLOWS} } counter name no_room accept`
+  const set = (name: string, type: string): string =>
+    `add set ${USER_FLOWS_TABLE} ${name} { typeof ${type}; ${bounds} ${name === 'pairs' ? '' : 'counter;'} }`
+  const rules = (chain: string, lines: readonly string[]): string[] => [
+    `flush chain ${USER_FLOWS_TABLE} ${chain}`,
+    ...lines.map((line) => `add rule ${USER_FLOWS_TABLE} ${chain} ${line}`)
+  ]
+  return [
+    `add table ${USER_FLOWS_TABLE}`,
+    `add set ${USER_FLOWS_TABLE} users { typeof meta skuid; flags interval; }`,
+    `flush set ${USER_FLOWS_TABLE} users`,
+    ...ids.map(({ first, last }) => `add element ${USER_FLOWS_TABLE} users { ${first}-${last} }`),
+    set('asked', `meta skuid . ${out}`),
+    set('answered', `meta skuid . ${out}`),
+    set('bare', `meta skuid . ${bare}`),
+    set('pairs', out),
+    set('received', out),
+    `add set ${USER_FLOWS_TABLE} new_flows { typeof meta skuid; size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s; }`,
+    `add counter ${USER_FLOWS_TABLE} no_room`,
+    `add chain ${USER_FLOWS_TABLE} of_users`,
+    // After everything that is dropped is (node-table.ts).
+    `add chain ${USER_FLOWS_TABLE} out { type filter hook output priority 50; policy accept; }`,
+    `add chain ${USER_FLOWS_TABLE} in { type filter hook input priority 50; policy accept; }`,
+    ...rules('of_users', [
+      `meta l4proto != { tcp, udp } ${isOver(bare, 'bare')}`,
+      `meta l4proto != { tcp, udp } update @bare { ${user} . ${bare} } accept`,
+      `ct direction reply ${isOver(out, 'answered')}`,
+      `update @pairs { ${out} }`,
+      `ct direction reply update @answered { ${user} . ${out} } accept`,
+      isOver(out, 'asked'),
+      `update @asked { ${user} . ${out} } accept`,
+      'counter name no_room'
+    ]),
+    ...rules('out', ['oifname != "lo" meta skuid @users goto of_users']),
+    ...rules('in', [`iifname != "lo" meta l4proto { tcp, udp } ${back} @pairs update @received { ${back} }`])
+  ]
+}
+
+const OF_USERS = ['asked', 'answered', 'bare'] as const
+
+/** Lines for nft that forget what was counted of whoever had the ids from this one on. */
+export async function userFlowRemoval(firstId: number): Promise<string[]> {
+  const block = blockOf(firstId)
+  const lines = OF_USERS.map(async (set) => {
+    const keys = (await elementsOf(set)).filter(({ parts }) => parts[0] === block)
+    return keys.map(({ parts }) => `delete element ${USER_FLOWS_TABLE} ${set} { ${parts.join(' . ')} }`)
+  })
+  return (await Promise.all(lines)).flat()
+}
+
+/** A vserver that shares the node's network, or did. */
+export interface NetworkUserOwner {
+  readonly id: string
+  readonly isHere: boolean
+}
+
+interface Known {
+  readonly flow: Flow
+  /** Packets of it that were told; `undefined` when its end was. */
+  readonly told: number | undefined
+}
+
+/** What of the counts was told already. */
+export class UserFlows {
+  readonly #known = new Map<string, Known>()
+
+  /**
+   * Those that had packets or ended since they were told last. `owners` by the first of their ids. Whose owner is not known
+   * is passed over. Now is UTC ms.
+   */
+  async take(
+    owners: ReadonlyMap<number, NetworkUserOwner>,
+    { now, nodeAddress }: { readonly now: number; readonly nodeAddress: string }
+  ): Promise<Flow[]> {
+    if (owners.size === 0) return []
+    const gone = new Set(this.#known.keys())
+    const told: Flow[] = []
+    for (const { key, block, flow } of await readUserFlows(now, nodeAddress)) {
+      const before = this.#known.get(key)
+      const owner = owners.get(block)
+      const vserver = before?.flow.vserver ?? owner?.id
+      if (vserver === undefined) continue
+      gone.delete(key)
+      const packets = flow.sent.packets + flow.received.packets
+      const isOpen = owner?.isHere === true && owner.id === vserver
+      const latest = { ...flow, vserver, isOpen, first: before?.flow.first ?? flow.first }
+      const isNews = packets !== before?.told && (isOpen || before === undefined || before.told !== undefined)
+      if (isNews || (!isOpen && before?.told !== undefined)) told.push(latest)
+      this.#known.set(key, { flow: latest, told: isOpen ? packets : undefined })
+    }
+    for (const key of gone) {
+      const { flow, told: packets } = this.#known.get(key) ?? {}
+      this.#known.delete(key)
+      if (flow !== undefined && packets !== undefined) told.push({ ...flow, isOpen: false })
+    }
+    return told
+  }
+}
+
+async function readUserFlows(
+  now: number,
+  localAddress: string
+): Promise<{ readonly key: string; readonly block: number; readonly flow: Omit<Flow, 'vserver'> }[]> {
+  const received = new Map<string, FlowCount>()
+  for (const { parts, count } of await elementsOf('received')) received.set(parts.join(' '), count)
+  const sets = await Promise.all(OF_USERS.map(async (set) => ({ set, elements: await elementsOf(set) })))
+  return sets.flatMap(({ set, elements }) =>
+    elements.flatMap(({ parts, count, quietSeconds }) => {
+      const [user, number = '', ...rest] = parts
+      const protocol = PROTOCOLS.get(number)
+      const [localPort, remoteAddress = '', remotePort] = set === 'bare' ? [0, rest[0], 0] : rest
+      if (protocol === undefined) return []
+      const last = now - quietSeconds * 1000
+      const key = `${set} ${parts.join(' ')}`
+      const flow: Omit<Flow, 'vserver'> = {
+        id: `s${key.replaceAll(' ', '-')}`,
+        protocol,
+        localAddress,
+        localPort: Number(localPort),
+        remoteAddress,
+        remotePort: Number(remotePort),
+        begunBy: set === 'answered' ? 'remote' : 'vserver',
+        first: last,
+        last,
+        sent: count,
+        received: received.get(parts.slice(1).join(' ')) ?? { packets: 0, bytes: 0 },
+        isTracked: set !== 'bare',
+        isOpen: true
+      }
+      return [{ key, block: Number(blockOf(Number(user))), flow }]
+    })
+  )
+}
+
+/** Users are asked for by number, and so come protocols. */
+const PROTOCOLS: ReadonlyMap<string, PortProtocol> = new Map([
+  ['1', 'icmp'],
+  ['6', 'tcp'],
+  ['17', 'udp'],
+  ['47', 'gre']
+])
+
+interface Counted {
+  readonly parts: readonly string[]
+  readonly count: FlowCount
+  /** Since the last packet. */
+  readonly quietSeconds: number
+}
+
+async function elementsOf(set: string): Promise<Counted[]> {
+  const printed = JSON.parse(
+    await run('nft', ['-j', '-n', 'list', 'set', ...USER_FLOWS_TABLE.split(' '), set])
+  ) as Printed
+  return (printed.nftables ?? []).flatMap((each) =>
+    (each.set?.elem ?? []).map(({ elem }) => ({
+      parts: elem.val.concat.map(String),
+      count: { packets: elem.counter.packets, bytes: elem.counter.bytes },
+      quietSeconds: Math.max(0, KEPT_SECONDS - (elem.expires ?? KEPT_SECONDS))
+    }))
+  )
+}
+
+interface Printed {
+  readonly nftables?: readonly {
+    readonly set?: {
+      readonly elem?: readonly {
+        readonly elem: {
+          readonly val: { readonly concat: readonly (string | number)[] }
+          readonly expires?: number
+          readonly counter: { readonly packets: number; readonly bytes: number }
+        }
+      }[]
+    }
+  }[]
+}
