@@ -76,7 +76,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
     },
     {
       capacity: CAPACITY,
-      address: '198.18.0.1',
+      address: () => '198.18.0.1',
       epoch: 1,
       ...(from.accepts === undefined ? {} : { accepts: from.accepts }),
       ...(from.administrative === undefined ? {} : { administrative: from.administrative })

@@ -46,8 +46,11 @@ export interface FlowWatchComponents {
   readonly logger: Logger
   /** The vserver that has an inside address, or had it last. */
   readonly ownerOf: (address: string) => string | undefined
-  /** As the world knows the node, by an address of the family of this one. */
-  readonly nodeAddress: (like: string) => string
+  /**
+   * As the world knows the node by what leaves through this device, by an address of the family of `like`; what stays on the
+   * node counts as the first uplink's.
+   */
+  readonly nodeAddress: (like: string, device: string) => string
 }
 
 export interface FlowWatchInit {
@@ -268,8 +271,8 @@ export class FlowWatch implements FlowSource {
     const gone = new Set(this.#untracked.keys())
     const unowned = new Set<string>()
     for (const count of await readUntracked()) {
-      const { address, protocol, sourcePort, destination, destinationPort, packets, bytes } = count
-      const id = `u${protocol}-${address}-${sourcePort}-${destination}-${destinationPort}`
+      const { address, protocol, sourcePort, destination, destinationPort, device, packets, bytes } = count
+      const id = `u${protocol}-${address}-${sourcePort}-${destination}-${destinationPort}-${device}`
       const vserver = this.#untracked.get(id)?.flow.vserver ?? this.#c.ownerOf(address)
       if (vserver === undefined) {
         if (!this.#unowned.has(id)) this.#skipped += 1
@@ -283,7 +286,7 @@ export class FlowWatch implements FlowSource {
         id,
         vserver,
         protocol,
-        localAddress: this.#c.nodeAddress(destination),
+        localAddress: this.#c.nodeAddress(destination, device),
         localPort: sourcePort,
         remoteAddress: destination,
         remotePort: destinationPort,
