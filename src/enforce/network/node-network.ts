@@ -120,7 +120,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     if (familyOf(uplinks) !== undefined) await forwardSix()
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
-    this.#uplinks.open(uplinks)
+    await this.#uplinks.open(uplinks)
     // Devices come and go.
     this.#refreshing = repeat(
       () => this.#refresh(),

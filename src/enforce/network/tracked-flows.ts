@@ -39,14 +39,10 @@ async function forgetInside(address: string, only: readonly string[] = [], by?: 
   ])
 }
 
-/** Forgets what was translated to an uplink's addresses. */
-export async function forgetThrough(insides: readonly Inside[], uplink: NodeAddresses): Promise<void> {
-  for (const { address, address6 } of insides) {
-    await Promise.all([
-      forgetInside(address, [], uplink.address),
-      uplink.address6 === undefined ? undefined : forgetInside(address6, [], uplink.address6)
-    ])
-  }
+/** Forgets what was translated to this address of the node. */
+export async function forgetThrough(insides: readonly Inside[], nodeAddress: string): Promise<void> {
+  const isSix = nodeAddress.includes(':')
+  for (const { address, address6 } of insides) await forgetInside(isSix ? address6 : address, [], nodeAddress)
 }
 
 /**

@@ -5,7 +5,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
-import { SlicenetError } from '../../base/errors.ts'
+import { asSlicenetError, SlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import type { Resources } from '../../ticket/resources.ts'
@@ -17,7 +17,8 @@ import { vserverRates, type ShapingPolicy } from './rates.ts'
 import { applyRules } from './ruleset.ts'
 import { requireUnshaped, type ShapedLink } from './shaping.ts'
 import { capChangeLines, sharedCapLines } from './shared-cap.ts'
-import { forgetMoved } from './tracked-flows.ts'
+import { forgetMoved, forgetThrough } from './tracked-flows.ts'
+import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
 import {
@@ -60,6 +61,9 @@ export class Uplinks {
   readonly #budgets: BudgetKeeper
   /** Bits a second, by the link's device, where several uplinks share a cap. */
   readonly #caps = new Map<string, number>()
+  readonly #routes = [new UplinkRoutes('ipv4'), new UplinkRoutes('ipv6')]
+  /** What was said last, so that it is said once. */
+  #routesTrouble: string | undefined
   #current: readonly Uplink[] = []
   #reading: Promise<SentBytes> | undefined
 
@@ -141,8 +145,19 @@ export class Uplinks {
   }
 
   /** From here on they are current. */
-  open(uplinks: readonly Uplink[]): void {
+  async open(uplinks: readonly Uplink[]): Promise<void> {
     this.#current = uplinks
+    for (const routes of this.#routes) await routes.remove(uplinks.length > 1 ? uplinks.length : 0)
+    await this.#route()
+    const filtered = uplinks.length > 1 ? await strictlyFiltered(uplinks) : []
+    if (filtered.length === 0) return
+    this.#components.logger.warn(
+      'the kernel drops what comes in by these uplinks from where it would not send',
+      {
+        uplinks: filtered,
+        hint: 'set net.ipv4.conf.*.rp_filter to 2'
+      }
+    )
   }
 
   close(): void {
@@ -160,6 +175,7 @@ export class Uplinks {
       const known = this.#current[at]
       if (known !== undefined) await watch.look(known)
     }
+    await this.#route()
   }
 
   /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than one of them has. */
@@ -206,6 +222,7 @@ export class Uplinks {
   async remove(): Promise<void> {
     await this.stop()
     await applyRules(sharedCapLines([], new Map()))
+    for (const routes of this.#routes) await routes.remove()
     for (const shaper of this.#shapers) await shaper.remove()
     await rm(this.#budgetFile, { force: true })
     this.close()
@@ -213,6 +230,26 @@ export class Uplinks {
 
   get #rootBps(): number {
     return this.#inits.reduce((sum, { rootBps }) => sum + rootBps, 0)
+  }
+
+  /** A connection stays on its uplink; where that leads nowhere any more, it is forgotten, so that it begins anew by another. */
+  async #route(): Promise<void> {
+    const { logger, records } = this.#components
+    try {
+      for (const routes of this.#routes) {
+        for (const { device, address } of await routes.look(this.#current)) {
+          logger.warn('an uplink leads nowhere; its connections are forgotten', { uplink: device, address })
+          const plans = [...records()].map(({ index }) => planLink(index))
+          await forgetThrough(plans, address)
+        }
+      }
+      this.#routesTrouble = undefined
+    } catch (error) {
+      const { message } = asSlicenetError(error)
+      if (message !== this.#routesTrouble)
+        logger.error('what comes in by an uplink may be answered by another', { error })
+      this.#routesTrouble = message
+    }
   }
 
   /** One uplink is another device or has another address. */

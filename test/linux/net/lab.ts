@@ -331,6 +331,12 @@ export class Lab {
     await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add, this.nodeAddress])
   }
 
+  /** Makes the router send packets for an address that the world has behind its second link to the world. */
+  async routeFarFromRouter(far: string): Promise<void> {
+    const add = ['ip', 'route', 'add', far, 'via', this.worldAddress]
+    await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add])
+  }
+
   /** Takes the node's uplink away, as unplugging its card does. */
   async removeUplink(): Promise<void> {
     await this.onNode(['ip', 'link', 'del', 'dev', 'up0'])

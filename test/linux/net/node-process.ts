@@ -23,6 +23,7 @@ interface Request {
     | 'rename'
     | 'detach'
     | 'list'
+    | 'addresses'
     | 'egressBytes'
     | 'isEgressNarrowed'
     | 'counters'
@@ -76,6 +77,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   attachIds: async ({ user }) => (user === undefined ? undefined : network.attachIds(user)),
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
+  addresses: async () => Promise.resolve(network.uplinks.map(({ address }) => address)),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {

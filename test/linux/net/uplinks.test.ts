@@ -1,4 +1,5 @@
 /** A node with two uplinks: `up0` by way of the router, `up1` straight to the world. */
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { UplinkInit } from '../../../src/enforce/network/uplink.ts'
@@ -12,7 +13,7 @@ const [WORLD_1, NODE_1, FAR] = [`${NET}.1`, `${NET}.2`, '198.19.201.9']
 const first: UplinkInit = { device: 'up0', rootBps: 10 * MEGABIT, nodeBps: MEGABIT }
 const second: UplinkInit = { device: 'up1', rootBps: 6 * MEGABIT, nodeBps: MEGABIT }
 const lab = new Lab({
-  letter: 'u',
+  letter: 'q',
   second: { net: NET, far: FAR },
   network: { uplinks: [first, second] }
 })
@@ -45,6 +46,14 @@ const rates = async (device: string, minor: string): Promise<readonly string[]> 
   const [, rate = '', ceil = ''] =
     new RegExp(`^class htb 51ce:${minor} .* rate (\\S+) ceil (\\S+)`, 'm').exec(shown) ?? []
   return [rate, ceil]
+}
+
+async function until(condition: () => Promise<boolean>): Promise<boolean> {
+  for (let round = 0; round < 100; round++) {
+    if (await condition()) return true
+    await delay(100)
+  }
+  return false
 }
 
 /** Each uplink: who is reached by it, under which address of the node, and who sees it there. */
@@ -141,6 +150,83 @@ test.serial('what is no uplink is not left by', async (t) => {
   t.is((await lab.counters()).drops.device - before, 1)
   await restart(first, second)
   t.regex(await one.probe.ask<string>({ op: 'ask', host: WORLD_1, port: 7000 }), new RegExp(`^${NODE_1}:`))
+})
+
+const fromFar = async (request: object): Promise<string> =>
+  lab.world.ask({ host: NODE_1, source: FAR, sport: 5600, timeout: 0.3, ...request })
+const removeRules = async (): Promise<void> => {
+  for (const mark of ['0x51ce0001', '0x51ce0002']) await lab.onNode(['ip', 'rule', 'del', 'fwmark', mark])
+}
+
+test.serial('what came in by an uplink is answered by it, until its routes are taken out', async (t) => {
+  // The default route leads elsewhere.
+  t.is(await one.probe.ask({ op: 'ask', host: FAR, port: 7000, timeout: 0.2 }), 'timeout')
+  t.is(await fromFar({ op: 'connect', port: 9091 }), `${FAR}:5600`)
+  t.is(await fromFar({ op: 'ask', port: 9090 }), `${FAR}:5600`)
+  await lab.killNode()
+  await removeRules()
+  t.is(await fromFar({ op: 'connect', port: 9091, sport: 5601 }), 'timeout')
+  t.is(await fromFar({ op: 'ask', port: 9090, sport: 5601 }), 'timeout')
+  await lab.startNode()
+  t.is(await fromFar({ op: 'connect', port: 9091, sport: 5602 }), `${FAR}:5602`)
+  t.is(await fromFar({ op: 'ask', port: 9090, sport: 5602 }), `${FAR}:5602`)
+})
+
+test.serial(
+  'rules and routes of others are left alone, and what somebody takes away is mended',
+  async (t) => {
+    await lab.onNode(['ip', 'route', 'add', 'blackhole', '203.0.113.0/24', 'table', '77'])
+    await lab.onNode(['ip', 'rule', 'add', 'fwmark', '7', 'lookup', '77', 'priority', '100'])
+    await lab.onNode(['ip', 'rule', 'del', 'fwmark', '0x51ce0002'])
+    await lab.onNode(['ip', 'route', 'flush', 'table', '5361153'])
+    t.true(
+      await until(async () => (await fromFar({ op: 'connect', port: 9091, sport: 5603 })) === `${FAR}:5603`)
+    )
+    const rules = (await lab.onNode(['ip', 'rule', 'show'])).replace(/\s+/g, ' ')
+    t.regex(rules, /100: from all fwmark 0x7 lookup 77 20942: .*fwmark 0x51ce000/)
+    t.regex(await lab.onNode(['ip', 'route', 'show', 'table', '77']), /blackhole 203\.0\.113\.0\/24/)
+    // A mark that somebody else's rules set decides.
+    await lab.nft(
+      'table ip theirs { chain c { type filter hook prerouting priority -150; iifname "sl1" meta mark set 8\n}\n}'
+    )
+    t.is(await fromFar({ op: 'connect', port: 9091, sport: 5604 }), 'timeout')
+    await lab.nft('delete table ip theirs')
+  }
+)
+
+test.serial('a connection stays on the uplink that it began on while that leads there', async (t) => {
+  const ask = { op: 'ask', host: FAR, port: 7002, sport: 9093 }
+  await lab.world.ask({ op: 'answer', host: FAR, port: 7002 })
+  await lab.onNode(['ip', 'route', 'add', FAR, 'via', WORLD_1, 'dev', 'up1'])
+  t.is(await one.probe.ask(ask), `${NODE_1}:9093`)
+  await lab.onNode(['ip', 'route', 'del', FAR])
+  t.is(await one.probe.ask(ask), `${NODE_1}:9093`)
+  t.is(await one.probe.ask({ ...ask, sport: 9092, timeout: 0.2 }), 'timeout')
+})
+
+test.serial('when an uplink leads nowhere any more, connections begin anew by another', async (t) => {
+  await lab.routeFarFromRouter(FAR)
+  const ask = { op: 'ask', host: FAR, port: 7002, sport: 9091, timeout: 0.2 }
+  const seenAs = async (): Promise<string> => one.probe.ask(ask)
+  t.is(await seenAs(), `${lab.nodeAddress}:9091`)
+  const gateway = lab.nodeAddress.replace(/\d+$/, '1')
+  const change = async (verb: 'add' | 'del'): Promise<string> =>
+    lab.onNode(['ip', 'route', verb, 'default', 'via', gateway, 'dev', 'up0'])
+  // Without a daemon that looks, what has one address would leave by the uplink of another, and is dropped.
+  await lab.killNode()
+  await change('del')
+  t.is(await seenAs(), `${lab.nodeAddress}:9091`, 'it has routes of its own')
+  await lab.onNode(['ip', 'route', 'flush', 'table', '5361152'])
+  const before = (await lab.onNode(['nft', 'list', 'counter', 'ip', 'slicenet', 'dropped_device'])).trim()
+  t.is(await seenAs(), 'timeout')
+  t.not((await lab.onNode(['nft', 'list', 'counter', 'ip', 'slicenet', 'dropped_device'])).trim(), before)
+  await change('add')
+  await lab.startNode()
+  t.is(await seenAs(), `${lab.nodeAddress}:9091`)
+  await change('del')
+  t.true(await until(async () => (await seenAs()) === `${NODE_1}:9091`))
+  await change('add')
+  t.is(await seenAs(), `${NODE_1}:9091`, 'and stay there')
 })
 
 test.serial('uplinks that do not go together are refused, and what stood before stands', async (t) => {
