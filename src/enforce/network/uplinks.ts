@@ -14,9 +14,8 @@ import { BudgetKeeper, type SentBytes } from './budget-keeper.ts'
 import { shapedLink } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { vserverRates, type ShapingPolicy } from './rates.ts'
-import { applyRules } from './ruleset.ts'
 import { requireUnshaped, type ShapedLink } from './shaping.ts'
-import { capChangeLines, sharedCapLines } from './shared-cap.ts'
+import { SharedCaps } from './shared-cap.ts'
 import { forgetMoved, forgetThrough } from './tracked-flows.ts'
 import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
@@ -59,8 +58,7 @@ export class Uplinks {
   readonly #watches: readonly UplinkWatch[]
   readonly #budgetFile: string
   readonly #budgets: BudgetKeeper
-  /** Bits a second, by the link's device, where several uplinks share a cap. */
-  readonly #caps = new Map<string, number>()
+  readonly #caps = new SharedCaps()
   readonly #routes = [new UplinkRoutes('ipv4'), new UplinkRoutes('ipv6')]
   /** What was said last, so that it is said once. */
   #routesTrouble: string | undefined
@@ -141,7 +139,7 @@ export class Uplinks {
     await this.#budgets.open(records, await this.#sentBytes())
     const links = records.map((record) => this.#shaped(record))
     for (const shaper of this.#shapers) await shaper.shapeOnly(links)
-    await this.#layCaps(uplinks, records)
+    await this.#caps.lay(uplinks, records, (record) => this.#sharedCap(record))
   }
 
   /** From here on they are current. */
@@ -189,13 +187,13 @@ export class Uplinks {
   async shape(record: LinkRecord): Promise<void> {
     const shaped = this.#shaped(record)
     await this.#onEach((shaper) => shaper.shape(shaped))
-    await this.#setCap(record)
+    await this.#caps.set(record, this.#sharedCap(record))
   }
 
   /** Removes a vserver's classes, whichever there are. */
   async unshape(index: number): Promise<void> {
     await Promise.all(this.#shapers.map((shaper) => shaper.unshape(index)))
-    await this.#changeCap(planLink(index).device, undefined)
+    await this.#caps.set({ index }, undefined)
   }
 
   /** All that is remembered of it. */
@@ -221,7 +219,7 @@ export class Uplinks {
   /** Takes all of it away. */
   async remove(): Promise<void> {
     await this.stop()
-    await applyRules(sharedCapLines([], new Map()))
+    await this.#caps.remove()
     for (const routes of this.#routes) await routes.remove()
     for (const shaper of this.#shapers) await shaper.remove()
     await rm(this.#budgetFile, { force: true })
@@ -264,7 +262,7 @@ export class Uplinks {
         uplink.device,
         records.map((record) => this.#shaped(record))
       )
-      await this.#layCaps(uplinks, records)
+      await this.#caps.lay(uplinks, records, (record) => this.#sharedCap(record))
       this.#current = uplinks
       const plans = records.map(({ index }) => planLink(index))
       await forgetMoved(plans, before, uplink)
@@ -307,7 +305,7 @@ export class Uplinks {
     if (record === undefined) return
     const shaped = this.#shaped(record)
     await this.#onEach((shaper) => shaper.changeRates(shaped))
-    await this.#setCap(record)
+    await this.#caps.set(record, this.#sharedCap(record))
   }
 
   #shaped(record: LinkRecord): ShapedLink {
@@ -315,33 +313,8 @@ export class Uplinks {
     return { ...shapedLink(record), ...(narrowedBps === undefined ? {} : { narrowedBps }) }
   }
 
-  /** The caps of all that have one, in a table made anew. */
-  async #layCaps(uplinks: readonly Uplink[], records: readonly LinkRecord[]): Promise<void> {
-    const caps = new Map(
-      records.flatMap((record) => {
-        const bps = this.#sharedCap(record)
-        return bps === undefined ? [] : [[planLink(record.index).device, bps] as const]
-      })
-    )
-    await applyRules(sharedCapLines(uplinks, caps))
-    this.#caps.clear()
-    for (const [device, bps] of caps) this.#caps.set(device, bps)
-  }
-
-  async #setCap(record: LinkRecord): Promise<void> {
-    await this.#changeCap(planLink(record.index).device, this.#sharedCap(record))
-  }
-
-  async #changeCap(device: string, after: number | undefined): Promise<void> {
-    const before = this.#caps.get(device)
-    await applyRules(capChangeLines(device, { before, after }))
-    if (after === undefined) this.#caps.delete(device)
-    else this.#caps.set(device, after)
-  }
-
   /** What all uplinks together let out for it, where that is less than they can. */
   #sharedCap(record: LinkRecord): number | undefined {
-    if (this.#shapers.length < 2 || record.ids !== undefined) return undefined
     const { capBps } = vserverRates(this.#rootBps, record.resources, this.#budgets.narrowedBps(record))
     return capBps < this.#rootBps ? capBps : undefined
   }

@@ -289,7 +289,7 @@ def op_flood(p):
     sent = 0
     if p.get("kind", "udp") == "udp":
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        s.bind(("0.0.0.0", 20000))
+        s.bind(("0.0.0.0", p.get("sport", 20000)))
     else:
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     if p.get("options"):
