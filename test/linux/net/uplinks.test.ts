@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
+import type { Flow } from '../../../src/enforce/network/flow.ts'
 import type { UplinkInit } from '../../../src/enforce/network/uplink.ts'
 import { gre, icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
@@ -102,6 +103,26 @@ test.serial('owned ports are reached at every address, from the world and from b
     t.like(await arrived({ sport: 6001 }), { dst: one.address, ok: true })
     await lab.world.ask({ op: 'route', proto: 'gre', src: from, dst: address, key: 77 })
     t.like(await arrived({ proto: 'gre' }), { dst: one.address })
+  }
+})
+
+test.serial('flows are noted under the address by which they left, outside of connections too', async (t) => {
+  await lab.ask({ op: 'watchFlows' })
+  for (const [host, address] of ways()) {
+    const packet = { op: 'send', src: one.address, dst: host }
+    await one.probe.ask({ op: 'ask', host, port: 7000, sport: 9092 })
+    await one.probe.ask({ ...packet, proto: 'tcp', sport: 9090, dport: 8081, flags: FIN })
+    await one.probe.ask({ ...packet, proto: 'gre', key: 77 })
+    const seen = new Map<string, string>()
+    const all = ['udp', 'tcp outside', 'gre outside']
+    const noted = await until(async () => {
+      const flows = await lab.ask<readonly Flow[]>({ op: 'takeFlows', all: true })
+      for (const { protocol, isTracked, remoteAddress, localAddress } of flows)
+        if (remoteAddress === host) seen.set(`${protocol}${isTracked ? '' : ' outside'}`, localAddress)
+      return all.every((each) => seen.has(each))
+    })
+    t.true(noted, [...seen.keys()].join())
+    for (const each of all) t.is(seen.get(each), address, each)
   }
 })
 
