@@ -81,7 +81,8 @@ export class UplinkRoutes {
 
   /** Takes away those of uplinks from this place in their order on. */
   async remove(from = 0): Promise<void> {
-    const rules = await this.#show<HostRule>(['rule', 'show'])
+    // A kernel without them has none to take away.
+    const rules = await this.#show<HostRule>(['rule', 'show']).catch(() => [])
     const places = Array.from({ length: LIMITS.uplinksPerNodeMax }, (_, at) => at).slice(from)
     const present = places.filter((at) => rules.some(({ table }) => table === tableOf(at)))
     await this.#batch(present.flatMap((at) => [`rule del ${ruleOf(at)}`, `route flush table ${tableOf(at)}`]))

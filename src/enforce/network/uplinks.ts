@@ -110,9 +110,8 @@ export class Uplinks {
 
   /** The same, those that are there first. */
   get thereFirst(): readonly Uplink[] {
-    const isAway = (at: number): boolean => this.#watches[at]?.isAway ?? false
-    const there = this.#current.filter((_, at) => !isAway(at))
-    const away = this.#current.filter((_, at) => isAway(at))
+    const there = this.#current.filter((_, at) => !this.#isAway(at))
+    const away = this.#current.filter((_, at) => this.#isAway(at))
     return [...there, ...away]
   }
 
@@ -144,18 +143,16 @@ export class Uplinks {
 
   /** From here on they are current. */
   async open(uplinks: readonly Uplink[]): Promise<void> {
-    this.#current = uplinks
     for (const routes of this.#routes) await routes.remove(uplinks.length > 1 ? uplinks.length : 0)
-    await this.#route()
     const filtered = uplinks.length > 1 ? await strictlyFiltered(uplinks) : []
-    if (filtered.length === 0) return
-    this.#components.logger.warn(
-      'the kernel drops what comes in by these uplinks from where it would not send',
-      {
-        uplinks: filtered,
-        hint: 'set net.ipv4.conf.*.rp_filter to 2'
-      }
-    )
+    if (filtered.length > 0) {
+      this.#components.logger.warn(
+        'the kernel drops what comes in by these uplinks from where it would not send',
+        { uplinks: filtered, hint: 'set net.ipv4.conf.*.rp_filter to 2' }
+      )
+    }
+    this.#current = uplinks
+    await this.#route()
   }
 
   close(): void {
@@ -269,14 +266,19 @@ export class Uplinks {
     })
   }
 
-  /** On every uplink; those that are not there are passed over where there is another. */
+  #isAway(at: number): boolean {
+    return this.#watches[at]?.isAway ?? false
+  }
+
+  /** On every uplink; those that are not there, which are seen to when they are back, are passed over where there is another. */
   async #onEach(task: (shaper: UplinkShaper) => Promise<void>): Promise<void> {
-    const tasks = this.#shapers.map(async (shaper) => {
+    const tasks = this.#shapers.map(async (shaper, at) => {
       try {
         await task(shaper)
         return true
       } catch (error) {
-        if (this.#shapers.length === 1 || (await isPresent(shaper.device))) throw error
+        const isThere = !this.#isAway(at) && (await isPresent(shaper.device))
+        if (this.#shapers.length === 1 || isThere) throw error
         return false
       }
     })
