@@ -254,6 +254,8 @@ export const LIMITS = {
   storeChunkBytesMax: 1024 * 1024,
   /** Network links of a node; their addresses, devices and traffic classes are numbered up to here. */
   linksPerNodeMax: 4095,
+  /** Devices by which what vservers send leaves a node. */
+  uplinksPerNodeMax: 8,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
   /** Bits a second of anything that is shaped: what tc takes as a whole number. */

@@ -18,7 +18,14 @@ import { rightsSchema } from '../ticket/resource-schema.ts'
 import { CAPABILITY_RIGHTS } from '../ticket/rights.ts'
 import { parse } from '../wire/codec.ts'
 import { amount } from './amount-schema.ts'
-import { isAboveRoot, leasesTooMuch, shapingSchema, uplinkSchema } from './shaping-config.ts'
+import {
+  address6Schema,
+  contradictsUplinks,
+  isAboveRoot,
+  leasesTooMuch,
+  shapingSchema,
+  uplinksSchema
+} from './shaping-config.ts'
 
 const text = v.pipe(v.string(), v.minLength(1), v.maxLength(128))
 const nameSchema = v.pipe(
@@ -71,11 +78,11 @@ const nodeFields = v.strictObject({
   shortName: v.optional(v.pipe(v.string(), v.regex(/^[a-z0-9][a-z0-9-]{0,23}$/))),
   /** Numbers the nodes on this machine, so that their vservers never share user ids. */
   index: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(126)), 0),
-  /** The IPv4 address by which the world knows the node. Default: the uplink's. */
+  /** The IPv4 address by which the world knows the node. Default: the first uplink's. */
   address: v.optional(v.pipe(v.string(), v.ipv4())),
-  /** The same of IPv6; default: the first that the uplink has on the internet. Without one vservers have no IPv6. */
-  address6: v.optional(v.union([v.literal('none'), v.pipe(v.string(), v.ipv6())])),
-  uplink: v.optional(uplinkSchema, {}),
+  /** The same of IPv6; default: the first that its uplink has on the internet. Without any vservers have no IPv6. */
+  address6: v.optional(address6Schema),
+  uplink: v.optional(uplinksSchema, {}),
   shaping: v.optional(shapingSchema, {}),
   /** Private ranges that vservers may reach. */
   allowedPrivateRanges: v.optional(v.array(cidr), []),
@@ -137,9 +144,18 @@ const nodeFields = v.strictObject({
   )
 })
 
+const firstUplinks = 'expected the address of the first uplink, and of no other'
 const aboveRoot = 'expected no more than uplink.rate'
 const nodeSchema = v.pipe(
   nodeFields,
+  v.forward(
+    v.check((node) => !contradictsUplinks(node, 'address'), firstUplinks),
+    ['address']
+  ),
+  v.forward(
+    v.check((node) => !contradictsUplinks(node, 'address6'), firstUplinks),
+    ['address6']
+  ),
   v.forward(
     v.check((node) => !leasesTooMuch(node), 'expected no more than uplink.rate without uplink.own'),
     ['capacity', 'egress']

@@ -116,7 +116,6 @@ function plannedNode(devnet: string, index: number, agents: number): PlannedHost
       node: {
         shortName: `${devnet}-${self.name}`,
         index: idWindows(devnet, hosts) + index,
-        address: self.address,
         uplink: { device: 'up0', rate: '100Mbps', own: '10Mbps' },
         shaping: SHARES,
         allowedPrivateRanges: ['198.18.0.0/15'],

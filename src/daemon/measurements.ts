@@ -52,11 +52,12 @@ export function createMeasuring(
 export function createUplinkMeter(
   components: Omit<MeasurementComponents, 'directory'>,
   { measure }: DaemonConfig,
-  { uplink }: NodeConfig,
+  { uplink: [uplink] }: NodeConfig,
   agents: () => readonly Principal[]
 ): UplinkMeter | undefined {
   const { store, host, logger } = components
-  if (!measure.uplink) return undefined
+  // It is measured by the node's own connections, which the first is for.
+  if (!measure.uplink || uplink === undefined) return undefined
   return new UplinkMeter(
     {
       ...components,

@@ -14,7 +14,7 @@ import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
-import { findUplink, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
+import { addressOn, findUplinks, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
@@ -48,7 +48,13 @@ import type { NodePortView } from './node-port-protocol.ts'
 import type { Memberships } from './memberships.ts'
 import { servesImages, tcpPorts, type DaemonConfig, type NodeConfig } from './config.ts'
 import type { PartDecorators } from './part-decorators.ts'
-import { delegatedShaping, shapingPolicy } from './shaping-config.ts'
+import {
+  delegatedShaping,
+  largestRootBps,
+  leasableBps,
+  shapingPolicy,
+  uplinkInits
+} from './shaping-config.ts'
 
 export interface RoleComponents {
   readonly key: SigningKey
@@ -102,11 +108,7 @@ export class NodeRole implements Startable {
     this.#network = createNodeNetwork(
       { clock, logger: logger.child('network') },
       {
-        ...(node.uplink.device === undefined ? {} : { uplink: node.uplink.device }),
-        ...(node.address === undefined ? {} : { nodeAddress: node.address }),
-        ...(node.address6 === undefined ? {} : { nodeAddress6: node.address6 }),
-        rootBps: node.uplink.rate,
-        nodeBps: node.uplink.own,
+        uplinks: uplinkInits(node),
         reservedPorts: ownPorts(init.config),
         allowedPrivateRanges: node.allowedPrivateRanges,
         shaping: shapingPolicy(node),
@@ -157,11 +159,11 @@ export class NodeRole implements Startable {
 
   /** Who has which port of the node's address now. */
   async ports(): Promise<NodePortView[]> {
-    const { config, node } = this.#init
+    const { config } = this.#init
     return nodePorts({
       records: this.manager.table.all(),
       own: ownPorts(config),
-      heard: await listeningPorts(await findUplink(uplinkInit(node)), new Set(PORT_PROTOCOLS)),
+      heard: await listeningPorts(await this.#findUplinks(), new Set(PORT_PROTOCOLS)),
       shared: SHARED_CLAIM.ports,
       now: this.#components.clock.now()
     })
@@ -174,7 +176,9 @@ export class NodeRole implements Startable {
     const { config, node, epoch, decorators } = this.#init
     await this.#enforcer.start()
     const { resources: capacity, attributes } = await this.#enforcer.capacity()
-    const uplinkNow = await findUplink(uplinkInit(node))
+    const found = await this.#findUplinks()
+    const uplinksNow = (): readonly Uplink[] => (this.#network.isUp ? this.#network.uplinks : found)
+    const address = (): string => uplinksNow()[0]?.address ?? ''
     const manager = new NodeManager(
       {
         key,
@@ -198,7 +202,7 @@ export class NodeRole implements Startable {
       },
       {
         capacity,
-        address: uplinkNow.address,
+        address,
         epoch,
         ...(node.accepts === undefined ? {} : { accepts: node.accepts }),
         ...(node.administrative === undefined ? {} : { administrative: node.administrative })
@@ -242,7 +246,7 @@ export class NodeRole implements Startable {
         attributes: {
           ...attributes,
           ...placeAttributes(config),
-          ...this.#familyAttributes(uplinkNow),
+          ...this.#familyAttributes(uplinksNow()),
           ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
         },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
@@ -265,7 +269,7 @@ export class NodeRole implements Startable {
       clock,
       logger: logger.child('audit')
     })
-    const flowWatch = this.#watchFlows(uplinkNow)
+    const flowWatch = this.#watchFlows()
     const flows = new FlowRecord(
       { flows: flowWatch, manager, key, store, clock, logger: logger.child('flows') },
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
@@ -299,19 +303,25 @@ export class NodeRole implements Startable {
     }
   }
 
+  /** The one whose address is to be named first. */
+  async #findUplinks(): Promise<readonly Uplink[]> {
+    return this.#network.isUp ? this.#network.uplinks : findUplinks(uplinkInits(this.#init.node))
+  }
+
   /** What vservers are reached by over IPv6, of a node whose own network they have. */
-  #familyAttributes({ address6 }: Uplink): Record<string, string> {
+  #familyAttributes(uplinks: readonly Uplink[]): Record<string, string> {
+    const address6 = uplinks.find((each) => each.address6 !== undefined)?.address6
     return address6 === undefined || !this.#network.isUp ? {} : { address6 }
   }
 
   /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */
-  #watchFlows({ address, address6 = address }: Uplink): FlowSource {
+  #watchFlows(): FlowSource {
     if (!this.#network.isUp) return NO_FLOWS
     return new FlowWatch({
       clock: this.#components.clock,
       logger: this.#components.logger.child('flows'),
       ownerOf: (inside) => this.#network.ownerOf(inside),
-      nodeAddress: (like) => (like.includes(':') ? address6 : address),
+      nodeAddress: (like, device) => addressOn(this.#network.uplinks, like, device),
       userOwners: () => this.#network.userOwners()
     })
   }
@@ -360,13 +370,12 @@ function measuredBy(measuring: Measuring | undefined, uplink: UplinkMeter | unde
   }
 }
 
-function policyOf({ capacity, uplink }: NodeConfig): Partial<Resources> {
-  const { cpu, memory, disk, egress, egressPerDay, pids } = capacity
-  // Guarantees must fit under the administrator's cap, beside what the node keeps for itself.
-  const egressBps = Math.min(egress ?? Number.MAX_SAFE_INTEGER, uplink.rate - uplink.own)
+function policyOf(node: NodeConfig): Partial<Resources> {
+  const { cpu, memory, disk, egress, egressPerDay, pids } = node.capacity
+  const egressBps = Math.min(egress ?? Number.MAX_SAFE_INTEGER, leasableBps(node))
   return {
     egressBps,
-    egressBpsMax: uplink.rate,
+    egressBpsMax: largestRootBps(node),
     ...(cpu === undefined ? {} : { cpuMillis: cpu }),
     ...(memory === undefined ? {} : { memoryBytes: memory }),
     ...(disk === undefined ? {} : { diskBytes: disk }),
@@ -382,11 +391,6 @@ function placeAttributes({ organisation, region, site, country }: DaemonConfig):
     ...(site === undefined ? {} : { site }),
     ...(country === undefined ? {} : { country })
   }
-}
-
-/** What the configuration says of the uplink. */
-function uplinkInit({ uplink, address, address6 }: NodeConfig): Parameters<typeof findUplink>[0] {
-  return { uplink: uplink.device, nodeAddress: address, nodeAddress6: address6 }
 }
 
 /** What the node itself listens on by its configuration. */

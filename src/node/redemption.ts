@@ -71,8 +71,8 @@ export interface RedemptionComponents {
 export interface RedemptionInit {
   /** What may be leased: the machine's measured capacity, capped by the node's policy. */
   readonly capacity: Resources
-  /** Address at which the world reaches owned ports. */
-  readonly address: string
+  /** Address at which the world reaches owned ports now. */
+  readonly address: () => string
   readonly epoch: number
   /** Whom the node leases to, whatever its agents grant; everybody when absent. */
   readonly accepts?: Accepts
@@ -367,13 +367,13 @@ export class Redemption {
   #record(redeem: Signed<Redeem>, chain: Chain, leaf: Signed<Ticket>, renewed?: LeaseRecord): LeaseRecord {
     const { key, table, clock } = this.#components
     const now = clock.now()
-    const { address, epoch } = this.#init
+    const { epoch } = this.#init
     const lease = signLease(
       { redeem: redeem.body, leaf, ...(renewed === undefined ? {} : { renewed: renewed.lease }) },
       {
         now,
         seq: table.nextSeq(now),
-        address,
+        address: this.#init.address(),
         epoch,
         vserver: renewed?.lease.body.vserver ?? vserverName(leaf),
         released: table.surrendered(leaf.body.ports, now)

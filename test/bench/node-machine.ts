@@ -79,8 +79,7 @@ const enforcer = new OciEnforcer(
     network: createNodeNetwork(
       { clock, logger },
       {
-        rootBps: 10_000 * MEGABIT,
-        nodeBps: MEGABIT,
+        uplinks: [{ rootBps: 10_000 * MEGABIT, nodeBps: MEGABIT }],
         reservedPorts: [],
         allowedPrivateRanges: [],
         stateDirectory: join(directory, 'network')
@@ -107,7 +106,7 @@ const manager = new NodeManager(
     delegations: { fault: () => undefined, isAgent: () => true, freed: () => {} },
     observe: (object) => watch.observe(object)
   },
-  { capacity, address: '198.18.0.1', epoch: 1 }
+  { capacity, address: () => '198.18.0.1', epoch: 1 }
 )
 const call = localCaller(nodeProtocol, nodeHandlers({ manager, enforcer }), holder.principal)
 

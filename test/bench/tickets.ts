@@ -138,7 +138,7 @@ async function leasingNode(leases: number): Promise<LeasingNode> {
       observe: (object) => watch.observe(object),
       logger: silentLogger
     },
-    { capacity: CAPACITY, address: '198.18.0.1', epoch: 1 }
+    { capacity: CAPACITY, address: () => '198.18.0.1', epoch: 1 }
   )
   const agents = Array.from({ length: AGENTS }, () => makeKey())
   const now = systemClock.now()

@@ -1,6 +1,12 @@
 import test from 'ava'
 import { parseConfig, type NodeConfig } from '../../src/daemon/config.ts'
-import { delegatedShaping, shapingPolicy } from '../../src/daemon/shaping-config.ts'
+import {
+  delegatedShaping,
+  largestRootBps,
+  leasableBps,
+  shapingPolicy,
+  uplinkInits
+} from '../../src/daemon/shaping-config.ts'
 
 const parse = (lines: readonly string[]): NodeConfig => {
   const { node } = parseConfig(['name: one', 'node:', '  agents: []', ...lines].join('\n'), 'file')
@@ -26,7 +32,7 @@ test('a node bounds what may raise alarms, whether or not it is told how', (t) =
 
 test('what a slow uplink is not told is no more than the uplink', (t) => {
   const slow = parse(['  uplink: { rate: 64kbps }'])
-  t.is(slow.uplink.own, 64_000)
+  t.is(slow.uplink[0]?.own, 64_000)
   t.is(shapingPolicy(slow).icmpBps, 64_000)
 })
 
@@ -42,6 +48,26 @@ test('an agent may let slices have the largest share of its node, or what it is 
   t.is(delegatedShaping({ egressShare: 1 }, node.shaping), undefined)
 })
 
+test('a node has one uplink or several, each a name or more', (t) => {
+  const plain = { rate: 100_000_000, own: 10_000_000 }
+  t.deepEqual(parse([]).uplink, [plain])
+  t.deepEqual(parse(['  uplink: { device: eth0, rate: 1Gbps }']).uplink, [
+    { device: 'eth0', rate: 1_000_000_000, own: 10_000_000 }
+  ])
+  t.deepEqual(parse(['  uplink: eth0']).uplink, [{ device: 'eth0', ...plain }])
+  const node = parse([
+    '  address: 192.0.2.7',
+    '  uplink: [eth0, { device: eth1, address: 198.51.100.7, rate: 20Mbps, own: 5Mbps }]'
+  ])
+  t.deepEqual(uplinkInits(node), [
+    { device: 'eth0', address: '192.0.2.7', address6: undefined, rootBps: 100_000_000, nodeBps: 10_000_000 },
+    { device: 'eth1', address: '198.51.100.7', address6: undefined, rootBps: 20_000_000, nodeBps: 5_000_000 }
+  ])
+  // What is guaranteed must fit on each of them.
+  t.is(leasableBps(node), 15_000_000)
+  t.is(largestRootBps(node), 100_000_000)
+})
+
 for (const [title, line, field] of [
   ['a root of nothing', 'uplink: { rate: 0 }', 'node.uplink.rate'],
   ['a negative root', 'uplink: { rate: -1Mbps }', 'node.uplink.rate'],
@@ -50,6 +76,28 @@ for (const [title, line, field] of [
   [
     'more for slices than there is',
     'uplink: { rate: 10Mbps, own: 2Mbps }\n  capacity: { egress: 9Mbps }',
+    'node.capacity.egress'
+  ],
+  ['no uplink at all', 'uplink: []', 'node.uplink'],
+  ['one device twice', 'uplink: [eth0, { device: eth0 }]', 'node.uplink: expected every device once'],
+  ['two default routes', 'uplink: [{ rate: 1Mbps }, {}]', 'node.uplink: expected every device once'],
+  [
+    'one address twice',
+    'uplink: [{ device: a, address: 192.0.2.7 }, { device: b, address: 192.0.2.7 }]',
+    'node.uplink: expected every address once'
+  ],
+  [
+    'the node’s address at another uplink than the first',
+    'address: 192.0.2.7\n  uplink: [a, { device: b, address: 192.0.2.7 }]',
+    'node.address'
+  ],
+  ['an address that is none', 'uplink: { address: 192.0.2.700 }', 'node.uplink.address'],
+  ['a second uplink of nothing', 'uplink: [eth0, { device: eth1, rate: 0 }]', 'node.uplink.1.rate'],
+  ['too many uplinks', `uplink: [${'abcdefghi'.split('').join(', ')}]`, 'node.uplink'],
+  ['an uplink that is a number', 'uplink: 7', 'node.uplink'],
+  [
+    'more for slices than the smallest uplink has',
+    'uplink: [eth0, { device: eth1, rate: 10Mbps, own: 2Mbps }]\n  capacity: { egress: 9Mbps }',
     'node.capacity.egress'
   ],
   ['a bucket of nothing', 'shaping: { icmp: 0kbps }', 'node.shaping.icmp'],

@@ -92,10 +92,10 @@ test('listeners are those that others can reach at the address', (t) => {
    3: 020212C6:D431 09090909:01BB 01
    4: 0000000000000000FFFF0000020212C6:0050 00000000000000000000000000000000:0000 0A
 `
-  const ports = listeners(table, 'tcp', { address: '198.18.2.2' }).map((range) => range.first)
+  const ports = listeners(table, 'tcp', [{ address: '198.18.2.2' }]).map((range) => range.first)
   t.deepEqual(ports, [8080, 22, 80])
   t.deepEqual(
-    listeners(table, 'udp', { address: '198.18.2.2' }).map((range) => range.first),
+    listeners(table, 'udp', [{ address: '198.18.2.2' }]).map((range) => range.first),
     [8080, 22, 80]
   )
 })
@@ -110,8 +110,8 @@ test('listeners over IPv6 are those that others can reach at the node’s addres
 `
   const heard = (at: Parameters<typeof listeners>[2]): number[] =>
     listeners(table, 'tcp', at).map((range) => range.first)
-  t.deepEqual(heard({ address: '198.18.2.2', address6: '2001:db8:2::2' }), [8080, 22])
-  t.deepEqual(heard({ address: '198.18.2.2' }), [22])
+  t.deepEqual(heard([{ address: '198.18.2.2', address6: '2001:db8:2::2' }]), [8080, 22])
+  t.deepEqual(heard([{ address: '198.18.2.2' }]), [22])
 })
 
 test('the node’s IPv6 address is one that lasts and is on the internet', (t) => {
@@ -157,8 +157,7 @@ test('a range that is no range of addresses is refused before anything is run', 
     '0.0.0.0/0 }; flush ruleset'
   ]) {
     const init = {
-      rootBps: 1,
-      nodeBps: 1,
+      uplinks: [{ rootBps: 1, nodeBps: 1 }],
       reservedPorts: [],
       allowedPrivateRanges: [range],
       stateDirectory: '/nonexistent'
@@ -167,6 +166,14 @@ test('a range that is no range of addresses is refused before anything is run', 
       code: 'CONFIG_INVALID'
     })
   }
+})
+
+test('a node without an uplink is refused', (t) => {
+  const init = { uplinks: [], reservedPorts: [], allowedPrivateRanges: [], stateDirectory: '/nonexistent' }
+  t.throws(() => createNodeNetwork({ clock: systemClock, logger: silentLogger }, init), {
+    code: 'CONFIG_INVALID',
+    message: /no uplink/
+  })
 })
 
 test('a link that went away while it was being removed counts as removed, and nothing else does', (t) => {

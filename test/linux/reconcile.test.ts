@@ -39,7 +39,7 @@ async function startManager(): Promise<void> {
       delegations: { fault: () => undefined, isAgent: () => true, freed: () => {} },
       observe: () => []
     },
-    { capacity, address: '198.18.0.1', epoch: 1 }
+    { capacity, address: () => '198.18.0.1', epoch: 1 }
   )
   await manager.start()
   call = localCaller(nodeProtocol, nodeHandlers({ manager, enforcer }), holder.principal)

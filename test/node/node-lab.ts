@@ -48,6 +48,7 @@ type From = Partial<Pick<NodeLab, 'key' | 'clock' | 'store' | 'enforcer'>> & {
   readonly accepts?: Accepts
   readonly administrative?: AdministrativePolicy
   readonly audit?: AuditTrail
+  readonly address?: () => string
   readonly obtainImage?: (image: string) => Promise<void>
 }
 
@@ -76,7 +77,7 @@ export async function nodeLab(from: From = {}): Promise<NodeLab> {
     },
     {
       capacity: CAPACITY,
-      address: '198.18.0.1',
+      address: from.address ?? (() => '198.18.0.1'),
       epoch: 1,
       ...(from.accepts === undefined ? {} : { accepts: from.accepts }),
       ...(from.administrative === undefined ? {} : { administrative: from.administrative })

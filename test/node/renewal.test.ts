@@ -30,8 +30,8 @@ interface Held {
 }
 
 /** A lab with one lease of an hour. */
-async function held(ticket: Partial<Ticket> = {}): Promise<Held> {
-  const lab = await nodeLab()
+async function held(ticket: Partial<Ticket> = {}, from: Parameters<typeof nodeLab>[0] = {}): Promise<Held> {
+  const lab = await nodeLab(from)
   const delegation = delegate(lab.key, agent)
   const first = issue(delegation, agent, holder, ticket)
   const presented = { delegation, tickets: [first], holder }
@@ -50,6 +50,16 @@ function next(
   const nonce = new Uint8Array(16).fill(2)
   return { ...presented, tickets: [renewing], changes: { renews: lease.id, nonce, ...demand } }
 }
+
+test('a lease names the node’s address as it is when it is signed', async (t) => {
+  let address = '198.18.0.1'
+  const had = await held({}, { address: () => address })
+  t.is(had.lease.body.address, '198.18.0.1')
+  address = '198.18.0.6'
+  const again = leaseOf(await redeem(had.lab, had.presented))
+  t.is(again.id, had.lease.id, 'the same demand gets the same lease')
+  t.is(leaseOf(await renew(had.lab, next(had))).body.address, '198.18.0.6')
+})
 
 test('a renewed lease lasts longer, names the one before, and has its virtual machine and its keys', async (t) => {
   const had = await held()

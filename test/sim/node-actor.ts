@@ -60,7 +60,7 @@ async function run(
       },
       observe: (object) => frauds.observe(process, object)
     },
-    { capacity, address: '198.18.0.1', epoch }
+    { capacity, address: () => '198.18.0.1', epoch }
   )
   const delegator: Delegator = new Delegator(
     {

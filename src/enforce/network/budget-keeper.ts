@@ -8,7 +8,14 @@ import * as v from 'valibot'
 import type { Clock } from '../../base/clock.ts'
 import { repeat } from '../../base/lifecycle.ts'
 import type { Logger } from '../../base/log.ts'
-import { openAccount, paceOf, readAccount, type EgressAccount, type Pace } from './egress-budget.ts'
+import {
+  openAccount,
+  paceOf,
+  readAccount,
+  type EgressAccount,
+  type Pace,
+  type SentByUplink
+} from './egress-budget.ts'
 import type { LinkRecord } from './link-records.ts'
 import { CAP_BPS_MIN, vserverRates } from './rates.ts'
 
@@ -21,15 +28,23 @@ const FAILED = -1
 const count = v.pipe(v.number(), v.integer(), v.minValue(0))
 const accountsSchema = v.record(
   v.string(),
-  v.object({ index: count, counted: count, day: count, sentBytes: count, readAt: count })
+  v.object({
+    index: count,
+    counted: v.record(v.string(), count),
+    day: count,
+    sentBytes: count,
+    readAt: count
+  })
 )
+
+/** Bytes that the kernel counted by the link's number, for each uplink that is there by its device. */
+export type SentBytes = ReadonlyMap<string, ReadonlyMap<number, number>>
 
 export interface BudgetKeeperComponents {
   readonly clock: Clock
   readonly logger: Logger
   readonly records: () => Iterable<LinkRecord>
-  /** Bytes that the kernel counted of each link, by the link's number. */
-  readonly sentBytes: () => Promise<ReadonlyMap<number, number>>
+  readonly sentBytes: () => Promise<SentBytes>
   /** Puts a vserver's cap in place as `narrowedBps` says by now. */
   readonly change: (id: string) => Promise<void>
 }
@@ -60,11 +75,11 @@ export class BudgetKeeper {
   }
 
   /** Takes up the accounts that are kept. `sent`: what the kernel has counted by now. */
-  async open(records: Iterable<LinkRecord>, sent: ReadonlyMap<number, number>): Promise<void> {
+  async open(records: Iterable<LinkRecord>, sent: SentBytes): Promise<void> {
     const kept = await this.#read()
     const now = this.#components.clock.now()
     for (const { id, index } of records) {
-      const counted = sent.get(index) ?? 0
+      const counted = sentOf(sent, index)
       const account = kept[id]
       // Of whom nothing is known, nobody knows when it was sent either.
       const opened = account === undefined ? openAccount(index, counted, now) : account
@@ -110,7 +125,7 @@ export class BudgetKeeper {
 
   #pace({ id, index, resources }: LinkRecord): Pace {
     const now = this.#components.clock.now()
-    const account = this.#accounts.get(id) ?? openAccount(index, 0, now)
+    const account = this.#accounts.get(id) ?? openAccount(index, {}, now)
     const budget = {
       budgetBytes: resources.egressBytesPerDay,
       capBps: vserverRates(this.#init.rootBps, resources).capBps,
@@ -127,8 +142,8 @@ export class BudgetKeeper {
     const now = clock.now()
     for (const record of records()) {
       const { id, index } = record
-      const account = this.#accounts.get(id) ?? openAccount(index, 0, now)
-      this.#accounts.set(id, readAccount(account, { index, counted: sent.get(index) ?? 0 }, now))
+      const account = this.#accounts.get(id) ?? openAccount(index, {}, now)
+      this.#accounts.set(id, readAccount(account, { index, counted: sentOf(sent, index) }, now))
       const pace = this.#pace(record)
       if (pace.isRunningOut) this.#notice(record, pace)
       if (!differ(this.#applied.get(id), pace.narrowedBps)) continue
@@ -173,6 +188,10 @@ export class BudgetKeeper {
     await writeFile(`${file}.new`, JSON.stringify(Object.fromEntries(this.#accounts)), { mode: 0o600 })
     await rename(`${file}.new`, file)
   }
+}
+
+function sentOf(sent: SentBytes, index: number): SentByUplink {
+  return Object.fromEntries([...sent].map(([uplink, bytes]) => [uplink, bytes.get(index) ?? 0]))
 }
 
 function differ(applied: number | undefined, wanted: number | undefined): boolean {

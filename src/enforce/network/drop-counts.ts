@@ -11,6 +11,8 @@ const USER_DROP_COUNTS = 'user_drop_counts'
 /** Ranges of user ids begin at multiples of their size. */
 export const IDS_MASK = 0xffff_0000
 const IDS_IN_RANGE = 0x1_0000
+/** Matches a range of users as `blockOf` writes it. */
+export const USER_BLOCK = `meta skuid & ${IDS_MASK}`
 
 /** By the name of a link's host end, or the first id of a range of users: packets by reason. */
 export type DropCounts = ReadonlyMap<string, ReadonlyMap<string, number>>
@@ -41,7 +43,7 @@ export function userDropCountsSet(reasons: number): string {
 }
 
 export function countUserDrop(reason: string): string {
-  return `meta skuid @users update @${USER_DROP_COUNTS} { meta skuid & ${IDS_MASK} . "${reason}" }`
+  return `meta skuid @users update @${USER_DROP_COUNTS} { ${USER_BLOCK} . "${reason}" }`
 }
 
 export function userDropCountsRemoval(table: string, firstId: number, reasons: readonly string[]): string[] {

@@ -7,11 +7,14 @@ const DAY_MS = 86_400_000
 /** From this part of its budget on a vserver is held to a pace at which the rest lasts until the day is over. */
 const PACED_FROM = 0.8
 
+/** Bytes that the kernel has counted, by the uplink's device. */
+export type SentByUplink = Readonly<Record<string, number>>
+
 /** What is known of one vserver. */
 export interface EgressAccount {
-  /** The link's number and what its classes had sent by the last reading: what the kernel counts since is new. */
+  /** The link's number and what its classes had sent by the last readings: what the kernel counts since is new. */
   readonly index: number
-  readonly counted: number
+  readonly counted: SentByUplink
   /** The day's number since 1970, and what was sent on it. */
   readonly day: number
   readonly sentBytes: number
@@ -20,18 +23,25 @@ export interface EgressAccount {
 }
 
 /** The account of who is seen for the first time; `counted`: what is not to be held against it. */
-export function openAccount(index: number, counted: number, now: number): EgressAccount {
+export function openAccount(index: number, counted: SentByUplink, now: number): EgressAccount {
   return { index, counted, day: dayOf(now), sentBytes: 0, readAt: now }
 }
 
-/** After a reading of the kernel's count, which begins at 0 for a link that was made anew. */
+/**
+ * After a reading of the kernel's counts, which begin at 0 for a link and for an uplink that were made anew. Of uplinks that are
+ * away there is none.
+ */
 export function readAccount(
   account: EgressAccount,
-  { index, counted }: Pick<EgressAccount, 'index' | 'counted'>,
+  { index, ...reading }: Pick<EgressAccount, 'index' | 'counted'>,
   now: number
 ): EgressAccount {
-  const isSame = index === account.index && counted >= account.counted
-  const bytes = isSame ? counted - account.counted : counted
+  const before = index === account.index ? account.counted : {}
+  const bytes = Object.entries(reading.counted).reduce((sum, [uplink, count]) => {
+    const then = before[uplink] ?? 0
+    return sum + (count >= then ? count - then : count)
+  }, 0)
+  const counted = { ...before, ...reading.counted }
   const today = dayOf(now)
   // A clock that is set back by less than a day begins none anew.
   if (today === account.day || today === account.day - 1) {

@@ -47,8 +47,11 @@ export interface FlowWatchComponents {
   readonly logger: Logger
   /** The vserver that has an inside address, or had it last. */
   readonly ownerOf: (address: string) => string | undefined
-  /** As the world knows the node, by an address of the family of this one. */
-  readonly nodeAddress: (like: string) => string
+  /**
+   * As the world knows the node by what leaves through this device, by an address of the family of `like`; what stays on the
+   * node counts as the first uplink's.
+   */
+  readonly nodeAddress: (like: string, device: string) => string
   /** Vservers that share the node's network, or did, by the first of their ids. */
   readonly userOwners: () => ReadonlyMap<number, NetworkUserOwner>
 }
@@ -141,7 +144,7 @@ export class FlowWatch implements FlowSource {
     }
     const { clock, nodeAddress, userOwners } = this.#c
     // Theirs are of IPv4 alone.
-    const own = nodeAddress('0.0.0.0')
+    const own = nodeAddress('0.0.0.0', '')
     const ofUsers = await this.#users.take(userOwners(), { now: clock.now(), nodeAddress: own })
     return [...this.#ended.splice(0), ...going, ...ofUsers]
   }
@@ -276,8 +279,8 @@ export class FlowWatch implements FlowSource {
     const gone = new Set(this.#untracked.keys())
     const unowned = new Set<string>()
     for (const count of await readUntracked()) {
-      const { address, protocol, sourcePort, destination, destinationPort, packets, bytes } = count
-      const id = `u${protocol}-${address}-${sourcePort}-${destination}-${destinationPort}`
+      const { address, protocol, sourcePort, destination, destinationPort, device, packets, bytes } = count
+      const id = `u${protocol}-${address}-${sourcePort}-${destination}-${destinationPort}-${device}`
       const vserver = this.#untracked.get(id)?.flow.vserver ?? this.#c.ownerOf(address)
       if (vserver === undefined) {
         if (!this.#unowned.has(id)) this.#skipped += 1
@@ -291,7 +294,7 @@ export class FlowWatch implements FlowSource {
         id,
         vserver,
         protocol,
-        localAddress: this.#c.nodeAddress(destination),
+        localAddress: this.#c.nodeAddress(destination, device),
         localPort: sourcePort,
         remoteAddress: destination,
         remotePort: destinationPort,

@@ -5,6 +5,7 @@
  * sequence number; the checksum of GRE moves the key.
  */
 import { ANY_LINK } from './address-plan.ts'
+import { addressesOf, translated, type UplinkPlace } from './uplink-rules.ts'
 
 /** A GRE header whose third and fourth halfword are a key. */
 const KEYED = '@th,0,16 & 0xefff == 0x2000'
@@ -32,23 +33,23 @@ export function greCheckLines(table: string): string[] {
 export const GRE_CHECK = `ip frag-off & 0xbfff == 0 ${own('gre_keys')}`
 
 /** The chains of the node's table. */
-export function greChains({ nodeAddress }: { readonly nodeAddress: string }): string {
+export function greChains(uplinks: readonly UplinkPlace[]): string {
   const errors = 'icmp type { destination-unreachable, time-exceeded, parameter-problem }'
   return `
   chain gre_untracked {
     type filter hook prerouting priority -300; policy accept;
     iifname ${ANY_LINK} ip protocol gre notrack
-    ip daddr ${nodeAddress} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
+    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
   }
   chain gre_in {
     type filter hook prerouting priority -150; policy accept;
-    ip daddr ${nodeAddress} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner
+    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner
     # The key of the packet that the error is about, when its header has no options.
-    ct state invalid ip daddr ${nodeAddress} ${errors} @th,64,8 0x45 @th,136,8 47 @th,224,16 & 0xefff == 0x2000 ip daddr set @th,256,32 map @gre_owner
+    ct state invalid ip daddr ${addressesOf(uplinks)} ${errors} @th,64,8 0x45 @th,136,8 47 @th,224,16 & 0xefff == 0x2000 ip daddr set @th,256,32 map @gre_owner
   }
   chain gre_out {
     type filter hook postrouting priority 90; policy accept;
-    iifname ${ANY_LINK} ${own('gre_owned')} ip saddr set ${nodeAddress}
+    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}${own('gre_owned')} ip saddr set ${address}`)}
   }`
 }
 

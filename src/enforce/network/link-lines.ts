@@ -111,10 +111,13 @@ function removalLines6(ownership: Ownership, bounds: VserverBounds): string[] {
 }
 
 /** The kernel walks all its connections to tell who listens, which takes as long as making the link. */
-export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
+export async function requireUnheard(
+  gained: readonly PortRange[],
+  nodes: readonly Pick<Uplink, 'address' | 'address6'>[]
+): Promise<void> {
   if (gained.length === 0) return
   const protocols = new Set(gained.map(({ protocol }) => protocol))
-  const ports = await listeningPorts(uplink, protocols)
+  const ports = await listeningPorts(nodes, protocols)
   requireUnclaimed(gained, [{ by: 'a program of the node', ports }])
 }
 

@@ -3,18 +3,12 @@ import type { PortRange } from '../../ticket/ports.ts'
 import type { VserverNetwork } from '../network.ts'
 import type { NetworkCounters } from './network-counters.ts'
 import type { ShapingPolicy } from './rates.ts'
+import type { Uplink, UplinkInit } from './uplink.ts'
 import type { NetworkUserOwner } from './user-flows.ts'
 
 export interface NodeNetworkInit {
-  /** Default: the device of the default route. */
-  readonly uplink?: string
-  /** The IPv4 address that the world knows the node by. Default: the uplink's. */
-  readonly nodeAddress?: string
-  /** The same of IPv6; `none`: none. Default: the uplink's; without one vservers have no IPv6. */
-  readonly nodeAddress6?: string
-  /** Bits a second: the administrator's cap on all that leaves the node, and what its own traffic is guaranteed. */
-  readonly rootBps: number
-  readonly nodeBps: number
+  /** One at least, the first being that whose address the node is known by. */
+  readonly uplinks: readonly UplinkInit[]
   /** The node's own ports, which no vserver ever owns or sends from. */
   readonly reservedPorts: readonly PortRange[]
   /** CIDR ranges that vservers may reach although they are private. */
@@ -33,6 +27,8 @@ export interface NodeNetwork extends VserverNetwork {
   counters(): Promise<NetworkCounters>
   /** Whether it has been started. */
   readonly isUp: boolean
+  /** What the world knows the node by now, in the order of the configuration, those that are there first. Empty unless it is up. */
+  readonly uplinks: readonly Uplink[]
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
   /** Vservers that share the node's network, or did, by the first of their ids. */

@@ -26,14 +26,12 @@ import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
 import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
-import { requireUnshaped } from './shaping.ts'
 import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
-import { forgetGained, forgetMoved, forgetVserver } from './tracked-flows.ts'
-import { UplinkShaper } from './uplink-shaper.ts'
-import { UplinkWatch } from './uplink-watch.ts'
-import { findUplink, type Uplink } from './uplink.ts'
+import { forgetGained, forgetVserver } from './tracked-flows.ts'
+import type { Uplink } from './uplink.ts'
 import { forwardSix } from './uplink6.ts'
+import { familyOf, Uplinks } from './uplinks.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 
 export interface NodeNetworkComponents {
@@ -63,11 +61,9 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #turns = new LinkTurns()
   readonly #users = new NodeUsers(
     () => this.#records.values(),
-    () => this.#uplink?.address6 !== undefined
+    () => this.#uplinks.address6 !== undefined
   )
-  readonly #shaper: UplinkShaper
-  readonly #watch: UplinkWatch
-  #uplink: Uplink | undefined
+  readonly #uplinks: Uplinks
   #refreshing: { stop(): Promise<void> } | undefined
   #lastIndex = 0
 
@@ -81,27 +77,22 @@ class LinuxNodeNetwork implements NodeNetwork {
       destinationsPerMinute: policy.destinationsPerMinute
     }
     this.#recordsDirectory = join(init.stateDirectory, 'links')
-    this.#watch = new UplinkWatch({
-      logger: this.#logger,
-      find: async () => findUplink(init),
-      renew: async (uplink) => this.#renew(uplink)
-    })
-    const { rootBps, nodeBps, stateDirectory, budgetIntervalMs } = init
-    this.#shaper = new UplinkShaper(
+    const { uplinks, stateDirectory, budgetIntervalMs } = init
+    this.#uplinks = new Uplinks(
       {
         clock: components.clock,
         logger: this.#logger,
         records: () => this.#records.values(),
-        inOrder: async (id, task) => this.#inOrder(id, task)
+        inOrder: async (id, task) => this.#inOrder(id, task),
+        renew: async (changed, rest) => this.#renew(changed, rest)
       },
-      { rootBps, nodeBps, policy, stateDirectory, budgetIntervalMs }
+      { uplinks, policy, stateDirectory, budgetIntervalMs }
     )
   }
 
   async start(): Promise<void> {
-    if (this.#uplink !== undefined) return
-    const uplink = await findUplink(this.#init)
-    await requireUnshaped(uplink.device)
+    if (this.isUp) return
+    const uplinks = await this.#uplinks.find()
     const [records, present, chains] = await Promise.all([
       readRecords(this.#recordsDirectory),
       presentLinks(),
@@ -113,23 +104,23 @@ class LinuxNodeNetwork implements NodeNetwork {
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
     await applyRules([
-      ...(await nodeRules(this.#rulesInit(uplink), kept)),
+      ...(await nodeRules(this.#rulesInit(uplinks), kept)),
       ...chains
         .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
         .flatMap(sourceCheckRemoval)
     ])
-    await this.#shaper.start(uplink.device, kept)
+    await this.#uplinks.startShaping(uplinks, kept)
     for (const record of kept) this.#records.set(record.id, record)
     for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
     for (const record of records.filter((each) => !kept.includes(each))) {
-      await forgetVserver(planLink(record.index), uplink)
+      await forgetVserver(planLink(record.index), { address6: familyOf(uplinks) })
       await removeRecord(this.#recordsDirectory, record.index)
     }
     await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
-    if (uplink.address6 !== undefined) await forwardSix()
+    if (familyOf(uplinks) !== undefined) await forwardSix()
     this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
-    this.#uplink = uplink
+    await this.#uplinks.open(uplinks)
     // Devices come and go.
     this.#refreshing = repeat(
       () => this.#refresh(),
@@ -140,8 +131,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       { intervalMs: REFRESH_INTERVAL_MS, initialDelayMs: REFRESH_INTERVAL_MS }
     )
     this.#logger.info('network of the node is up', {
-      uplink: uplink.device,
-      address: uplink.address,
+      uplinks: uplinks.map(({ device, address }) => ({ device, address })),
       links: kept.length,
       removed: strangers.length
     })
@@ -150,9 +140,9 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Links, tables and queues stay: vservers run on while the daemon is away. */
   async stop(): Promise<void> {
     await this.#refreshing?.stop()
-    await this.#shaper.stop()
+    await this.#uplinks.stop()
     await this.#turns.settled()
-    this.#uplink = undefined
+    this.#uplinks.close()
     this.#records.clear()
     this.#whole.clear()
   }
@@ -174,7 +164,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       this.#records.set(to, renamed)
       if (record.ids === undefined) this.#owners.set(planLink(record.index).address, to)
       if (this.#whole.delete(id)) this.#whole.add(to)
-      this.#shaper.rename(id, to)
+      this.#uplinks.rename(id, to)
       await writeRecord(this.#recordsDirectory, renamed)
     })
   }
@@ -186,7 +176,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       await (record.ids === undefined ? this.#release(record) : this.#releaseIds(record))
       this.#records.delete(id)
       this.#whole.delete(id)
-      this.#shaper.forget(id)
+      this.#uplinks.forget(id)
     })
   }
 
@@ -199,12 +189,12 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#running()
     const record = this.#records.get(id)
     if (record === undefined) throw notAttached(id)
-    return this.#shaper.sentBytes(record)
+    return this.#uplinks.sentBytes(record)
   }
 
   async isEgressNarrowed(id: string): Promise<boolean> {
     const record = this.#records.get(id)
-    return record !== undefined && this.#shaper.isNarrowed(record)
+    return record !== undefined && this.#uplinks.isNarrowed(record)
   }
 
   async dropped(id: string): Promise<Readonly<Record<string, number>>> {
@@ -228,13 +218,16 @@ class LinuxNodeNetwork implements NodeNetwork {
     }
     await applyRules(tablesRemoval())
     await this.#refreshing?.stop()
-    await this.#shaper.remove()
+    await this.#uplinks.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
-    this.#uplink = undefined
   }
 
   get isUp(): boolean {
-    return this.#uplink !== undefined
+    return this.#uplinks.current.length > 0
+  }
+
+  get uplinks(): readonly Uplink[] {
+    return this.#uplinks.thereFirst
   }
 
   ownerOf(address: string): string | undefined {
@@ -252,31 +245,29 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   async #refresh(): Promise<void> {
-    await this.#watch.look(this.#running())
-    await this.#users.refresh(this.#running().device)
+    await this.#running().look()
+    await this.#users.refresh(this.#running().devices)
   }
 
-  /** Puts everything in place for another uplink, while no link is being changed. */
-  async #renew(uplink: Uplink): Promise<void> {
+  /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
+  async #renew(uplinks: readonly Uplink[], rest: () => Promise<void>): Promise<void> {
     await this.#turns.takeAlone(async () => {
-      const before = this.#uplink
-      await requireUnshaped(uplink.device)
+      const had = this.#uplinks.address6
       const present = await presentLinks()
-      const records = [...this.#records.values()]
-      const there = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
-      await applyRules(await nodeRules(this.#rulesInit(uplink), there))
-      await this.#shaper.move(uplink.device, records)
-      if (uplink.address6 !== undefined) await forwardSix()
+      const there = [...this.#records.values()].filter(
+        ({ index, ids }) => ids !== undefined || present.has(index)
+      )
+      await applyRules(await nodeRules(this.#rulesInit(uplinks), there))
+      await rest()
+      const has = this.#uplinks.address6
+      if (has !== undefined) await forwardSix()
       // Links are given the addresses of families that were not there, or lose them, when they are attached again.
-      if (before?.address6 !== uplink.address6) this.#whole.clear()
-      this.#uplink = uplink
-      const plans = records.map(({ index }) => planLink(index))
-      await forgetMoved(plans, before, uplink)
+      if (had !== has) this.#whole.clear()
     })
   }
 
   async #attach(link: VserverLink): Promise<{ readonly address: string }> {
-    const uplink = this.#running()
+    const uplinks = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
     const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
     const present = await presentLinks()
@@ -285,7 +276,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
     this.#requireFree(link.id, ports)
-    this.#shaper.requireRoom(link.id, link.resources)
+    this.#uplinks.requireRoom(link.id, link.resources)
     const same = before !== undefined && before.namespace === namespace && present.has(before.index)
     const index = same ? before.index : this.#freeIndex(present)
     const { id, resources, shaping } = link
@@ -300,21 +291,21 @@ class LinuxNodeNetwork implements NodeNetwork {
       const ends = [
         this.#endInside(record, { isThere: same, isWhole }, link.pid),
         silenceLink(link, before?.ports, this.#logger),
-        requireUnheard(gained, uplink)
+        requireUnheard(gained, uplinks.current)
       ]
       const lines = [
-        ...(same ? supersededLines(before, record, uplink) : []),
-        ...(isWhole ? linkPortLines('add', { plan, ports }, uplink) : this.#deviceLines(record, uplink))
+        ...(same ? supersededLines(before, record, uplinks) : []),
+        ...(isWhole ? linkPortLines('add', { plan, ports }, uplinks) : this.#deviceLines(record))
       ]
       const parts = [
         // The source check stands on the device.
         together(ends).then(async () => applyRules(lines)),
-        this.#shaper.shape(record)
+        this.#uplinks.shape(record)
       ]
       await together(parts)
       await Promise.all([
-        isWhole ? undefined : raiseLink(plan, uplink),
-        forgetGained(gained, { node: uplink, vserver: same ? plan : undefined })
+        isWhole ? undefined : raiseLink(plan, uplinks),
+        forgetGained(gained, { nodes: uplinks.current, vserver: same ? plan : undefined })
       ])
       this.#whole.add(id)
     } catch (error) {
@@ -332,20 +323,20 @@ class LinuxNodeNetwork implements NodeNetwork {
     resources,
     shaping
   }: NetworkUser): Promise<{ readonly address: string }> {
-    const uplink = this.#running()
+    const uplinks = this.#running()
     const present = await presentLinks()
     const before = this.#records.get(id)
-    this.#shaper.requireRoom(id, resources)
+    this.#uplinks.requireRoom(id, resources)
     const index = before?.index ?? this.#freeIndex(present)
     const ids = { first: firstId, last: lastId }
     const record = { id, index, namespace: '', ports: [], resources, shaping, ids }
     this.#records.set(id, record)
     try {
       await writeRecord(this.#recordsDirectory, record)
-      await this.#shaper.shape(record)
+      await this.#uplinks.shape(record)
       await (before === undefined
-        ? this.#users.join(firstId, uplink.device)
-        : this.#users.apply(uplink.device))
+        ? this.#users.join(firstId, uplinks.devices)
+        : this.#users.apply(uplinks.devices))
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -356,13 +347,12 @@ class LinuxNodeNetwork implements NodeNetwork {
       }
       throw error
     }
-    return { address: uplink.address }
+    return { address: uplinks.thereFirst[0]?.address ?? '' }
   }
 
   async #releaseIds(record: LinkRecord): Promise<void> {
-    const uplink = this.#running()
-    await this.#users.leave(record, uplink.device)
-    await this.#shaper.unshape(record.index)
+    await this.#users.leave(record, this.#running().devices)
+    await this.#uplinks.unshape(record.index)
     await removeRecord(this.#recordsDirectory, record.index)
   }
 
@@ -389,10 +379,13 @@ class LinuxNodeNetwork implements NodeNetwork {
     ])
   }
 
-  #deviceLines(record: LinkRecord, uplink: Uplink): string[] {
+  #deviceLines(record: LinkRecord): string[] {
     const { device } = planLink(record.index)
     const hasUsers = usersOf(this.#records.values()).length > 0
-    return [...linkLines(record, uplink), ...(hasUsers ? userDeviceLines(device, uplink.device) : [])]
+    return [
+      ...linkLines(record, this.#uplinks),
+      ...(hasUsers ? userDeviceLines(device, this.#uplinks.devices) : [])
+    ]
   }
 
   /** After a failed attach: what was attached before stays, what is new goes. */
@@ -405,9 +398,9 @@ class LinuxNodeNetwork implements NodeNetwork {
       }
       this.#records.set(before.id, before)
       await writeRecord(this.#recordsDirectory, before)
-      const uplink = this.#running()
-      await applyRules([...supersededLines(record, before, uplink), ...linkLines(before, uplink)])
-      await this.#shaper.shape(before)
+      const uplinks = this.#running()
+      await applyRules([...supersededLines(record, before, uplinks), ...linkLines(before, uplinks)])
+      await this.#uplinks.shape(before)
     } catch (error) {
       // The record is kept, so that detach or the next start finishes this.
       this.#logger.error('a link is left half-made', {
@@ -422,11 +415,12 @@ class LinuxNodeNetwork implements NodeNetwork {
   async #release(record: LinkRecord): Promise<void> {
     const plan = planLink(record.index)
     await removeLink(plan.device)
+    const uplinks = this.#running()
     await Promise.all([
-      applyRules(removalLines(record, this.#bounds, this.#running())),
-      this.#shaper.unshape(record.index)
+      applyRules(removalLines(record, this.#bounds, uplinks)),
+      uplinks.unshape(record.index)
     ])
-    await forgetVserver(plan, this.#running())
+    await forgetVserver(plan, uplinks)
     await removeRecord(this.#recordsDirectory, record.index)
   }
 
@@ -441,15 +435,14 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#turns.take(id, task)
   }
 
-  #rulesInit({ device, address, address6 }: Uplink): NodeRulesInit {
+  #rulesInit(uplinks: readonly Uplink[]): NodeRulesInit {
     const { allowedPrivateRanges, reservedPorts } = this.#init
-    const addresses = { nodeAddress: address, nodeAddress6: address6 }
-    return { uplink: device, ...addresses, allowedPrivateRanges, reservedPorts, ...this.#bounds }
+    const numbered = uplinks.map((uplink, number) => ({ ...uplink, number }))
+    return { uplinks: numbered, allowedPrivateRanges, reservedPorts, ...this.#bounds }
   }
 
-  #running(): Uplink {
-    if (this.#uplink === undefined)
-      throw new TypeError(`the network of ${DEVICE_PREFIX}* links is not started`)
-    return this.#uplink
+  #running(): Uplinks {
+    if (!this.isUp) throw new TypeError(`the network of ${DEVICE_PREFIX}* links is not started`)
+    return this.#uplinks
   }
 }

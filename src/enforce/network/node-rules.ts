@@ -2,7 +2,7 @@
 import type { PortRange } from '../../ticket/ports.ts'
 import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
 import { ENDS_TABLE, ENDS_TABLE_6 } from './lease-ends.ts'
-import { linkLines } from './link-lines.ts'
+import { linkLines, type Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
 import { nodeTable, type NodeTableInit } from './node-table.ts'
@@ -11,18 +11,19 @@ import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 import { USER_FLOWS_TABLE } from './user-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
-  /** Absent where the node has no IPv6. */
-  readonly nodeAddress6?: string | undefined
+  readonly uplinks: readonly (MarkedUplink & Families)[]
 }
 
 /** For these records alone; the devices of their links must be there. */
 export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecord[]): Promise<string[]> {
   const senders = new Set(records.map(senderOf))
+  const six = uplinks6(init)
   const links = records.filter(({ ids }) => ids === undefined)
   return [
     nodeTable(init),
@@ -31,20 +32,31 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     ...sharedCheckLines(),
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
-    ...links.flatMap((record) => linkLines(record, { address6: init.nodeAddress6 })),
-    ...(await currentUsersLines(records, init.uplink, init.nodeAddress6 !== undefined))
+    ...links.flatMap((record) => linkLines(record, { address6: six[0]?.address })),
+    ...(await currentUsersLines(
+      records,
+      init.uplinks.map(({ device }) => device),
+      six.length > 0
+    ))
   ]
 }
 
 /** The table of IPv6; where the node has none, none is left either. */
 async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promise<string[]> {
-  const { nodeAddress6, reservedPorts } = init
-  if (nodeAddress6 === undefined) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
+  const uplinks = uplinks6(init)
+  if (uplinks.length === 0) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
   return [
-    nodeTable6({ ...init, nodeAddress6 }),
+    nodeTable6({ ...init, uplinks }),
     ...(await keptDropCounts(NODE_TABLE_6, senders)),
-    ...reservedLines6(reservedPorts)
+    ...reservedLines6(init.reservedPorts)
   ]
+}
+
+/** Those that have IPv6, by their addresses of it. */
+function uplinks6({ uplinks }: NodeRulesInit): MarkedUplink[] {
+  return uplinks.flatMap(({ device, number, address6 }) =>
+    address6 === undefined ? [] : [{ device, number, address: address6 }]
+  )
 }
 
 const TABLES = [

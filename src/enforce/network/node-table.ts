@@ -10,6 +10,15 @@ import { destinationRules } from './destinations.ts'
 import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
+import {
+  addressesOf,
+  devicesOf,
+  otherAddress,
+  translated,
+  translatedConnections,
+  uplinkMarks,
+  type MarkedUplink
+} from './uplink-rules.ts'
 
 /** What each vserver may have. */
 export interface VserverBounds {
@@ -18,9 +27,8 @@ export interface VserverBounds {
 }
 
 export interface NodeTableInit extends VserverBounds {
-  readonly uplink: string
-  /** The node's address on the uplink: what the world sees of its vservers. */
-  readonly nodeAddress: string
+  /** Each with the address that the world sees of what leaves by it. */
+  readonly uplinks: readonly MarkedUplink[]
   /** CIDR ranges that the node's policy lets vservers reach although they are private. */
   readonly allowedPrivateRanges: readonly string[]
 }
@@ -109,7 +117,8 @@ ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')
 ${dropChains()}
 ${guards(init)}
 ${untracked(init)}
-${greChains(init)}
+${greChains(init.uplinks)}
+${uplinkMarks(init.uplinks)}
 ${translation(init)}
 ${destinationRules(init.destinationsPerMinute, drop('destinations'))}
 ${forwarding(init)}
@@ -138,7 +147,8 @@ export function flowCountRemoval(address: string, flowsPerVserverMax: number, ta
 }
 
 /** What a vserver may begin to talk to, looked at before any translation and before the connection is remembered. */
-function guards({ nodeAddress }: NodeTableInit): string {
+function guards({ uplinks }: NodeTableInit): string {
+  const nodeAddress = addressesOf(uplinks)
   return `
   chain guard {
     type filter hook prerouting priority -175; policy accept;
@@ -169,7 +179,8 @@ function guards({ nodeAddress }: NodeTableInit): string {
  * Packets that connection tracking calls invalid (FIN, NULL, Xmas from a raw socket; unasked answers) keep their port as
  * well: translated by themselves, both ways, if the port is owned.
  */
-function untracked({ nodeAddress }: NodeTableInit): string {
+function untracked({ uplinks }: NodeTableInit): string {
+  const nodeAddress = addressesOf(uplinks)
   const errors = 'icmp type { destination-unreachable, time-exceeded, parameter-problem }'
   return `
   chain untracked_in {
@@ -186,13 +197,14 @@ function untracked({ nodeAddress }: NodeTableInit): string {
   }
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
-    iifname ${ANY_LINK} ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${nodeAddress}
-    iifname ${ANY_LINK} ct state invalid ${ICMP_ANSWERS} ip saddr . ${ICMP_ID} @icmp_owned ip saddr set ${nodeAddress}
+    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}ct state invalid ip saddr . meta l4proto . th sport @owned ip saddr set ${address}`)}
+    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}ct state invalid ${ICMP_ANSWERS} ip saddr . ${ICMP_ID} @icmp_owned ip saddr set ${address}`)}
   }`
 }
 
 /** Owned ports keep their number; all others leave from the shared range, in which nothing is owned. */
-function translation({ nodeAddress }: NodeTableInit): string {
+function translation({ uplinks }: NodeTableInit): string {
+  const nodeAddress = addressesOf(uplinks)
   const inbound = `
     ip daddr ${nodeAddress} dnat to meta l4proto . th dport map @owner
     ip daddr ${nodeAddress} ${ICMP_QUESTIONS} dnat to ${ICMP_ID} map @icmp_owner`
@@ -205,9 +217,15 @@ function translation({ nodeAddress }: NodeTableInit): string {
   }
   chain outbound {
     type nat hook postrouting priority 100; policy accept;
-    iifname ${ANY_LINK} ip saddr . meta l4proto . th sport @owned snat to ${nodeAddress}
-    iifname ${ANY_LINK} ${ICMP_QUESTIONS} ip saddr . ${ICMP_ID} @icmp_owned snat to ${nodeAddress}
-    iifname ${ANY_LINK} ip protocol { icmp, tcp, udp } snat to ${nodeAddress}:${SHARED_PORTS.first}-${SHARED_PORTS.last}
+    ${translatedConnections(
+      uplinks,
+      ({
+        match,
+        address
+      }) => `iifname ${ANY_LINK} ${match}ip saddr . meta l4proto . th sport @owned snat to ${address}
+    iifname ${ANY_LINK} ${match}${ICMP_QUESTIONS} ip saddr . ${ICMP_ID} @icmp_owned snat to ${address}
+    iifname ${ANY_LINK} ${match}ip protocol { icmp, tcp, udp } snat to ${address}:${SHARED_PORTS.first}-${SHARED_PORTS.last}`
+    )}
   }
   # The last look, at the packet as it will leave: translation evades a clash of two connections by changing the port,
   # and a connection outlives the lease of its port.
@@ -220,20 +238,22 @@ function translation({ nodeAddress }: NodeTableInit): string {
     ct direction reply meta l4proto . th sport @taken ct reply ip saddr . meta l4proto . th sport != @owned ${drop('port')}
     ct direction original ${ICMP_QUESTIONS} ${ICMP_ID} @icmp_taken ct original ip saddr . ${ICMP_ID} != @icmp_owned ${drop('port')}
     ip saddr ${VSERVER_POOL} ${drop('port')}
+    ${otherAddress(uplinks, drop('device'))}
   }`
 }
 
-function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit): string {
+function forwarding({ uplinks, flowsPerVserverMax }: NodeTableInit): string {
+  const uplink = devicesOf(uplinks)
   return `
   chain forwarding {
     type filter hook forward priority 0; policy accept;
     iifname ${ANY_LINK} jump outward
     oifname ${ANY_LINK} jump inward
-    iifname ${ANY_LINK} oifname "${uplink}" jump shape
+    iifname ${ANY_LINK} oifname ${uplink} jump shape
   }
   chain outward {
-    # Only the uplink is shaped and translated.
-    oifname != "${uplink}" oifname != ${ANY_LINK} ${drop('device')}
+    # Only uplinks are shaped and translated.
+    oifname != ${uplink} oifname != ${ANY_LINK} ${drop('device')}
     ${icmpOutward(drop('untracked'))}
     ct state invalid jump outward_untracked
     # An error about somebody else's connection would end it.
@@ -284,7 +304,7 @@ function departed(): string {
 }
 
 /** Vservers that share the node's network reach what all others reach, and its own ports, and send from nobody's port. */
-function users({ uplink }: NodeTableInit): string {
+function users({ uplinks }: NodeTableInit): string {
   return `
   chain from_node {
     type filter hook output priority 0; policy accept;
@@ -298,7 +318,7 @@ function users({ uplink }: NodeTableInit): string {
     ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
-    oifname != "${uplink}" ${drop('device')}
+    oifname != ${devicesOf(uplinks)} ${drop('device')}
     ip daddr @allowed accept
     ip daddr @denied ${drop('denied')}
   }`

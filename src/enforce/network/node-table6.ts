@@ -9,10 +9,14 @@ import { destinationRules } from './destinations.ts'
 import { drop, dropChains, dropCounter, DROP_REASONS, USER_DROP_REASONS } from './node-table.ts'
 import type { NodeTableInit } from './node-table.ts'
 import { NODE_TABLE_6, OWNER_SETS_6 } from './owned-ports6.ts'
-
-export interface NodeTableInit6 extends NodeTableInit {
-  readonly nodeAddress6: string
-}
+import {
+  addressesOf,
+  devicesOf,
+  otherAddress,
+  translated,
+  translatedConnections,
+  uplinkMarks
+} from './uplink-rules.ts'
 
 /**
  * Not on the internet (RFC 6890), or on another one: all but 2000::/3, and of that the protocols' own ranges, examples, and
@@ -30,7 +34,8 @@ export const DENIED_6 = [
 const ERRORS = 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }'
 
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
-export function nodeTable6(init: NodeTableInit6): string {
+/** `uplinks`: those that have IPv6, one at least, by their addresses of it. */
+export function nodeTable6(init: NodeTableInit): string {
   const { allowedPrivateRanges, destinationsPerMinute } = init
   const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
   const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
@@ -49,6 +54,7 @@ ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')
 ${dropChains()}
 ${guards(init)}
 ${untracked(init)}
+${uplinkMarks(init.uplinks)}
 ${translation(init)}
 ${destinationRules(destinationsPerMinute, drop('destinations'), 'ip6')}
 ${forwarding(init)}
@@ -58,7 +64,8 @@ ${departed()}
 `
 }
 
-function guards({ nodeAddress6 }: NodeTableInit6): string {
+function guards({ uplinks }: NodeTableInit): string {
+  const nodeAddress6 = addressesOf(uplinks)
   return `
   chain guard {
     type filter hook prerouting priority -175; policy accept;
@@ -84,7 +91,8 @@ function guards({ nodeAddress6 }: NodeTableInit6): string {
   }`
 }
 
-function untracked({ nodeAddress6 }: NodeTableInit6): string {
+function untracked({ uplinks }: NodeTableInit): string {
+  const nodeAddress6 = addressesOf(uplinks)
   const toOwner = `ct state invalid ip6 daddr ${nodeAddress6} meta l4proto { tcp, udp } ip6 daddr set meta l4proto . th dport map @owner`
   return `
   chain untracked_in {
@@ -99,12 +107,13 @@ function untracked({ nodeAddress6 }: NodeTableInit6): string {
   }
   chain untracked_out {
     type filter hook postrouting priority 90; policy accept;
-    iifname ${ANY_LINK} ct state invalid ip6 saddr . meta l4proto . th sport @owned ip6 saddr set ${nodeAddress6}
-    iifname ${ANY_LINK} ct state invalid icmpv6 type echo-reply ip6 saddr . icmpv6 id @icmp_owned ip6 saddr set ${nodeAddress6}
+    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}ct state invalid ip6 saddr . meta l4proto . th sport @owned ip6 saddr set ${address}`)}
+    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}ct state invalid icmpv6 type echo-reply ip6 saddr . icmpv6 id @icmp_owned ip6 saddr set ${address}`)}
   }`
 }
 
-function translation({ nodeAddress6 }: NodeTableInit6): string {
+function translation({ uplinks }: NodeTableInit): string {
+  const nodeAddress6 = addressesOf(uplinks)
   const inbound = `
     ip6 daddr ${nodeAddress6} dnat to meta l4proto . th dport map @owner
     ip6 daddr ${nodeAddress6} icmpv6 type echo-request dnat to icmpv6 id map @icmp_owner`
@@ -118,9 +127,15 @@ function translation({ nodeAddress6 }: NodeTableInit6): string {
   }
   chain outbound {
     type nat hook postrouting priority 100; policy accept;
-    iifname ${ANY_LINK} ip6 saddr . meta l4proto . th sport @owned snat to ${nodeAddress6}
-    iifname ${ANY_LINK} icmpv6 type echo-request ip6 saddr . icmpv6 id @icmp_owned snat to ${nodeAddress6}
-    iifname ${ANY_LINK} meta l4proto { icmpv6, tcp, udp } snat to [${nodeAddress6}]:${SHARED_PORTS.first}-${SHARED_PORTS.last}
+    ${translatedConnections(
+      uplinks,
+      ({
+        match,
+        address
+      }) => `iifname ${ANY_LINK} ${match}ip6 saddr . meta l4proto . th sport @owned snat to ${address}
+    iifname ${ANY_LINK} ${match}icmpv6 type echo-request ip6 saddr . icmpv6 id @icmp_owned snat to ${address}
+    iifname ${ANY_LINK} ${match}meta l4proto { icmpv6, tcp, udp } snat to [${address}]:${SHARED_PORTS.first}-${SHARED_PORTS.last}`
+    )}
   }
   chain leaving {
     type filter hook postrouting priority 300; policy accept;
@@ -131,19 +146,21 @@ function translation({ nodeAddress6 }: NodeTableInit6): string {
     ct direction reply meta l4proto . th sport @taken ct reply ip6 saddr . meta l4proto . th sport != @owned ${port}
     ct direction original icmpv6 type echo-request icmpv6 id @icmp_taken ct original ip6 saddr . icmpv6 id != @icmp_owned ${port}
     ip6 saddr ${VSERVER_POOL_6} ${port}
+    ${otherAddress(uplinks, drop('device'))}
   }`
 }
 
-function forwarding({ uplink, flowsPerVserverMax }: NodeTableInit6): string {
+function forwarding({ uplinks, flowsPerVserverMax }: NodeTableInit): string {
+  const uplink = devicesOf(uplinks)
   return `
   chain forwarding {
     type filter hook forward priority 0; policy accept;
     iifname ${ANY_LINK} jump outward
     oifname ${ANY_LINK} jump inward
-    iifname ${ANY_LINK} oifname "${uplink}" jump shape
+    iifname ${ANY_LINK} oifname ${uplink} jump shape
   }
   chain outward {
-    oifname != "${uplink}" oifname != ${ANY_LINK} ${drop('device')}
+    oifname != ${uplink} oifname != ${ANY_LINK} ${drop('device')}
     ct state invalid jump outward_untracked
     # What connection tracking does not look at would leave untranslated.
     ct state untracked ${drop('untracked')}

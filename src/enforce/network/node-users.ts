@@ -34,15 +34,16 @@ interface NodeUser {
 }
 
 interface UsersInit {
-  readonly uplink: string
-  /** Every device of the node, the uplink among them. */
+  /** Devices. */
+  readonly uplinks: readonly string[]
+  /** Every device of the node, the uplinks among them. */
   readonly devices: readonly string[]
   /** Whether vservers own ports of IPv6 as well. */
   readonly hasSix: boolean
 }
 
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
-function usersLines(users: readonly NodeUser[], { uplink, devices, hasSix }: UsersInit): string[] {
+function usersLines(users: readonly NodeUser[], { uplinks, devices, hasSix }: UsersInit): string[] {
   const node = (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
     `flush set ${table} users`,
     ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
@@ -56,7 +57,7 @@ function usersLines(users: readonly NodeUser[], { uplink, devices, hasSix }: Use
   return [
     ...node,
     ...userFlowLines(users.map(({ ids }) => ids)),
-    ...ipv6Lines(users, uplink),
+    ...ipv6Lines(users, uplinks),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     `flush map ${USERS_TABLE} class`,
@@ -64,13 +65,14 @@ function usersLines(users: readonly NodeUser[], { uplink, devices, hasSix }: Use
       `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
       `add element ${USERS_TABLE} class { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${plan.dataClass} }`
     ]),
-    ...devices.flatMap((device) => deviceLines(device, uplink))
+    ...devices.flatMap((device) => deviceLines(device, uplinks))
   ]
 }
 
-/** From no address but the node's own, and on the uplink to the internet alone. */
-function ipv6Lines(users: readonly NodeUser[], uplink: string): string[] {
+/** From no address but the node's own, and on uplinks to the internet alone. */
+function ipv6Lines(users: readonly NodeUser[], uplinks: readonly string[]): string[] {
   const chain = `${USERS_TABLE_6} from_users`
+  const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
   return [
     `add table ${USERS_TABLE_6}`,
     `delete table ${USERS_TABLE_6}`,
@@ -79,19 +81,19 @@ function ipv6Lines(users: readonly NodeUser[], uplink: string): string[] {
     ...users.map(({ ids }) => `add element ${USERS_TABLE_6} users { ${ids.first}-${ids.last} }`),
     `add chain ${chain} { type filter hook output priority 0; policy accept; }`,
     `add rule ${chain} meta skuid @users fib saddr type != local counter drop`,
-    `add rule ${chain} meta skuid @users oifname != { "lo", "${uplink}" } counter drop`,
-    `add rule ${chain} meta skuid @users oifname "${uplink}" ip6 daddr != 2000::/3 counter drop`
+    `add rule ${chain} meta skuid @users oifname != { "lo", ${named} } counter drop`,
+    `add rule ${chain} meta skuid @users oifname { ${named} } ip6 daddr != 2000::/3 counter drop`
   ]
 }
 
 /** Lines for nft that hold users to the rules on one more device, which must exist. */
-export function userDeviceLines(device: string, uplink: string): string[] {
-  return [...DECLARATIONS, ...deviceLines(device, uplink)]
+export function userDeviceLines(device: string, uplinks: readonly string[]): string[] {
+  return [...DECLARATIONS, ...deviceLines(device, uplinks)]
 }
 
-function deviceLines(device: string, uplink: string): string[] {
+function deviceLines(device: string, uplinks: readonly string[]): string[] {
   const chain = `${USERS_TABLE} ${chainOf(device)}`
-  const mark = device === uplink ? 'meta priority set meta skuid map @class ' : ''
+  const mark = uplinks.includes(device) ? 'meta priority set meta skuid map @class ' : ''
   return [
     `add chain ${chain} { type filter hook egress device "${device}" priority 0; policy accept; }`,
     `flush chain ${chain}`,
@@ -126,12 +128,12 @@ export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
 /** Lines for those that share the node's network, on every device that there is now. */
 export async function currentUsersLines(
   records: Iterable<LinkRecord>,
-  uplink: string,
+  uplinks: readonly string[],
   hasSix: boolean
 ): Promise<string[]> {
   const users = usersOf(records)
   const devices = users.length === 0 ? [] : await localDevices()
-  return usersLines(users, { uplink, devices: devices.map(({ ifname }) => ifname), hasSix })
+  return usersLines(users, { uplinks, devices: devices.map(({ ifname }) => ifname), hasSix })
 }
 
 const ATTEMPTS_MAX = 3
@@ -164,12 +166,12 @@ export class NodeUsers {
   }
 
   /** Puts the records in place as they are when it is this change's turn. */
-  async apply(uplink: string): Promise<void> {
+  async apply(uplinks: readonly string[]): Promise<void> {
     const apply = async (): Promise<void> => {
       for (let attempt = 1; ; attempt++) {
         const staying = [...this.#records()].filter(({ id }) => !this.#leaving.has(id))
         try {
-          await applyRules(await currentUsersLines(staying, uplink, this.#hasSix()))
+          await applyRules(await currentUsersLines(staying, uplinks, this.#hasSix()))
           return
         } catch (error) {
           // A device of somebody else may have gone meanwhile.
@@ -182,17 +184,17 @@ export class NodeUsers {
   }
 
   /** Puts them in place on devices that came since; nothing where there are none. */
-  async refresh(uplink: string): Promise<void> {
+  async refresh(uplinks: readonly string[]): Promise<void> {
     if (usersOf(this.#records()).length === 0) return
     const devices = (await localDevices()).map(({ ifname, ifindex }) => `${ifindex}:${ifname}`).join(' ')
     if (devices === this.#devices) return
-    await this.apply(uplink)
+    await this.apply(uplinks)
     this.#devices = devices
   }
 
   /** Puts in place one that is new, of whose range of ids nothing is counted yet. */
-  async join(firstId: number, uplink: string): Promise<void> {
-    await this.apply(uplink)
+  async join(firstId: number, uplinks: readonly string[]): Promise<void> {
+    await this.apply(uplinks)
     // What its ids' owner before did is not its.
     await applyRules([
       ...userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]),
@@ -201,11 +203,11 @@ export class NodeUsers {
   }
 
   /** Takes out one whose record is still there. */
-  async leave({ id, ids }: LinkRecord, uplink: string): Promise<void> {
+  async leave({ id, ids }: LinkRecord, uplinks: readonly string[]): Promise<void> {
     if (ids !== undefined) this.#owners.set(ids.first, id)
     this.#leaving.add(id)
     try {
-      await this.apply(uplink)
+      await this.apply(uplinks)
       if (ids !== undefined) {
         const tables = this.#hasSix() ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]
         await applyRules(

@@ -24,26 +24,43 @@ export async function forgetVserver(inside: Inside, families: Families, protocol
   await Promise.all(addresses.map(async (address) => forgetInside(address, only)))
 }
 
-async function forgetInside(address: string, only: readonly string[] = []): Promise<void> {
+/** `by`: only what was translated to this address of the node. */
+async function forgetInside(address: string, only: readonly string[] = [], by?: string): Promise<void> {
+  const [begun, come] =
+    by === undefined
+      ? [[], []]
+      : [
+          ['--reply-dst', by],
+          ['--orig-dst', by]
+        ]
   await Promise.all([
-    forget(address, [...only, '--orig-src', address]),
-    forget(address, [...only, '--reply-src', address])
+    forget(address, [...only, '--orig-src', address, ...begun]),
+    forget(address, [...only, '--reply-src', address, ...come])
   ])
 }
 
-/** Forgets what was translated to addresses that the node has no more, or not on this device; of the other family nothing. */
+/** Forgets what was translated to this address of the node. */
+export async function forgetThrough(insides: readonly Inside[], nodeAddress: string): Promise<void> {
+  const isSix = nodeAddress.includes(':')
+  for (const { address, address6 } of insides) await forgetInside(isSix ? address6 : address, [], nodeAddress)
+}
+
+/**
+ * Forgets what was translated to addresses that the uplink has no more, or not on this device; of the other family and of other
+ * uplinks nothing.
+ */
 export async function forgetMoved(
   insides: readonly Inside[],
   before: Uplink | undefined,
   now: Uplink
 ): Promise<void> {
-  const isSame = before?.ifindex === now.ifindex && before.device === now.device
-  const isSame4 = isSame && before.address === now.address
-  const isSame6 = before?.address6 === undefined || (isSame && before.address6 === now.address6)
+  if (before === undefined) return
+  const isSame = before.ifindex === now.ifindex && before.device === now.device
+  const [four, six] = [before.address, before.address6]
   for (const { address, address6 } of insides) {
     await Promise.all([
-      isSame4 ? undefined : forgetInside(address),
-      isSame6 ? undefined : forgetInside(address6)
+      isSame && four === now.address ? undefined : forgetInside(address, [], four),
+      six === undefined || (isSame && six === now.address6) ? undefined : forgetInside(address6, [], six)
     ])
   }
 }
@@ -66,13 +83,16 @@ async function forgetArrivals(node: NodeAddresses, protocol: 'udp' | 'icmp'): Pr
 /** Whoever sent to these ports before their owner was there must not go on reaching nobody. */
 export async function forgetGained(
   gained: readonly PortRange[],
-  { node, vserver }: { readonly node: NodeAddresses; readonly vserver: Inside | undefined }
+  { nodes, vserver }: { readonly nodes: readonly NodeAddresses[]; readonly vserver: Inside | undefined }
 ): Promise<void> {
   const protocols = new Set(gained.map((range) => range.protocol))
+  const address6 = nodes.find((node) => node.address6 !== undefined)?.address6
   await Promise.all([
-    protocols.has('udp') ? forgetArrivals(node, 'udp') : undefined,
-    protocols.has('icmp') ? forgetArrivals(node, 'icmp') : undefined,
-    vserver !== undefined && protocols.has('udp') ? forgetVserver(vserver, node, 'udp') : undefined
+    ...nodes.flatMap((node) => [
+      protocols.has('udp') ? forgetArrivals(node, 'udp') : undefined,
+      protocols.has('icmp') ? forgetArrivals(node, 'icmp') : undefined
+    ]),
+    vserver !== undefined && protocols.has('udp') ? forgetVserver(vserver, { address6 }, 'udp') : undefined
   ])
 }
 

@@ -15,6 +15,12 @@ const KEPT_SECONDS = 600
 /** New flows of one vserver: with what is kept of them it has a ninth of the room at most. */
 const NEW_FLOWS = 'limit rate over 5/second burst 4096 packets'
 
+const BARE_SET = 'bare_leaving'
+
+function setOf(protocol: 'tcp' | 'udp'): string {
+  return `${protocol}_leaving`
+}
+
 export interface UntrackedCount {
   /** The vserver's address inside. */
   readonly address: string
@@ -23,6 +29,8 @@ export interface UntrackedCount {
   readonly sourcePort: number
   readonly destination: string
   readonly destinationPort: number
+  /** By which it left. */
+  readonly device: string
   readonly packets: number
   readonly bytes: number
   /** Seconds since the last packet. */
@@ -41,15 +49,28 @@ export async function countUntracked(): Promise<void> {
 
 function countingLines({ table, ip, address, bare }: (typeof TABLES)[number]): string[] {
   const chain = `${table} leaving`
-  const key = `${ip} saddr . meta l4proto . th sport . ${ip} daddr . th dport`
-  const bareKey = `${ip} saddr . meta l4proto . ${ip} daddr`
+  const ported = (['tcp', 'udp'] as const).map((protocol) => ({
+    protocol,
+    set: setOf(protocol),
+    type: `${address} . inet_service . ${address} . inet_service . ifname`,
+    // Five parts are as many as a key of nft can have.
+    key: `${ip} saddr . ${protocol} sport . ${ip} daddr . ${protocol} dport . oifname`
+  }))
+  const kinds = [
+    ...ported,
+    {
+      protocol: bare,
+      set: BARE_SET,
+      type: `${address} . inet_proto . ${address} . ifname`,
+      key: `${ip} saddr . meta l4proto . ${ip} daddr . oifname`
+    }
+  ]
   const bounds = `size ${LIMITS.untrackedFlowsMax}; flags dynamic,timeout; timeout ${KEPT_SECONDS}s;`
   // Does not match where the vserver may still add one.
   const isOver = `update @new_flows { ${ip} saddr ${NEW_FLOWS} }`
   return [
     `add table ${table}`,
-    `add set ${table} untracked { type ${address} . inet_proto . inet_service . ${address} . inet_service; ${bounds} counter; }`,
-    `add set ${table} bare { type ${address} . inet_proto . ${address}; ${bounds} counter; }`,
+    ...kinds.map(({ set, type }) => `add set ${table} ${set} { type ${type}; ${bounds} counter; }`),
     `add set ${table} new_flows { type ${address}; ${bounds} }`,
     `add counter ${table} no_room`,
     // Before the source address is translated (node-table.ts), after everything that is dropped is.
@@ -58,30 +79,67 @@ function countingLines({ table, ip, address, bare }: (typeof TABLES)[number]): s
     `add rule ${chain} iifname != ${ANY_LINK} accept`,
     `add rule ${chain} ct state { new, established, related } accept`,
     // One that is there already needs no room; a lookup that finds none counts nothing.
-    `add rule ${chain} meta l4proto { tcp, udp } ${key} != @untracked ${isOver} counter name no_room accept`,
-    `add rule ${chain} meta l4proto { tcp, udp } update @untracked { ${key} } accept`,
-    `add rule ${chain} meta l4proto ${bare} ${bareKey} != @bare ${isOver} counter name no_room accept`,
-    `add rule ${chain} meta l4proto ${bare} update @bare { ${bareKey} } accept`,
+    ...kinds.flatMap(({ protocol, set, key }) => [
+      `add rule ${chain} meta l4proto ${protocol} ${key} != @${set} ${isOver} counter name no_room accept`,
+      `add rule ${chain} meta l4proto ${protocol} update @${set} { ${key} } accept`
+    ]),
     `add rule ${chain} counter name no_room`
   ]
 }
 
 /** What was counted in the last ten minutes of each flow's life. */
 export async function readUntracked(): Promise<UntrackedCount[]> {
-  const sets = TABLES.flatMap(({ table }) => ['untracked', 'bare'].map((set) => [table, set] as const))
-  const elements = await Promise.all(sets.map(async ([table, set]) => elementsOf(table, set)))
-  return elements.flat().flatMap(({ elem }) => {
-    const parts = elem?.val?.concat ?? []
-    const [address, name] = parts
-    const [sourcePort, destination, destinationPort] = parts.length === 3 ? [0, parts[2], 0] : parts.slice(2)
-    const { packets, bytes } = elem?.counter ?? {}
-    if (typeof address !== 'string' || typeof destination !== 'string') return []
-    const protocol = name === 'ipv6-icmp' ? 'icmp' : String(name)
-    if (!isPortProtocol(protocol) || packets === undefined || bytes === undefined) return []
-    const ports = { sourcePort: Number(sourcePort), destinationPort: Number(destinationPort) }
-    const quietSeconds = Math.max(0, KEPT_SECONDS - (elem?.expires ?? KEPT_SECONDS))
-    return [{ address, protocol, destination, ...ports, packets, bytes, quietSeconds }]
-  })
+  const counts = await Promise.all(TABLES.map(async ({ table }) => readTable(table)))
+  return counts.flat()
+}
+
+async function readTable(table: string): Promise<UntrackedCount[]> {
+  const [tcp, udp, bare] = await Promise.all([
+    elementsOf(table, setOf('tcp')),
+    elementsOf(table, setOf('udp')),
+    elementsOf(table, BARE_SET)
+  ])
+  return [
+    ...tcp.flatMap((element) => portedCount('tcp', element)),
+    ...udp.flatMap((element) => portedCount('udp', element)),
+    ...bare.flatMap(bareCount)
+  ]
+}
+
+function portedCount(protocol: 'tcp' | 'udp', { elem }: Element): UntrackedCount[] {
+  const [address, sourcePort, destination, destinationPort, device] = elem?.val?.concat ?? []
+  const ends = { address, destination, device }
+  return countOf({ protocol, ...ends, ports: [Number(sourcePort), Number(destinationPort)] }, elem)
+}
+
+function bareCount({ elem }: Element): UntrackedCount[] {
+  const [address, name, destination, device] = elem?.val?.concat ?? []
+  const protocol = name === 'ipv6-icmp' ? 'icmp' : String(name)
+  return countOf({ protocol, address, destination, device, ports: [0, 0] }, elem)
+}
+
+/** None of what is no such flow. */
+function countOf(
+  {
+    protocol,
+    ports: [sourcePort, destinationPort],
+    ...ends
+  }: {
+    readonly protocol: string
+    readonly address: unknown
+    readonly destination: unknown
+    readonly device: unknown
+    readonly ports: readonly [number, number]
+  },
+  elem: Element['elem']
+): UntrackedCount[] {
+  const { address, destination, device } = ends
+  const { packets, bytes } = elem?.counter ?? {}
+  if (typeof address !== 'string' || typeof destination !== 'string' || typeof device !== 'string') return []
+  if (!isPortProtocol(protocol) || packets === undefined || bytes === undefined) return []
+  const quietSeconds = Math.max(0, KEPT_SECONDS - (elem?.expires ?? KEPT_SECONDS))
+  const flow = { address, protocol, sourcePort, destination, destinationPort, device }
+  return [{ ...flow, packets, bytes, quietSeconds }]
 }
 
 /** Packets that found no room, since the table was made. */

@@ -1,4 +1,4 @@
-/** Notices within seconds that a node's uplink went away, came back as another device, or has another address. */
+/** Notices within seconds that an uplink of the node went away, came back as another device, or has another address. */
 import { asSlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import type { Uplink } from './uplink.ts'
@@ -20,6 +20,11 @@ export class UplinkWatch {
     this.#components = components
   }
 
+  /** Whether it was not there, or could not be used, at the last look. */
+  get isAway(): boolean {
+    return this.#trouble !== undefined
+  }
+
   /** Looks once. `known`: the uplink that rules and queues are for. */
   async look(known: Uplink): Promise<void> {
     const { logger, find, renew } = this.#components
@@ -29,20 +34,21 @@ export class UplinkWatch {
       const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
         (name) => found[name] === known[name]
       )
+      // One that was away may have come back without its queue, whatever it looks like.
+      if (!isSame || this.isAway) await renew(found)
       if (!isSame) {
-        await renew(found)
-        logger.error('the uplink has changed; leases that run name the address before', {
+        logger.error('an uplink has changed; leases that run name the address before', {
           before: about,
           after: { uplink: found.device, address: found.address }
         })
-      } else if (this.#trouble !== undefined) {
-        logger.warn('the uplink is back', about)
+      } else if (this.isAway) {
+        logger.warn('an uplink is back', about)
       }
       this.#trouble = undefined
     } catch (error) {
       const { message } = asSlicenetError(error)
       if (message !== this.#trouble)
-        logger.error('the uplink is not there, or cannot be used', { ...about, error })
+        logger.error('an uplink is not there, or cannot be used', { ...about, error })
       this.#trouble = message
     }
   }

@@ -1,10 +1,22 @@
-/** What the node's own network is: its uplink device, the address the world knows it by, and the ports it listens on. */
+/** What the node's own network is: its uplinks, the addresses the world knows it by, and the ports it listens on. */
 import { readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
-import { run } from '../../base/host-program.ts'
+import { run, runAnyway } from '../../base/host-program.ts'
 import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
 import { findAddress6, hexAddress6, type DeviceAddress } from './uplink6.ts'
+
+export interface UplinkInit {
+  /** Default: the device of the default route. */
+  readonly device?: string | undefined
+  /** The IPv4 address that the world knows the node by there. Default: the first of the device. */
+  readonly address?: string | undefined
+  /** The same of IPv6; `none`: none. Default: the first of the device that is on the internet. */
+  readonly address6?: string | undefined
+  /** Bits a second: the administrator's cap on all that leaves by it, and what the node's own traffic is guaranteed. */
+  readonly rootBps: number
+  readonly nodeBps: number
+}
 
 export interface Uplink {
   readonly device: string
@@ -12,35 +24,38 @@ export interface Uplink {
   readonly ifindex: number
   readonly address: string
   /** Absent where the node has no IPv6 of use to vservers. */
-  readonly address6?: string
+  readonly address6?: string | undefined
   readonly mtu: number
 }
 
 /**
- * Finds the uplink: the device of the default route and its first global addresses, where they are not given.
+/**
+ * Finds an uplink: the device of the default route and its first global addresses, where they are not given.
  * Throws `CONFIG_INVALID`.
  */
 export async function findUplink(
-  init: {
-    readonly uplink?: string | undefined
-    readonly nodeAddress?: string | undefined
-    readonly nodeAddress6?: string | undefined
-  } = {}
+  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {}
 ): Promise<Uplink> {
-  const device = init.uplink ?? (await defaultDevice())
+  const device = init.device ?? (await defaultDevice())
   if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
     throw new SlicenetError('CONFIG_INVALID', `no device can be called ${JSON.stringify(device)}`)
   }
-  const links = JSON.parse(await run('ip', ['-j', 'addr', 'show', 'dev', device])) as readonly IpLink[]
+  const shown = await runAnyway('ip', ['-j', 'addr', 'show', 'dev', device])
+  if (/does not exist/.test(shown.stderr)) {
+    throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} is no device of this machine`, {
+      hint: 'name another one in the node’s configuration; `ip link` shows those that there are'
+    })
+  }
+  const links = JSON.parse(shown.stdout || '[]') as readonly IpLink[]
   const link = links.find((each) => each.ifname === device)
   const found = link?.addr_info?.find((each) => each.family === 'inet' && each.scope === 'global')?.local
-  const address = init.nodeAddress ?? found
+  const address = init.address ?? found
   if (address === undefined || !isIPv4(address)) {
     throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} has no IPv4 address`, {
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
-  const address6 = await findAddress6(link?.addr_info ?? [], init.nodeAddress6)
+  const address6 = await findAddress6(link?.addr_info ?? [], init.address6)
   return {
     device,
     ifindex: link?.ifindex ?? 0,
@@ -50,9 +65,50 @@ export async function findUplink(
   }
 }
 
+/** Finds all of them, in their order. Throws `CONFIG_INVALID`, also where two have one device or one address. */
+export async function findUplinks(
+  inits: readonly Pick<UplinkInit, 'device' | 'address' | 'address6'>[]
+): Promise<readonly Uplink[]> {
+  const uplinks = await Promise.all(inits.map(findUplink))
+  requireDistinct(uplinks)
+  return uplinks
+}
+
+/** Throws `CONFIG_INVALID` where two uplinks have one device or one address. */
+export function requireDistinct(uplinks: readonly Pick<Uplink, 'device' | 'address' | 'address6'>[]): void {
+  for (const [at, { device, address, address6 }] of uplinks.entries()) {
+    const before = uplinks.slice(0, at)
+    if (before.some((each) => each.device === device)) {
+      throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} is named twice`)
+    }
+    const same = before.find(
+      (each) => each.address === address || (address6 !== undefined && each.address6 === address6)
+    )
+    if (same === undefined) continue
+    const shared = same.address === address ? address : address6
+    throw new SlicenetError(
+      'CONFIG_INVALID',
+      `the uplinks ${same.device} and ${device} have one address, ${shared}`,
+      { hint: 'give each an address of its own in the node’s configuration' }
+    )
+  }
+}
+
+/** What the world sees of what leaves by a device, of the family of `like`; what stays on the node counts as the first uplink's. */
+export function addressOn(uplinks: readonly Uplink[], like: string, device: string): string {
+  const uplink = uplinks.find((each) => each.device === device) ?? uplinks[0]
+  return (like.includes(':') ? uplink?.address6 : uplink?.address) ?? uplink?.address ?? ''
+}
+
+/** Whether there is such a device in this process's network namespace. */
+export async function isPresent(device: string): Promise<boolean> {
+  const table = await readFile('/proc/self/net/dev', 'utf8')
+  return table.split('\n').some((line) => line.trim().startsWith(`${device}:`))
+}
+
 /** Ports of `protocols` that programs of the node listen on at its addresses, without those that only the node itself can reach. */
 export async function listeningPorts(
-  at: Pick<Uplink, 'address' | 'address6'>,
+  at: readonly Pick<Uplink, 'address' | 'address6'>[],
   protocols: ReadonlySet<PortProtocol>
 ): Promise<PortRange[]> {
   const names = (['tcp', 'udp'] as const).filter((protocol) => protocols.has(protocol))
@@ -71,16 +127,16 @@ export async function listeningPorts(
 export function listeners(
   table: string,
   protocol: 'tcp' | 'udp',
-  { address, address6 }: Pick<Uplink, 'address' | 'address6'>
+  at: readonly Pick<Uplink, 'address' | 'address6'>[]
 ): PortRange[] {
-  const own = hexAddress(address)
+  const own = at.map(({ address }) => hexAddress(address))
   const reachable = new Set([
-    own,
+    ...own,
     '00000000',
     '0'.repeat(32),
-    // The address as an IPv6 socket shows it.
-    `0000000000000000FFFF0000${own}`,
-    ...(address6 === undefined ? [] : [hexAddress6(address6)])
+    // The addresses as an IPv6 socket shows them.
+    ...own.map((address) => `0000000000000000FFFF0000${address}`),
+    ...at.flatMap(({ address6 }) => (address6 === undefined ? [] : hexAddress6(address6)))
   ])
   const ports: PortRange[] = []
   for (const line of table.split('\n').slice(1)) {

@@ -37,8 +37,7 @@ const { directory, imagesDirectory, nodeShort } = init
 const network = createNodeNetwork(
   { clock, logger: silentLogger },
   {
-    rootBps: 1000 * MEGABIT,
-    nodeBps: MEGABIT,
+    uplinks: [{ rootBps: 1000 * MEGABIT, nodeBps: MEGABIT }],
     reservedPorts: [],
     // Those that the test's hosts have.
     allowedPrivateRanges: ['198.18.0.0/15', '2001:db8::/32'],

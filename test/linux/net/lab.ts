@@ -94,14 +94,30 @@ async function end(child: ChildProcess): Promise<void> {
   await ended
 }
 
+/** Where no uplinks are named, there is one of these rates. */
+type LabNetwork = Partial<NodeNetworkInit> & {
+  readonly rootBps?: number
+  readonly nodeBps?: number
+  readonly nodeAddress6?: string
+}
+
 export interface LabInit {
   /** One letter, distinct in each test file. */
   readonly letter: string
   /** Besides `world` and `node`. */
   readonly hosts?: readonly string[]
-  readonly network?: Partial<NodeNetworkInit>
+  readonly network?: LabNetwork
   /** Whether the hosts have IPv6 as well, of addresses for examples. */
   readonly hasSix?: boolean
+  /** A second uplink `up1` of the node, straight to the world. */
+  readonly second?: SecondUplink
+}
+
+interface SecondUplink {
+  /** The first three bytes of the addresses at it: the world's ends in 1, the node's in 2. */
+  readonly net: string
+  /** An address that the world has behind it. */
+  readonly far: string
 }
 
 export class Lab {
@@ -157,6 +173,7 @@ export class Lab {
     this.#stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
     await this.#hosts.up()
     if (this.#init.hasSix === true) await giveSix(this.name, this.#hostNames)
+    if (this.#init.second !== undefined) await this.makeSecond(this.#init.second)
     await this.startNode()
     this.world = await this.#probe(this.#hosts.enter('world'), 'up0')
   }
@@ -169,15 +186,15 @@ export class Lab {
   }
 
   /** Starts the node's network in a process of its own, as a daemon does. */
-  async startNode(change: Partial<NodeNetworkInit> = {}): Promise<void> {
+  async startNode(change: LabNetwork = {}): Promise<void> {
+    const merged = { ...this.#init.network, ...change }
+    const { rootBps = 10_000 * MEGABIT, nodeBps = MEGABIT, nodeAddress6: address6, ...named } = merged
     const init: NodeNetworkInit = {
-      rootBps: 10_000 * MEGABIT,
-      nodeBps: MEGABIT,
+      uplinks: [{ address6, rootBps, nodeBps }],
       reservedPorts: [{ protocol: 'tcp', first: 4001, last: 4001 }],
       allowedPrivateRanges: ['198.18.0.0/15', ...(this.#init.hasSix === true ? ['2001:db8::/32'] : [])],
       stateDirectory: this.#stateDirectory,
-      ...this.#init.network,
-      ...change
+      ...named
     }
     const program = fileURLToPath(new URL('node-process.ts', import.meta.url))
     this.#node = new LineProgram([
@@ -300,6 +317,12 @@ export class Lab {
     await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add, this.nodeAddress])
   }
 
+  /** Makes the router send packets for an address that the world has behind its second link to the world. */
+  async routeFarFromRouter(far: string): Promise<void> {
+    const add = ['ip', 'route', 'add', far, 'via', this.worldAddress]
+    await run('nsenter', [`--net=${this.namespaceOf('router')}`, ...add])
+  }
+
   /** Takes the node's uplink away, as unplugging its card does. */
   async removeUplink(): Promise<void> {
     await this.onNode(['ip', 'link', 'del', 'dev', 'up0'])
@@ -320,6 +343,24 @@ export class Lab {
       `addr add ${address}/24 dev up0`,
       'link set up0 addrgenmode none up',
       `route add default via ${gateway} dev up0`
+    ])
+  }
+
+  /** Makes the second uplink, anew where it was taken away. */
+  async makeSecond({ net, far }: SecondUplink): Promise<void> {
+    const [world, node] = ['world', 'node'].map((host) => `slicenet-${this.name}-${host}`)
+    const batch = async (namespace: string | undefined, lines: readonly string[]): Promise<string> =>
+      run('ip', ['-n', namespace ?? '', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+    await batch(world, [
+      `link add name up1 type veth peer name up1 netns ${node}`,
+      `addr add ${net}.1/24 dev up1`,
+      `addr replace ${far}/32 dev lo`,
+      'link set up1 addrgenmode none up'
+    ])
+    await batch(node, [
+      `addr add ${net}.2/24 dev up1`,
+      'link set up1 addrgenmode none up',
+      `route add default via ${net}.1 dev up1 metric 200`
     ])
   }
 

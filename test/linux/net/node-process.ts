@@ -11,7 +11,7 @@ import type { NetworkUser, VserverLink } from '../../../src/enforce/network.ts'
 import { FlowWatch } from '../../../src/enforce/network/flow-watch.ts'
 import { LeaseEnds } from '../../../src/enforce/network/lease-ends.ts'
 import { createNodeNetwork } from '../../../src/enforce/network/node-network.ts'
-import { findUplink } from '../../../src/enforce/network/uplink.ts'
+import { addressOn } from '../../../src/enforce/network/uplink.ts'
 
 interface Request {
   readonly op:
@@ -23,6 +23,7 @@ interface Request {
     | 'rename'
     | 'detach'
     | 'list'
+    | 'addresses'
     | 'egressBytes'
     | 'isEgressNarrowed'
     | 'counters'
@@ -76,6 +77,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   attachIds: async ({ user }) => (user === undefined ? undefined : network.attachIds(user)),
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
+  addresses: async () => Promise.resolve(network.uplinks.map(({ address }) => address)),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {
@@ -85,9 +87,8 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   dropped: async ({ id = '' }) => network.dropped(id),
   remove: async () => network.remove(),
   watchFlows: async () => {
-    const { address, address6 = '' } = await findUplink({})
     const ownerOf = (inside: string): string | undefined => network.ownerOf(inside)
-    const nodeAddress = (like: string): string => (like.includes(':') ? address6 : address)
+    const nodeAddress = (like: string, device: string): string => addressOn(network.uplinks, like, device)
     const components = {
       clock: systemClock,
       logger: silentLogger,

@@ -210,7 +210,7 @@ def op_connect(p):
         s.settimeout(p.get("timeout", 0.4) * PATIENCE)
         try:
             if "sport" in p:
-                s.bind(("0.0.0.0", p["sport"]))
+                s.bind((p.get("source", "0.0.0.0"), p["sport"]))
             s.connect((p["host"], p["port"]))
             return s.recv(100).decode()
         except socket.timeout:
@@ -221,7 +221,7 @@ def op_connect(p):
 
 def op_answer(p):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind(("0.0.0.0", p["port"]))
+    s.bind((p.get("host", "0.0.0.0"), p["port"]))
 
     def serve():
         while True:
@@ -236,7 +236,7 @@ def op_ask(p):
         s.settimeout(p.get("timeout", 0.4) * PATIENCE)
         try:
             if "sport" in p:
-                s.bind(("0.0.0.0", p["sport"]))
+                s.bind((p.get("source", "0.0.0.0"), p["sport"]))
             s.sendto(b"?", (p["host"], p["port"]))
             return s.recvfrom(100)[0].decode()
         except socket.timeout:
@@ -289,7 +289,7 @@ def op_flood(p):
     sent = 0
     if p.get("kind", "udp") == "udp":
         s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        s.bind(("0.0.0.0", 20000))
+        s.bind(("0.0.0.0", p.get("sport", 20000)))
     else:
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     if p.get("options"):

@@ -1,0 +1,117 @@
+/** What a vserver may send at most holds over all of a node's uplinks together. */
+import test from 'ava'
+import { Lab, type LineProgram, type Vserver } from './lab.ts'
+
+const MEGABIT = 1_000_000
+const NET = '198.19.204'
+const CAP = 8 * MEGABIT
+const lab = new Lab({
+  letter: 'c',
+  second: { net: NET, far: '198.19.205.9' },
+  network: {
+    uplinks: ['up0', 'up1'].map((device) => ({ device, rootBps: 100 * MEGABIT, nodeBps: MEGABIT }))
+  }
+})
+let one: Vserver
+let other: LineProgram
+let world1: LineProgram
+
+test.before(async () => {
+  await lab.up()
+  one = await lab.vserver('one', [], { egressBpsMax: CAP })
+  other = await lab.probeIn(one.pid, 'eth0')
+  world1 = await lab.program('world', 'probe.py', 'up1')
+})
+test.after.always(() => lab.down())
+
+const flood = { op: 'flood', seconds: 2, pause: 0.004 }
+
+/** Bytes that arrive by each of both uplinks while it is sent to both, or to the first alone. */
+async function arriving(port: number, options: { readonly alone?: boolean } = {}): Promise<[number, number]> {
+  for (const world of [lab.world, world1]) await world.ask({ op: 'count', port })
+  await Promise.all([
+    one.probe.ask({ ...flood, host: lab.worldAddress, port }),
+    ...(options.alone === true ? [] : [other.ask({ ...flood, host: `${NET}.1`, port, sport: 20_001 })])
+  ])
+  return [await lab.world.ask({ op: 'counted', port }), await world1.ask({ op: 'counted', port })]
+}
+
+const sum = ([a, b]: [number, number]): number => a + b
+const shape = async (egressBpsMax: number): Promise<unknown> =>
+  lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBpsMax }) })
+const limits = async (): Promise<string> => lab.onNode(['nft', 'list', 'limits'])
+
+test.serial('two uplinks let out no more than one, until the common cap is taken out', async (t) => {
+  const alone = await arriving(1001, { alone: true })
+  const together = await arriving(1002)
+  await lab.nft('flush chain inet slicenet_caps forwarded')
+  const free = await arriving(1003)
+  t.log({ alone, together, free })
+  t.true(sum(together) < sum(alone) * 1.3)
+  t.true(sum(together) > sum(alone) * 0.7)
+  t.true(together[0] > 0 && together[1] > 0)
+  t.true(sum(free) > sum(alone) * 1.5)
+})
+
+test.serial('the common cap is there after a restart, and follows the lease and its budget', async (t) => {
+  await lab.killNode()
+  await lab.startNode({ budgetIntervalMs: 200 })
+  t.regex(await limits(), /rate over 1000000 bytes\/second/)
+  const before = await arriving(1004)
+  await shape(2 * MEGABIT)
+  t.regex(await limits(), /rate over 250000 bytes\/second/)
+  const after = await arriving(1005)
+  t.log({ before, after })
+  t.true(sum(after) * 2 < sum(before))
+  // Without a cap the uplinks alone bound it.
+  await shape(0)
+  t.notRegex(await limits(), /cap_sl1/)
+  t.true(sum(await arriving(1006)) > sum(after) * 2)
+  const spent = { egressBytesPerDay: 1000 }
+  await lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], spent) })
+  t.regex(await limits(), /rate over 2000 bytes\/second/)
+  await lab.ask({ op: 'detach', id: 'one' })
+  t.notRegex(await limits(), /cap_sl1/)
+})
+
+test.serial('it holds as well for who shares the node’s network, until it is taken out', async (t) => {
+  const first = 11 * 65_536
+  const user = {
+    ...lab.link('watch', 0, [], { egressBpsMax: 4 * MEGABIT }),
+    firstId: first,
+    lastId: first + 65_535
+  }
+  await lab.ask({ op: 'attachIds', user })
+  const script = (port: number): string => `
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end = time.monotonic() + 3
+while time.monotonic() < end:
+  for host in ["${lab.worldAddress}", "${NET}.1"] * 10:
+    try: s.sendto(b"x" * 1172, (host, ${port}))
+    except PermissionError: pass
+  time.sleep(0.004)
+`
+  const arrivingOf = async (port: number): Promise<[number, number]> => {
+    for (const world of [lab.world, world1]) await world.ask({ op: 'count', port })
+    const as = ['setpriv', `--reuid=${first + 1000}`, '--clear-groups', '/usr/bin/python3', '-c']
+    await lab.onNode([...as, script(port)])
+    return [await lab.world.ask({ op: 'counted', port }), await world1.ask({ op: 'counted', port })]
+  }
+  // After a silence a second's worth may come at once.
+  await arrivingOf(1007)
+  const together = await arrivingOf(1008)
+  await lab.nft('flush chain inet slicenet_caps sent')
+  const free = await arrivingOf(1009)
+  t.log({ together, free })
+  t.true(together[0] > 0 && together[1] > 0)
+  t.true(sum(free) > sum(together) * 1.5)
+  await lab.ask({ op: 'detach', id: 'watch' })
+})
+
+test.serial('a node with one uplink needs no such table', async (t) => {
+  await lab.killNode()
+  await lab.startNode({ uplinks: [{ device: 'up0', rootBps: 100 * MEGABIT, nodeBps: MEGABIT }] })
+  t.notRegex(await lab.onNode(['nft', 'list', 'tables']), /slicenet_caps/)
+  t.notRegex(await lab.onNode(['ip', 'rule', 'show']), /51ce/)
+})
