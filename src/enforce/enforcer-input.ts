@@ -3,7 +3,7 @@ import { SlicenetError } from '../base/errors.ts'
 import { LIMITS } from '../base/limits.ts'
 import { RESOURCE_NAMES, type Resources } from '../ticket/resources.ts'
 import { rightsFault } from '../ticket/rights.ts'
-import { SHAPING_NAMES } from '../ticket/shaping.ts'
+import { shapingDiffering } from '../ticket/shaping.ts'
 import type { ProgramSpec, UploadedFile, VserverSpec, VserverUsage } from './enforcer.ts'
 
 const ID_PATTERN = /^[a-z0-9-]{1,40}$/
@@ -89,7 +89,7 @@ export function checkUpload(files: readonly UploadedFile[]): void {
 
 /** Whether two specifications ask for the same machine; the keys may change while it runs. */
 export function isSameSpec(a: VserverSpec, b: VserverSpec): boolean {
-  return canonical(a) === canonical(b)
+  return canonical(a) === canonical(b) && shapingDiffering(a.shaping, b.shaping).length === 0
 }
 
 function canonical(spec: VserverSpec): string {
@@ -99,8 +99,7 @@ function canonical(spec: VserverSpec): string {
     spec.image,
     RESOURCE_NAMES.map((name) => spec.resources[name]),
     spec.ports.map(({ protocol, first, last }) => `${protocol}/${first}-${last}`).sort(),
-    [...spec.rights].sort(),
-    SHAPING_NAMES.map((name) => spec.shaping?.[name] ?? null)
+    [...spec.rights].sort()
   ])
 }
 

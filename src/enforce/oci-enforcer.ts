@@ -324,7 +324,9 @@ export class OciEnforcer implements Enforcer {
       this.#volume.usedBytes(container),
       this.#components.network.egressBytes(id)
     ])
-    return { ...group, diskBytes, egressBytes }
+    // What waits to become its program takes a place only once it has.
+    const waiting = this.#running().programs.waitingPid(id) === undefined ? 0 : 1
+    return { ...group, pids: Math.max(0, group.pids - waiting), diskBytes, egressBytes }
   }
 
   async dropped(id: string): Promise<Readonly<Record<string, number>>> {

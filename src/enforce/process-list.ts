@@ -18,6 +18,17 @@ export async function readProcesses(pids: readonly number[], firstId: number): P
   return found
 }
 
+/** The first bytes of a file of /proc/PID: what a process says of itself may be as long as it likes. Empty when it has gone. */
+export async function readProcFile(pid: number, file: string, bytesMax = 8192): Promise<string> {
+  try {
+    await using handle = await open(`/proc/${pid}/${file}`, 'r')
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(bytesMax))
+    return buffer.toString('utf8', 0, bytesRead)
+  } catch {
+    return ''
+  }
+}
+
 async function readProcess(pid: number, firstId: number): Promise<VserverProcess | undefined> {
   try {
     const [stat, status, argv] = await Promise.all([

@@ -10,6 +10,7 @@ import { begin } from '../base/host-program.ts'
 import { LIMITS } from '../base/limits.ts'
 import { findHostProgram } from './host-requirements.ts'
 import { OPEN_FILES_SOFT, type OciRuntime } from './oci-runtime.ts'
+import { readProcFile } from './process-list.ts'
 import { signalProcess } from './syscall.ts'
 import { ORDERS_FD, type OciProcess } from './waiting-start.ts'
 
@@ -88,7 +89,7 @@ export async function settleKeeper(clock: Clock, directory: string): Promise<voi
 
 /** Whether `pid` is the conmon of the program in `directory`, and not a later process with its number. */
 export async function isKeeper(pid: number, directory: string): Promise<boolean> {
-  const commandLine = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  const commandLine = await readProcFile(pid, 'cmdline')
   return commandLine.split('\0').includes(join(directory, 'exit'))
 }
 

@@ -20,9 +20,9 @@ import { mergeOutput } from './output.ts'
 import { signalProcess } from './syscall.ts'
 import { HostTerminal } from './terminal.ts'
 import {
+  hasComplained,
   lookAt,
   makeToken,
-  shellComplaint,
   shellProcess,
   tell,
   waitingPidFile,
@@ -32,6 +32,8 @@ import {
 
 const START_POLL_MS = 2
 const BECOME_POLL_MS = 1
+/** After this a start like any other is tried. */
+const BECOME_DEADLINE_MS = 5000
 const START_DEADLINE_MS = 15_000
 const GRACE_MS = 5_000
 const GRACE_POLL_MS = 20
@@ -116,34 +118,25 @@ export class ProgramRunner {
       if (await this.#until(async () => (await lookAt(waiting)) !== 'other')) return waiting
     }
     orders?.destroy()
+    await settleKeeper(this.#clock, directory)
     throw startFailure(message)
   }
 
-  /**
-   * Has the shell that waits become the program; false when it has ended before, and nothing has happened. Throws
-   * `PROGRAM_NOT_FOUND`, `VSERVER_FAILED`.
-   */
+  /** Has the shell that waits become the program; false when it did not, and nothing has happened. */
   async begin(waiting: WaitingStart, order: string): Promise<boolean> {
     const { directory, token } = waiting
     if (!(await tell(waiting, order))) return false
-    if (!(await this.#until(async () => (await lookAt(waiting)) !== 'shell'))) {
-      await this.dismiss(waiting)
-      await rm(directory, { recursive: true, force: true })
-      throw new SlicenetError('VSERVER_FAILED', 'the program did not start in time')
-    }
+    if (!(await this.#until(async () => (await lookAt(waiting)) !== 'shell'))) return false
     if ((await lookAt(waiting)) === 'other') return true
     // What has ended already may never have been the program.
     await settleKeeper(this.#clock, directory)
     const log = readLog({ clock: this.#clock }, { path: this.logPath(directory), mayGrow: async () => false })
-    const complaint = await shellComplaint(log, token)
-    if (complaint === undefined) return true
-    await rm(directory, { recursive: true, force: true })
-    throw startFailure(complaint)
+    return !(await hasComplained(log, token))
   }
 
-  /** Whether it came to be so within the time that a start may take. */
+  /** Whether it came to be so within the time that the shell may take. */
   async #until(isSo: () => Promise<boolean>): Promise<boolean> {
-    const deadline = this.#clock.monotonic() + START_DEADLINE_MS
+    const deadline = this.#clock.monotonic() + BECOME_DEADLINE_MS
     while (!(await isSo())) {
       if (this.#clock.monotonic() > deadline) return false
       await this.#clock.sleep(BECOME_POLL_MS)
@@ -152,8 +145,13 @@ export class ProgramRunner {
   }
 
   /** Ends one that waits and shall become nothing. */
-  async dismiss({ directory, orders }: WaitingStart): Promise<void> {
+  async dismiss(waiting: WaitingStart, cgroupPath: string): Promise<void> {
+    const { directory, orders, pid } = waiting
     orders.destroy()
+    // It may have been stopped, and have its orders already.
+    if ((await lookAt(waiting)) === 'shell') {
+      signalProcess(pid, SIGKILL, () => isProcessInCgroup(pid, cgroupPath))
+    }
     await settleKeeper(this.#clock, directory)
   }
 

@@ -15,6 +15,8 @@ import { fits, type OciProcess } from './waiting-start.ts'
 
 /** Nothing is made ahead until so long after the last work for somebody. */
 const QUIET_MS = 100
+/** So long one stays ready for a program such as was launched before the last. */
+const READY_AGAIN_MS = 5000
 
 /** What has to be the same. */
 type Kind = Pick<VserverSpec, 'image' | 'rights'>
@@ -46,6 +48,8 @@ export class Spares implements Startable {
   readonly #kept: number
   #spares: Spare[] = []
   #kind: Kind | undefined
+  /** Monotonic ms. */
+  #readiedAt = 0
   /** What programs in those of this kind are started with. */
   #process: OciProcess | undefined
   /** When it is quiet enough; monotonic ms. */
@@ -154,7 +158,9 @@ export class Spares implements Startable {
 
   /** Whether a program such as was launched last can be started in it at once, as far as that is known. */
   #isReady({ start }: Spare): boolean {
-    return this.#process === undefined || (start !== undefined && fits(start, this.#process))
+    if (this.#process === undefined || (start !== undefined && fits(start, this.#process))) return true
+    // Whoever launches now as this account and now as that one does not keep the node busy.
+    return start !== undefined && this.#c.clock.monotonic() - this.#readiedAt < READY_AGAIN_MS
   }
 
   /** Makes one, or readies one that there is for other programs than it was made for. */
@@ -163,16 +169,17 @@ export class Spares implements Startable {
     this.#making = { kind, done: done.promise, isAwaited: false }
     try {
       const spare = before ?? (await this.#c.maker.makeSpare(kind))
-      this.#spares.push(await this.#readied(spare))
+      this.#spares.push(await this.#readied(kind, spare))
     } finally {
       this.#making = undefined
       done.resolve()
     }
   }
 
-  async #readied({ start: before, ...spare }: Spare): Promise<Spare> {
-    const process = this.#process
-    if (process === undefined) return spare
+  async #readied(kind: Kind, { start: before, ...spare }: Spare): Promise<Spare> {
+    const process = isDeepStrictEqual(kind, this.#kind) ? this.#process : undefined
+    this.#readiedAt = this.#c.clock.monotonic()
+    if (process === undefined) return before === undefined ? spare : { ...spare, start: before }
     try {
       const start = await this.#c.programs.prepare(spare.record, process, before)
       if (start !== undefined) return { ...spare, start }

@@ -163,7 +163,10 @@ export class VserverMaker {
 
   /** Whether it runs, over its image as that is now. */
   async isUsable({ record, imageInode }: Spare): Promise<boolean> {
-    const image = await this.#c.images.open(record.spec.image).then(stat, () => undefined)
+    const image = await this.#c.images
+      .open(record.spec.image)
+      .then(stat)
+      .catch(() => undefined)
     return image?.ino === imageInode && (await this.isRunning(record))
   }
 

@@ -190,14 +190,21 @@ export class VserverPrograms implements Startable {
     before?: WaitingStart
   ): Promise<WaitingStart | undefined> {
     const { maker, roots, runner } = this.#c
-    if (before !== undefined) await runner.dismiss(before)
+    if (before !== undefined) await runner.dismiss(before, this.#c.cgroups.path(container))
     if (!roots.hasShell) return undefined
     return runner.prepare({ container, directory: maker.programDir(container), process })
   }
 
   /** Keeps what waits in a vserver for the program that is launched there next, if that is soon. */
   adopt(id: string, start: WaitingStart): void {
-    const timer = setTimeout(() => void this.#dismiss(id), ADOPTED_MS).unref()
+    // Whoever has the vserver's turn may be about to launch something.
+    const dismiss = (): void =>
+      void this.#c.turns
+        .take(id, async () => this.#dismiss(id))
+        .catch((error: unknown) =>
+          this.#c.logger.warn('what waits for a program was not ended', { id, error })
+        )
+    const timer = setTimeout(dismiss, ADOPTED_MS).unref()
     this.#waiting.set(id, { start, timer })
   }
 
@@ -213,7 +220,11 @@ export class VserverPrograms implements Startable {
 
   async #dismiss(id: string): Promise<void> {
     const start = this.#takeWaiting(id)
-    if (start !== undefined) await this.#c.runner.dismiss(start)
+    const { cgroups, records, runner } = this.#c
+    const record = records.get(id)
+    if (start === undefined) return
+    if (record === undefined) start.orders.destroy()
+    else await runner.dismiss(start, cgroups.path(record.container))
   }
 
   #takeWaiting(id: string): WaitingStart | undefined {
@@ -227,14 +238,19 @@ export class VserverPrograms implements Startable {
   async #become(record: VserverRecord, process: OciProcess): Promise<boolean> {
     const start = this.#takeWaiting(record.spec.id)
     if (start === undefined) return false
-    const { roots, runner } = this.#c
-    const root = roots.rootPath(record.container)
-    const order = fits(start, process)
-      ? inVserverRoot(record.spec.id, root, (rootFd) => orderOf(rootFd, process))
-      : undefined
-    if (order !== undefined && (await runner.begin(start, order))) return true
-    await runner.dismiss(start)
-    return false
+    const { cgroups, roots, runner } = this.#c
+    const { container, spec } = record
+    const root = roots.rootPath(container)
+    let hasBecome = false
+    try {
+      const order = fits(start, process)
+        ? inVserverRoot(spec.id, root, (rootFd) => orderOf(rootFd, process))
+        : undefined
+      hasBecome = order !== undefined && (await runner.begin(start, order))
+    } finally {
+      if (!hasBecome) await runner.dismiss(start, cgroups.path(container))
+    }
+    return hasBecome
   }
 
   /** Nothing of a program that cannot be started is kept. */
@@ -246,7 +262,7 @@ export class VserverPrograms implements Startable {
     await records.put({ ...record, launched })
     try {
       const again = launched.restarts > 0
-      if (await this.#become(record, process)) return process
+      if (!again && (await this.#become(record, process))) return process
       await runner.launch({ container, directory: maker.programDir(container), process, again })
       return process
     } catch (error) {

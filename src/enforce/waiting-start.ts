@@ -4,12 +4,13 @@
  * gone closes that, and the shell ends.
  */
 import { randomBytes } from 'node:crypto'
-import { readFile, readlink, rename, utimes } from 'node:fs/promises'
+import { readlink, rename, utimes } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { constants } from 'node:os'
 import type { LogChunk } from './enforcer.ts'
+import { readProcFile } from './process-list.ts'
 import { DEFAULT_PATH, findProgram, readProgramHead } from './root-files.ts'
 
 /** Where the shell stands in every vserver, on the layer that nobody inside can change. */
@@ -25,7 +26,8 @@ const SHELLS_OWN =
   /^(IFS|OPTIND|OPTARG|LINENO|RANDOM|PPID|PS[124]|PWD|OLDPWD|SHLVL|ENV|MAIL|MAILPATH|FUNCNAME|EPOCH\w*|HIST\w*|_)$/
 /** Class, byte order and machine of an ELF header; the kernel runs programs of this one's and scripts. */
 const ELF_HEAD_BYTES = 20
-const COMPLAINT_CHARS_MAX = 8192
+/** Types of ELF files that are programs: at a fixed place, and anywhere. */
+const ELF_PROGRAMS: readonly number[] = [2, 3]
 
 /** The runtime specification's process object. */
 export type OciProcess = Readonly<Record<string, unknown>>
@@ -81,10 +83,10 @@ export function orderOf(rootFd: number, program: OciProcess): string | undefined
     `exec ${ORDERS_FD}>&-`,
     `unset HOME`,
     ...variables.map(([name, value]) => `export ${name}=${quoted(value)}`),
-    `cd ${quoted(cwd)} || exit`,
+    `cd -P -- ${quoted(cwd)} || exit`,
     'unset PWD OLDPWD SHLVL',
     // Scripts are told the path that they are run by.
-    `exec -a ${[argv0, argv0.includes('/') ? argv0 : path, ...others].map(quoted).join(' ')}`
+    `exec -a ${quoted(argv0)} -- ${[argv0.includes('/') ? argv0 : path, ...others].map(quoted).join(' ')}`
   ].join('; ')
   return Buffer.byteLength(order) > ORDER_BYTES_MAX ? undefined : `${order}\n`
 }
@@ -107,7 +109,7 @@ export async function lookAt({
   token
 }: Pick<WaitingStart, 'pid' | 'token'>): Promise<'shell' | 'other' | 'nothing'> {
   const [commandLine, stat] = await Promise.all(
-    ['cmdline', 'stat'].map(async (file) => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => ''))
+    ['cmdline', 'stat'].map(async (file) => readProcFile(pid, file))
   )
   // After the program's name, which may hold anything but ends with the last bracket, comes the state.
   const state = stat!.slice(stat!.lastIndexOf(')') + 2, stat!.lastIndexOf(')') + 3)
@@ -124,19 +126,14 @@ async function hasFile(pid: number): Promise<boolean> {
   )
 }
 
-/** Why the shell could not become the program, from what was logged; undefined when it did. */
-export async function shellComplaint(
-  log: AsyncIterable<LogChunk>,
-  token: string
-): Promise<string | undefined> {
+/** Whether the shell said, before anything else was logged, why it could not become the program. */
+export async function hasComplained(log: AsyncIterable<LogChunk>, token: string): Promise<boolean> {
   let said = ''
   for await (const { bytes } of log) {
     said += Buffer.from(bytes).toString()
-    // It is the first to say anything.
-    if (said.length > COMPLAINT_CHARS_MAX) break
+    if (said.length > token.length) break
   }
-  const at = said.indexOf(`${token}: `)
-  return at < 0 ? undefined : said.slice(at + token.length + 2).split('\n')[0]
+  return said.startsWith(`${token}:`)
 }
 
 function rest({ args: _args, env: _env, cwd: _cwd, ...others }: OciProcess): OciProcess {
@@ -156,8 +153,8 @@ function quoted(text: string): string {
 /** A shell would run what the kernel does not as a script of its own. */
 function runsHere(rootFd: number, path: string): boolean {
   const head = readProgramHead(rootFd, path, ELF_HEAD_BYTES)
-  if (head.toString('latin1', 0, 2) === '#!') return true
+  if (head.toString('latin1', 0, 2) === '#!') return /^#![ \t]*[^\s\0]/.test(head.toString('latin1'))
   const own = readProgramHead(rootFd, SHELL_PATH, ELF_HEAD_BYTES)
-  const isProgram = head.length === ELF_HEAD_BYTES && head.subarray(0, 6).equals(own.subarray(0, 6))
-  return isProgram && head.subarray(18).equals(own.subarray(18))
+  if (head.length < ELF_HEAD_BYTES || !head.subarray(0, 6).equals(own.subarray(0, 6))) return false
+  return ELF_PROGRAMS.includes(head.readUInt16LE(16)) && head.subarray(18).equals(own.subarray(18))
 }

@@ -88,6 +88,11 @@ test('one waits with the start of a program such as was launched last, and is to
   t.deepEqual(prepared, ['spare-1 root'])
   spares.expectProgram(vserverSpec('image'), like('nobody', 'one'))
   await clock.advance(LONG)
+  // Not for everybody who takes turns.
+  t.deepEqual(prepared, ['spare-1 root'])
+  await clock.advance(6 * LONG)
+  spares.expectProgram(vserverSpec('image'), like('nobody', 'one'))
+  await clock.advance(LONG)
   t.deepEqual(prepared, ['spare-1 root', 'spare-1 nobody again'])
   t.is((await spares.take(vserverSpec('image')))?.start?.process['user'], 'nobody')
   spares.expect(vserverSpec('image'))
