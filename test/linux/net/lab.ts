@@ -239,7 +239,11 @@ export class Lab {
 
   /** A process in user and network namespaces of its own. */
   async standIn(): Promise<number> {
-    const child = start('unshare', ['--user', '--map-root-user', '--net', 'sleep', '300'], 'ignore')
+    const child = start(
+      'unshare',
+      ['--user', '--map-root-user', '--net', 'sleep', String(300 * PATIENCE)],
+      'ignore'
+    )
     const pid = child.pid
     if (pid === undefined) throw new Error('unshare does not start')
     const standIn = { end: async () => end(child) }

@@ -1,5 +1,5 @@
 import test from 'ava'
-import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Seen } from './lab.ts'
+import { icmp, insideOf, Lab, PATIENCE, tcp, udp, type LineProgram, type Seen } from './lab.ts'
 import { run } from '../../../src/base/host-program.ts'
 
 const lab = new Lab({ letter: 'n' })
@@ -152,12 +152,13 @@ test.serial('no packet slips out while a link is being made', async (t) => {
     op: 'race',
     device: 'eth0',
     wait: 30,
-    seconds: 1.5,
+    seconds: 1.5 * PATIENCE,
     src: '203.0.113.9',
     dst: lab.worldAddress
   })
   await lab.ask({ op: 'attach', link: lab.link('one', pid) })
-  t.true((await race) > 100)
+  const taken = await race
+  t.true(taken > 100, `${taken} were taken`)
   const seen = await lab.world.ask<Seen[]>({ op: 'take', wait: 0.1 })
   t.deepEqual(
     seen.filter((each) => each.dport === 5999),
