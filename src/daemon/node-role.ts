@@ -14,6 +14,7 @@ import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
+import { tunnelKeys } from '../enforce/network/tunnel-keys.ts'
 import { findUplink, listeningPorts } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
@@ -161,7 +162,7 @@ export class NodeRole implements Startable {
     return nodePorts({
       records: this.manager.table.all(),
       own: ownPorts(config),
-      heard: await listeningPorts(address, new Set(PORT_PROTOCOLS)),
+      heard: [...(await listeningPorts(address, new Set(PORT_PROTOCOLS))), ...(await tunnelKeys())],
       shared: SHARED_CLAIM.ports,
       now: this.#components.clock.now()
     })

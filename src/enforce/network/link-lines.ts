@@ -9,6 +9,7 @@ import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table
 import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed } from './owned-ports.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
+import { tunnelKeys } from './tunnel-keys.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
@@ -62,8 +63,14 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds): string[
 export async function requireUnheard(gained: readonly PortRange[], uplink: Uplink): Promise<void> {
   if (gained.length === 0) return
   const protocols = new Set(gained.map(({ protocol }) => protocol))
-  const ports = await listeningPorts(uplink.address, protocols)
-  requireUnclaimed(gained, [{ by: 'a program of the node', ports }])
+  const [ports, keys] = await Promise.all([
+    listeningPorts(uplink.address, protocols),
+    protocols.has('gre') ? tunnelKeys() : []
+  ])
+  requireUnclaimed(gained, [
+    { by: 'a program of the node', ports },
+    { by: 'a tunnel of the node', ports: keys }
+  ])
 }
 
 export function notAttached(id: string): SlicenetError {
