@@ -55,7 +55,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds): string[
     ...sourceCheckRemoval(plan.device),
     ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
     ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
-    ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute)
+    ...destinationRateRemoval(plan.address, bounds)
   ]
 }
 

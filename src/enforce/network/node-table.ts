@@ -6,15 +6,14 @@ import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
-import { destinationRules } from './destinations.ts'
+import { destinationRules, type DestinationBounds } from './destinations.ts'
 import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
 
 /** What each vserver may have. */
-export interface VserverBounds {
+export interface VserverBounds extends DestinationBounds {
   readonly flowsPerVserverMax: number
-  readonly destinationsPerMinute: number
 }
 
 export interface NodeTableInit extends VserverBounds {
@@ -110,7 +109,7 @@ ${guards(init)}
 ${untracked(init)}
 ${greChains(init)}
 ${translation(init)}
-${destinationRules(init.destinationsPerMinute, drop('destinations'))}
+${destinationRules(init, drop('destinations'))}
 ${forwarding(init)}
 ${users(init)}
 ${departed()}
