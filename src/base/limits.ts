@@ -258,6 +258,8 @@ export const LIMITS = {
   uplinksPerNodeMax: 8,
   /** Connections that one vserver may have in the node's connection table. */
   flowsPerVserverMax: 4096,
+  /** Destinations that one vserver began to talk to in the last hour and that count as known to it. */
+  knownDestinationsPerVserverMax: 4096,
   /** Bits a second of anything that is shaped: what tc takes as a whole number. */
   rateBpsMax: 1_000_000_000_000,
   /**

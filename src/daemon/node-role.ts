@@ -14,6 +14,7 @@ import type { NodeNetwork } from '../enforce/network/node-link.ts'
 import { createNodeNetwork } from '../enforce/network/node-network.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { OciEnforcer } from '../enforce/oci-enforcer.ts'
+import { tunnelKeys } from '../enforce/network/tunnel-keys.ts'
 import { addressOn, findUplinks, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
 import { leasableRights } from '../node/administration.ts'
@@ -163,7 +164,10 @@ export class NodeRole implements Startable {
     return nodePorts({
       records: this.manager.table.all(),
       own: ownPorts(config),
-      heard: await listeningPorts(await this.#findUplinks(), new Set(PORT_PROTOCOLS)),
+      heard: [
+        ...(await listeningPorts(await this.#findUplinks(), new Set(PORT_PROTOCOLS))),
+        ...(await tunnelKeys())
+      ],
       shared: SHARED_CLAIM.ports,
       now: this.#components.clock.now()
     })

@@ -79,6 +79,31 @@ test('an administrator gets the slice, sees the node’s devices and the frames 
   t.regex(frames.stdout, /^198\.1[89]\.\d+\.2$/m, frames.stderr)
 })
 
+/** Sends a datagram to port 5353 of the address given. */
+const SEND = String.raw`
+  socket(my $s, 2, 2, 17) or die;
+  send($s, "x", 0, pack("S n C4 x8", 2, 5353, split(/\./, $ARGV[0]))) or die "not sent: $!\n";`
+
+test('a complaint about its packets is answered with the slice and its holder', async (t) => {
+  const { stdout } = await on('agent-a', 'status', '--json')
+  const victim = /\/ip4\/(198\.[\d.]+)/.exec(stdout)?.[1] ?? ''
+  const sent = await on('administrator', 'slice', 'exec', 'watch', '--', 'perl', '-e', SEND, victim)
+  t.is(sent.exitCode, 0, sent.stderr)
+  const question = ['--time', '5s', '--address', victim, '--port', '5353', '--json']
+  const answer = await on('node1', 'node', 'whois', ...question)
+  t.is(answer.exitCode, 0, answer.stderr)
+  const [flow] = (JSON.parse(answer.stdout) as { flows: Record<string, unknown>[] }).flows
+  t.like(flow, {
+    slice: 'watch',
+    remoteAddress: victim,
+    remotePort: 5353,
+    sentPackets: 1,
+    begunBy: 'vserver'
+  })
+  t.regex(String(flow?.['principal']), /^12D3/)
+  t.regex(String(flow?.['lease']), /^bafy/)
+})
+
 test('an ordinary holder is told why it gets none, and gets an ordinary slice', async (t) => {
   const refused = await on('researcher', 'slice', 'create', join(home, 'watch.yaml'))
   t.is(refused.exitCode, 3, refused.stdout)
@@ -111,6 +136,8 @@ test('the node’s administrator reads what was done and what ran', async (t) =>
     'launch done sleep 4321',
     'exec begins sh -c',
     'exec done sh -c',
+    'exec begins perl -e',
+    'exec done perl -e',
     'exec begins perl -e',
     'exec done perl -e'
   ])

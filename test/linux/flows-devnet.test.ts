@@ -70,6 +70,11 @@ test('a complaint is answered with the slice, the lease and the holder, and all 
     }
   ).leases
   t.deepEqual(lease?.shaping, { icmpBps: 64_000, destinationsPerMinute: 30, egressShare: 3 })
+  // And kept to: eight times the usual turn is the most that a node of a devnet gives, and three were asked for.
+  const host = ['devnet', 'exec', '--name', NAME, 'node1', '--']
+  const classes = (await slicenet(...host, 'tc', '-d', 'class', 'show', 'dev', 'up0')).stdout
+  t.regex(classes, /quantum 18168 .*\n/)
+  t.regex(classes, /ceil 64Kbit/)
   t.like(flow, {
     slice: 'noisy',
     lease: lease?.lease,

@@ -41,6 +41,15 @@ export function greChains(uplinks: readonly UplinkPlace[]): string {
     iifname ${ANY_LINK} ip protocol gre notrack
     ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
   }
+  chain gre_untracked_local {
+    type filter hook output priority -300; policy accept;
+    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
+  }
+  # From the node itself, whose packets have been routed to it before they come in.
+  chain gre_local {
+    type route hook output priority -150; policy accept;
+    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner
+  }
   chain gre_in {
     type filter hook prerouting priority -150; policy accept;
     ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner

@@ -15,6 +15,7 @@ import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed, type Ownership
 import { NODE_TABLE_6, ownershipLines6, portLines6 } from './owned-ports6.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
+import { tunnelKeys } from './tunnel-keys.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
@@ -94,7 +95,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds, uplink: 
     ...sourceCheckRemoval(plan.device),
     ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
     ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
-    ...destinationRateRemoval(plan.address, bounds.destinationsPerMinute),
+    ...destinationRateRemoval(plan.address, bounds),
     ...(uplink.address6 === undefined ? [] : removalLines6(ownership, bounds))
   ]
 }
@@ -106,7 +107,7 @@ function removalLines6(ownership: Ownership, bounds: VserverBounds): string[] {
     ...ownershipLines6('delete', ownership),
     ...dropCountsRemoval(NODE_TABLE_6, device, DROP_REASONS),
     ...flowCountRemoval(address6, bounds.flowsPerVserverMax, NODE_TABLE_6),
-    ...destinationRateRemoval(address6, bounds.destinationsPerMinute, NODE_TABLE_6)
+    ...destinationRateRemoval(address6, bounds, NODE_TABLE_6)
   ]
 }
 
@@ -117,8 +118,14 @@ export async function requireUnheard(
 ): Promise<void> {
   if (gained.length === 0) return
   const protocols = new Set(gained.map(({ protocol }) => protocol))
-  const ports = await listeningPorts(nodes, protocols)
-  requireUnclaimed(gained, [{ by: 'a program of the node', ports }])
+  const [ports, keys] = await Promise.all([
+    listeningPorts(nodes, protocols),
+    protocols.has('gre') ? tunnelKeys() : []
+  ])
+  requireUnclaimed(gained, [
+    { by: 'a program of the node', ports },
+    { by: 'a tunnel of the node', ports: keys }
+  ])
 }
 
 export function notAttached(id: string): SlicenetError {

@@ -17,6 +17,8 @@ export interface NodeNetworkInit {
   readonly stateDirectory: string
   /** Connections that one vserver may have open; default `LIMITS.flowsPerVserverMax`. */
   readonly flowsPerVserverMax?: number
+  /** Destinations that count as known to one vserver; default `LIMITS.knownDestinationsPerVserverMax`. */
+  readonly knownDestinationsMax?: number
   /** Default `DEFAULT_SHAPING`. */
   readonly shaping?: ShapingPolicy
   /** How often it is looked at who has used up the bytes of the day. Default: 5 seconds. */

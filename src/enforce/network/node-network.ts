@@ -74,7 +74,8 @@ class LinuxNodeNetwork implements NodeNetwork {
     const policy = init.shaping ?? DEFAULT_SHAPING
     this.#bounds = {
       flowsPerVserverMax: init.flowsPerVserverMax ?? LIMITS.flowsPerVserverMax,
-      destinationsPerMinute: policy.destinationsPerMinute
+      destinationsPerMinute: policy.destinationsPerMinute,
+      knownDestinationsMax: init.knownDestinationsMax ?? LIMITS.knownDestinationsPerVserverMax
     }
     this.#recordsDirectory = join(init.stateDirectory, 'links')
     const { uplinks, stateDirectory, budgetIntervalMs } = init

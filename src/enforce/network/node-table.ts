@@ -6,7 +6,7 @@ import { isIP, isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { ANY_LINK, SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
-import { destinationRules } from './destinations.ts'
+import { destinationRules, type DestinationBounds } from './destinations.ts'
 import { GRE_INWARD, GRE_TAKEN, greChains, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
@@ -21,9 +21,8 @@ import {
 } from './uplink-rules.ts'
 
 /** What each vserver may have. */
-export interface VserverBounds {
+export interface VserverBounds extends DestinationBounds {
   readonly flowsPerVserverMax: number
-  readonly destinationsPerMinute: number
 }
 
 export interface NodeTableInit extends VserverBounds {
@@ -120,7 +119,7 @@ ${untracked(init)}
 ${greChains(init.uplinks)}
 ${uplinkMarks(init.uplinks)}
 ${translation(init)}
-${destinationRules(init.destinationsPerMinute, drop('destinations'))}
+${destinationRules(init, drop('destinations'))}
 ${forwarding(init)}
 ${users(init)}
 ${departed()}

@@ -36,7 +36,7 @@ const ERRORS = 'icmpv6 type { destination-unreachable, packet-too-big, time-exce
 /** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
 /** `uplinks`: those that have IPv6, one at least, by their addresses of it. */
 export function nodeTable6(init: NodeTableInit): string {
-  const { allowedPrivateRanges, destinationsPerMinute } = init
+  const { allowedPrivateRanges } = init
   const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
   const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
   return `
@@ -56,7 +56,7 @@ ${guards(init)}
 ${untracked(init)}
 ${uplinkMarks(init.uplinks)}
 ${translation(init)}
-${destinationRules(destinationsPerMinute, drop('destinations'), 'ip6')}
+${destinationRules(init, drop('destinations'), 'ip6')}
 ${forwarding(init)}
 ${users()}
 ${departed()}

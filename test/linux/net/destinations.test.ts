@@ -107,3 +107,29 @@ test.serial('who answers many is no scanner', async (t) => {
   t.is(seen.length, PROBES)
   t.is((await lab.counters()).drops.destinations, before)
 })
+
+test.serial('who scans takes the room of no other, until the bound is out', async (t) => {
+  await lab.killNode()
+  await lab.startNode({
+    knownDestinationsMax: 64,
+    shaping: { ...DEFAULT_SHAPING, destinationsPerMinute: 1_000_000 }
+  })
+  const known = async (vserver: Vserver): Promise<number> => {
+    const listed = await lab.onNode(['nft', 'list', 'set', 'ip', 'slicenet', 'destinations'])
+    return listed.split(`${vserver.address} . `).length - 1
+  }
+  await scan(one, '198.18.205', 300)
+  await scan(two, '198.18.205', 20)
+  const [ofOne, ofTwo] = [await known(one), await known(two)]
+  // What is not remembered passes all the same, as new.
+  t.is((await scan(one, '198.18.207', 30)) / FRAME_BYTES, 30)
+  const table = await lab.onNode(['nft', '-a', 'list', 'chain', 'ip', 'slicenet', 'destinations'])
+  const handle = /@known_rates .* # handle (\d+)/.exec(table)?.[1] ?? ''
+  await lab.nft(`delete rule ip slicenet destinations handle ${handle}`)
+  await scan(one, '198.18.208', 300)
+  const unbounded = await known(one)
+  t.log({ ofOne, ofTwo, unbounded })
+  t.true(ofOne >= 32 && ofOne <= 64)
+  t.is(ofTwo, 20)
+  t.true(unbounded >= 300)
+})

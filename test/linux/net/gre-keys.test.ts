@@ -67,6 +67,52 @@ test.serial('what comes with a key reaches its owner and nobody else', async (t)
   }
 })
 
+test.serial(
+  'from the node itself a key reaches its owner, as from the owner’s own machine, until the rules are out',
+  async (t) => {
+    const node = await lab.probeOnNode()
+    const reached = async (): Promise<Seen[]> => {
+      await one.probe.ask({ op: 'take', wait: 0 })
+      await node.ask({ ...toNode(7), src: lab.nodeAddress })
+      return one.probe.ask<Seen[]>(take())
+    }
+    const [seen, ...others] = await reached()
+    t.deepEqual(
+      [seen?.src, seen?.dst, seen?.key, seen?.ok, others.length],
+      [lab.nodeAddress, one.address, 7, true, 0]
+    )
+    await one.probe.ask({ op: 'take', wait: 0 })
+    await one.probe.ask(from(one, 7, { dst: lab.nodeAddress }))
+    const [itself] = await one.probe.ask<Seen[]>(take())
+    t.deepEqual([itself?.dst, itself?.key], [one.address, 7])
+    // A key that nobody has stays the node's own.
+    await node.ask({ ...toNode(9), src: lab.nodeAddress })
+    t.deepEqual(await one.probe.ask({ op: 'take', match: { proto: 'gre' }, wait: 0.1 }), [])
+    await lab.nft('flush chain ip slicenet gre_local')
+    t.deepEqual(await reached(), [])
+    await lab.killNode()
+    await lab.startNode()
+  }
+)
+
+test.serial('the key of a tunnel of the node’s is nobody else’s', async (t) => {
+  const add = ['ip', 'link', 'add', 'tun7', 'type', 'gre', 'local', lab.nodeAddress, 'key', '70']
+  try {
+    await lab.onNode(add)
+  } catch (error) {
+    t.log(`this kernel has no GRE tunnels: ${String(error)}`)
+    t.pass()
+    return
+  }
+  const wanted = lab.link('two', two.pid, [gre(8), gre(70)])
+  const taken = await t.throwsAsync<Error & { code: string }>(lab.ask({ op: 'attach', link: wanted }))
+  t.is(taken?.code, 'PORT_IN_USE')
+  t.regex(taken?.message ?? '', /gre\/70 is in use by a tunnel of the node/)
+  await lab.onNode(['ip', 'link', 'del', 'tun7'])
+  await t.notThrowsAsync(lab.ask({ op: 'attach', link: wanted }))
+  await lab.ask({ op: 'attach', link: lab.link('two', two.pid, [gre(8)]) })
+})
+
 test.serial('an ICMP error about such a packet reaches the owner of the key', async (t) => {
   await one.probe.ask({ op: 'take', wait: 0 })
   const address = (text: string): string => Buffer.from(text.split('.').map(Number)).toString('hex')
