@@ -9,7 +9,7 @@ const NET = '198.19.202'
 const [WORLD_1, NODE_1, MOVED_1] = [`${NET}.1`, `${NET}.2`, `${NET}.6`]
 const second = { net: NET, far: '198.19.203.9' }
 const lab = new Lab({
-  letter: 'x',
+  letter: 'j',
   second,
   network: {
     uplinks: [

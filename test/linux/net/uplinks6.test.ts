@@ -6,7 +6,7 @@ import { Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 const MEGABIT = 1_000_000
 const [WORLD_1, NODE_1, FAR] = ['2001:db8:f1::1', '2001:db8:f1::2', '2001:db8:f2::9']
 const lab = new Lab({
-  letter: 'y',
+  letter: 'm',
   hasSix: true,
   second: { net: '198.19.206', far: '198.19.207.9' },
   network: {
