@@ -39,8 +39,9 @@ test.before(async (t) => {
   t.is(up.exitCode, 0, up.stderr)
 })
 
-test.after.always(async () => {
-  await slicenet('devnet', 'down', '--name', NAME)
+test.after.always(async (t) => {
+  const down = await slicenet('devnet', 'down', '--name', NAME)
+  t.is(down.exitCode, 0, down.stderr)
   await rm(home, { recursive: true, force: true })
 })
 

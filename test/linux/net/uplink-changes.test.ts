@@ -9,7 +9,7 @@ const NET = '198.19.202'
 const [WORLD_1, NODE_1, MOVED_1] = [`${NET}.1`, `${NET}.2`, `${NET}.6`]
 const second = { net: NET, far: '198.19.203.9' }
 const lab = new Lab({
-  letter: 'x',
+  letter: 'j',
   second,
   network: {
     uplinks: [
@@ -65,7 +65,7 @@ test.serial('an uplink that has another address is noticed, and the other one is
   t.true(await until(async () => (await seenAs(WORLD_1)) === MOVED_1))
   t.true(await until(async () => reached(MOVED_1)))
   t.false(await reached(NODE_1))
-  t.deepEqual(await addresses(), [lab.nodeAddress, MOVED_1])
+  t.true(await until(async () => (await addresses()).join() === [lab.nodeAddress, MOVED_1].join()))
   t.is(await seenAs(lab.worldAddress), lab.nodeAddress)
   t.regex(await shown(), new RegExp(`dst=${lab.nodeAddress} `), 'its connections are still known')
   await address('del', MOVED_1)
@@ -95,7 +95,7 @@ test.serial('an uplink that is away holds up no other, nor any change of a vserv
   await lab.makeSecond(second)
   t.is(await guaranteed('up1', 1), undefined, 'the queue went with its device')
   t.true(await until(async () => (await guaranteed('up1', 1)) === '3Mbit'))
-  t.is(await guaranteed('up1', 2), '1Mbit')
+  t.true(await until(async () => (await guaranteed('up1', 2)) === '1Mbit'))
   t.true(await until(async () => (await seenAs(WORLD_1)) === NODE_1))
   await two.probe.end()
   await lab.ask({ op: 'detach', id: 'two' })
