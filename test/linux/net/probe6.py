@@ -115,7 +115,7 @@ def op_connect(p):
         s.settimeout(p.get("timeout", 0.4))
         try:
             if "sport" in p:
-                s.bind(("::", p["sport"]))
+                s.bind((p.get("source", "::"), p["sport"]))
             s.connect((p["host"], p["port"]))
             return s.recv(100).decode()
         except socket.timeout:
@@ -166,7 +166,7 @@ def op_ask(p):
         s.settimeout(p.get("timeout", 0.4))
         try:
             if "sport" in p:
-                s.bind(("::", p["sport"]))
+                s.bind((p.get("source", "::"), p["sport"]))
             s.sendto(b"?", (p["host"], p["port"]))
             return s.recvfrom(100)[0].decode()
         except socket.timeout:
