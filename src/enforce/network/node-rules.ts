@@ -46,7 +46,7 @@ async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promis
   const uplinks = uplinks6(init)
   if (uplinks.length === 0) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
   return [
-    nodeTable6({ ...init, uplinks }),
+    nodeTable6({ ...init, uplinks }, init.uplinks.length < 2),
     ...(await keptDropCounts(NODE_TABLE_6, senders)),
     ...reservedLines6(init.reservedPorts)
   ]

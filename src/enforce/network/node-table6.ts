@@ -33,9 +33,11 @@ export const DENIED_6 = [
 ]
 const ERRORS = 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }'
 
-/** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
-/** `uplinks`: those that have IPv6, one at least, by their addresses of it. */
-export function nodeTable6(init: NodeTableInit): string {
+/**
+ * Text for nft that puts the table in place of the one before in one transaction, without its elements. `uplinks`: those that
+ * have IPv6, one at least, by their addresses of it. `hasOneUplink`: the node has no other, without IPv6 either.
+ */
+export function nodeTable6(init: NodeTableInit, hasOneUplink: boolean): string {
   const { allowedPrivateRanges } = init
   const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
   const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
@@ -54,7 +56,7 @@ ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')
 ${dropChains()}
 ${guards(init)}
 ${untracked(init)}
-${uplinkMarks(init.uplinks)}
+${uplinkMarks(init.uplinks, hasOneUplink)}
 ${translation(init)}
 ${destinationRules(init, drop('destinations'), 'ip6')}
 ${forwarding(init)}

@@ -64,11 +64,11 @@ export function markOf(number: number): string {
 
 /**
  * Marks what vservers send as part of a connection that has an uplink's address, when it is to leave the node, so that it can
- * be routed by that uplink. What somebody else has marked keeps that mark.
+ * be routed by that uplink. What somebody else has marked keeps that mark. `isOnly`: the node has no other uplink, of either family.
  */
-export function uplinkMarks(uplinks: readonly MarkedUplink[]): string {
+export function uplinkMarks(uplinks: readonly MarkedUplink[], isOnly = uplinks.length < 2): string {
   const [first] = uplinks
-  if (uplinks.length < 2 || first === undefined) return ''
+  if (isOnly || first === undefined) return ''
   const family = familyOf(first.address)
   const pool = family === 'ip' ? VSERVER_POOL : VSERVER_POOL_6
   const marks = uplinks.map(({ address, number }) => `${address} : ${markOf(number)}`).join(', ')

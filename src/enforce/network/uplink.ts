@@ -29,7 +29,6 @@ export interface Uplink {
 }
 
 /**
-/**
  * Finds an uplink: the device of the default route and its first global addresses, where they are not given.
  * Throws `CONFIG_INVALID`.
  */
