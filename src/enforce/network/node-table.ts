@@ -169,6 +169,8 @@ function guards({ uplinks }: NodeTableInit): string {
     iifname ${ANY_LINK} goto to_node_vserver
   }
   chain to_node_vserver {
+    # An error about a connection of the node to somebody else would end it, or change its route.
+    ct state related ip saddr . ct original ip saddr != @itself ip saddr . ct reply ip saddr != @itself ${drop('forged')}
     ct direction reply accept
     icmp type echo-request ip daddr ${nodeAddress} accept
     ${drop('node')}

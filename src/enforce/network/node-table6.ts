@@ -85,6 +85,7 @@ function guards({ uplinks }: NodeTableInit): string {
     iifname ${ANY_LINK} goto to_node_vserver
   }
   chain to_node_vserver {
+    ct state related ip6 saddr . ct original ip6 saddr != @itself ip6 saddr . ct reply ip6 saddr != @itself ${drop('forged')}
     ct direction reply accept
     icmpv6 type echo-request ip6 daddr ${nodeAddress6} accept
     ${drop('node')}

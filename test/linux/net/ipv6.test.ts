@@ -1,12 +1,14 @@
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
-import { datagram6, framed6, message6, segment6, type Ends } from './frames6.ts'
+import { datagram6, framed6, ICMP6, icmp6, ipv6Packet, message6, segment6, type Ends } from './frames6.ts'
 import { icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
 const FIN = 1
 const NULL = 0
 const SYN = 2
 const XMAS = FIN | 0x28
+/** A code of the type unreachable. */
+const PORT_UNREACHABLE = 4
 
 const lab = new Lab({ letter: 'x', hasSix: true, network: { flowsPerVserverMax: 60 } })
 const NODE = lab.sixOf('node')
@@ -274,6 +276,27 @@ test.serial('one vserver’s connections are bounded, until they are not', async
   await lab.nft('flush chain ip6 slicenet outward')
   t.is(await begin(3100), 90)
 })
+
+test.serial(
+  'an ICMPv6 error about a connection of the node itself to somebody else is dropped',
+  async (t) => {
+    const told = async (sport: number): Promise<string> => {
+      t.is(await node.ask({ op: 'hold', host: WORLD, port: 7000, sport }), `${NODE} ${sport}`)
+      const about = datagram6(ends(NODE), { sport, dport: 7000 })
+      const body = icmp6(ends(planOne.address6, NODE), 1, 0, about, PORT_UNREACHABLE)
+      await one.probe.ask(sends([ipv6Packet({ ...ends(planOne.address6, NODE), next: ICMP6, body })]))
+      return node.ask({ op: 'fault', sport })
+    }
+    const before = (await lab.counters()).drops.forged
+    t.is(await told(6500), 'none')
+    t.is((await lab.counters()).drops.forged - before, 1)
+    const refused = { op: 'hold', host: planOne.address6, port: 1, sport: 6501 }
+    await t.throwsAsync(node.ask(refused), { message: /ConnectionRefused/ })
+    const chain = 'ip6 slicenet to_node_vserver'
+    await lab.nft(`flush chain ${chain}; add rule ${chain} ct direction reply accept; add rule ${chain} drop`)
+    t.is(await told(6502), 'ECONNREFUSED')
+  }
+)
 
 test.serial('nothing leaves from a port of another slice, until the mechanism is taken out', async (t) => {
   const strays = [SYN, FIN, NULL, 0x10].map((flags) => segment(OUT_TWO, 9090, flags))
