@@ -301,6 +301,8 @@ function departed(): string {
     type filter hook postrouting priority 310; policy accept;
     oifname ${ANY_LINK} accept
     ip daddr ${VSERVER_POOL} ct status dnat ${drop('device')}
+    # Answers to what it began itself.
+    ip daddr ${VSERVER_POOL} ct direction reply ct status snat ct original ip saddr ${VSERVER_POOL} ${drop('device')}
     ip daddr ${VSERVER_POOL} ct state { invalid, untracked } ${drop('device')}
   }`
 }

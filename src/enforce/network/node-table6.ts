@@ -208,7 +208,7 @@ function departed(): string {
   chain departed {
     type filter hook postrouting priority 310; policy accept;
     oifname ${ANY_LINK} accept
-    ip6 daddr ${VSERVER_POOL_6} ct status dnat ${drop('device')}
-    ip6 daddr ${VSERVER_POOL_6} ct state { invalid, untracked } ${drop('device')}
+    # Nobody else has addresses of this range.
+    ip6 daddr ${VSERVER_POOL_6} ${drop('device')}
   }`
 }
