@@ -130,7 +130,11 @@ test('the node’s IPv6 address is one that lasts and is on the internet', (t) =
     { family: 'inet', scope: 'global', local: '198.18.0.1' }
   ]
   t.is(lastingAddress(passing), undefined)
-  t.is(lastingAddress([...passing, at('2001:db8::6'), at('2001:db8::7')]), '2001:db8::6')
+  // The kernel names the newest first.
+  const lasting = [...passing, at('2001:db8::7'), at('2001:db8::6')]
+  t.is(lastingAddress(lasting), '2001:db8::6')
+  t.is(lastingAddress(lasting, '2001:db8::7'), '2001:db8::7')
+  t.is(lastingAddress(lasting, '2001:db8::4'), '2001:db8::6')
 })
 
 test('bytes sent are read from the leaves of links alone', (t) => {

@@ -11,7 +11,7 @@ export interface UplinkInit {
   readonly device?: string | undefined
   /** The IPv4 address that the world knows the node by there. Default: the first of the device. */
   readonly address?: string | undefined
-  /** The same of IPv6; `none`: none. Default: the first of the device that is on the internet. */
+  /** The same of IPv6; `none`: none. Default: the oldest of the device that lasts and is on the internet. */
   readonly address6?: string | undefined
   /** Bits a second: the administrator's cap on all that leaves by it, and what the node's own traffic is guaranteed. */
   readonly rootBps: number
@@ -29,12 +29,12 @@ export interface Uplink {
 }
 
 /**
-/**
- * Finds an uplink: the device of the default route and its first global addresses, where they are not given.
- * Throws `CONFIG_INVALID`.
+ * Finds an uplink: the device of the default route, its first global address of IPv4 and a lasting one of IPv6, where they
+ * are not given. `known6`: the one of IPv6 that it had, which is kept while it lasts. Throws `CONFIG_INVALID`.
  */
 export async function findUplink(
-  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {}
+  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {},
+  known6?: string
 ): Promise<Uplink> {
   const device = init.device ?? (await defaultDevice())
   if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
@@ -55,7 +55,7 @@ export async function findUplink(
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
-  const address6 = await findAddress6(link?.addr_info ?? [], init.address6)
+  const address6 = await findAddress6(link?.addr_info ?? [], init.address6, known6)
   return {
     device,
     ifindex: link?.ifindex ?? 0,
@@ -69,7 +69,7 @@ export async function findUplink(
 export async function findUplinks(
   inits: readonly Pick<UplinkInit, 'device' | 'address' | 'address6'>[]
 ): Promise<readonly Uplink[]> {
-  const uplinks = await Promise.all(inits.map(findUplink))
+  const uplinks = await Promise.all(inits.map(async (init) => findUplink(init)))
   requireDistinct(uplinks)
   return uplinks
 }

@@ -19,16 +19,17 @@ export interface DeviceAddress {
 const SETTINGS = '/proc/sys/net/ipv6/conf'
 
 /**
- * The address that is given (`none`: none), or the first of the device's that lasts and is on the internet; `undefined` where there is
- * none, or where the kernel gives new devices no IPv6. Throws `CONFIG_INVALID`.
+ * The address that is given (`none`: none), or that of the device's which lasts and is on the internet, as in `lastingAddress`;
+ * `undefined` where there is none, or where the kernel gives new devices no IPv6. Throws `CONFIG_INVALID`.
  */
 export async function findAddress6(
   addresses: readonly DeviceAddress[],
-  given: string | undefined
+  given: string | undefined,
+  known?: string
 ): Promise<string | undefined> {
   const isOff = (await readFile(`${SETTINGS}/default/disable_ipv6`, 'utf8').catch(() => '1')).trim() !== '0'
   if (given === 'none') return undefined
-  if (given === undefined) return isOff ? undefined : lastingAddress(addresses)
+  if (given === undefined) return isOff ? undefined : lastingAddress(addresses, known)
   if (isOff || !isIPv6(given) || given.includes('%')) {
     const fault = isOff ? 'new devices of the node have no IPv6' : 'it is no IPv6 address'
     throw new SlicenetError('CONFIG_INVALID', `${given} cannot be the node’s IPv6 address: ${fault}`, {
@@ -38,16 +39,19 @@ export async function findAddress6(
   return canonicalAddress(given)
 }
 
-/** The first that stays as it is. Privacy addresses (RFC 8981) do not, and unique local ones (RFC 4193) are not on the internet. */
-export function lastingAddress(addresses: readonly DeviceAddress[]): string | undefined {
-  const lasting = addresses.find(
+/**
+ * One that stays as it is: the known one while it does, or the oldest, which the kernel names last, so that a prefix that is added
+ * ends no connection. Privacy addresses (RFC 8981) do not stay, and unique local ones (RFC 4193) are not on the internet.
+ */
+export function lastingAddress(addresses: readonly DeviceAddress[], known?: string): string | undefined {
+  const lasting = addresses.filter(
     ({ family, scope, local = '', ...is }) =>
       family === 'inet6' &&
       scope === 'global' &&
       /^[23][0-9a-f]{3}:/.test(local) &&
       ![is.temporary, is.deprecated, is.tentative, is.dadfailed].includes(true)
   )
-  return lasting?.local
+  return (lasting.find(({ local }) => local === known) ?? lasting.at(-1))?.local
 }
 
 /** Has the kernel forward IPv6, and keep the routes that it hears of from routers: forwarding alone would end that. */

@@ -78,7 +78,7 @@ export class Uplinks {
       (uplink, at) =>
         new UplinkWatch({
           logger,
-          find: async () => findUplink(uplink),
+          find: async () => findUplink(uplink, this.#current[at]?.address6),
           renew: async (found) => this.#replace(at, found)
         })
     )

@@ -223,6 +223,29 @@ async function until(condition: () => Promise<boolean>): Promise<boolean> {
   return false
 }
 
+test.serial('an IPv6 address that comes beside the node’s own ends no connection', async (t) => {
+  const beside = NODE.replace(/2$/, '5')
+  t.is(await ask6(9094), `${NODE} 9094`)
+  const known = async (): Promise<boolean> =>
+    (await lab.onNode(['conntrack', '-L', '-f', 'ipv6', '-p', 'udp'])).includes('sport=9094')
+  await lab.onNode(['ip', 'addr', 'add', `${beside}/64`, 'dev', 'up0', 'nodad'])
+  t.regex(
+    await lab.onNode(['ip', '-6', 'addr', 'show', 'dev', 'up0']),
+    new RegExp(`${beside}/64[^]*${NODE}/64`),
+    'it is named first'
+  )
+  // The daemon looks every second.
+  await delay(2500)
+  t.true(await known())
+  t.is(await ask6(9093), `${NODE} 9093`)
+  // Once the node’s own is gone, the other is used.
+  await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
+  t.true(await until(async () => !(await known())))
+  await lab.onNode(['ip', 'addr', 'add', `${NODE}/64`, 'dev', 'up0', 'nodad'])
+  await lab.onNode(['ip', 'addr', 'del', `${beside}/64`, 'dev', 'up0'])
+  t.true(await until(async () => (await ask6(9092)) === `${NODE} 9092`))
+})
+
 test.serial('another IPv6 address of the uplink is noticed, and vservers go on under it', async (t) => {
   const moved = NODE.replace(/2$/, '6')
   await lab.world.ask({ op: 'answer', port: 7002 })
