@@ -17,6 +17,7 @@ export interface DeviceAddress {
 }
 
 const SETTINGS = '/proc/sys/net/ipv6/conf'
+const FORWARDING = `${SETTINGS}/all/forwarding`
 
 /**
  * The address that is given (`none`: none), or that of the device's which lasts and is on the internet, as in `lastingAddress`;
@@ -58,12 +59,26 @@ export function lastingAddress(addresses: readonly DeviceAddress[], known?: stri
 export async function forwardSix(): Promise<void> {
   for (const device of await readdir(SETTINGS)) {
     if (device === 'all' || device === 'default' || indexOfDevice(device) !== undefined) continue
-    const path = `${SETTINGS}/${device}/accept_ra`
-    // Devices come and go.
-    const accepts = await readFile(path, 'utf8').catch(() => '')
-    if (accepts.trim() === '1') await writeFile(path, '2').catch(() => {})
+    await heedRouters(device)
   }
-  await writeFile(`${SETTINGS}/all/forwarding`, '1')
+  await writeFile(FORWARDING, '1')
+}
+
+/**
+ * Has the kernel hear of addresses and routes from routers on an uplink while it forwards IPv6: a device that was made anew would
+ * get none. `given`: the address of the configuration.
+ */
+export async function hearRouters(device: string, given: string | undefined): Promise<void> {
+  if (given === 'none') return
+  const forwards = await readFile(FORWARDING, 'utf8').catch(() => '')
+  if (forwards.trim() === '1') await heedRouters(device)
+}
+
+async function heedRouters(device: string): Promise<void> {
+  const path = `${SETTINGS}/${device}/accept_ra`
+  // Devices come and go.
+  const accepts = await readFile(path, 'utf8').catch(() => '')
+  if (accepts.trim() === '1') await writeFile(path, '2').catch(() => {})
 }
 
 /** As the kernel prints it in its tables of sockets: four numbers as they are in memory, little-endian. */

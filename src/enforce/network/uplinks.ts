@@ -28,6 +28,7 @@ import {
   type Uplink,
   type UplinkInit
 } from './uplink.ts'
+import { hearRouters } from './uplink6.ts'
 
 export interface UplinksComponents {
   readonly clock: Clock
@@ -129,6 +130,7 @@ export class Uplinks {
   async find(): Promise<readonly Uplink[]> {
     const uplinks = await findUplinks(this.#inits)
     for (const { device } of uplinks) await requireUnshaped(device)
+    for (const [at, { device }] of uplinks.entries()) await hearRouters(device, this.#inits[at]?.address6)
     return uplinks
   }
 
@@ -253,6 +255,7 @@ export class Uplinks {
     const uplinks = this.#current.with(at, uplink)
     requireDistinct(uplinks)
     await requireUnshaped(uplink.device)
+    await hearRouters(uplink.device, this.#inits[at]?.address6)
     await this.#components.renew(uplinks, async () => {
       const records = [...this.#components.records()]
       await this.#shapers[at]?.move(

@@ -314,3 +314,23 @@ test.serial('forwarding keeps the routes that the uplink hears of from routers',
   t.is((await lab.onNode(['cat', setting('up0/accept_ra')])).trim(), '2')
   t.is(await ask6(), `${NODE} 9090`)
 })
+
+test.serial('an uplink that is made anew hears of routers, once a daemon looks', async (t) => {
+  const setting = (name: string): string => `/proc/sys/net/ipv6/conf/${name}/accept_ra`
+  const accepts = async (): Promise<string> =>
+    (await lab.onNode(['cat', setting('up0')]).catch(() => '')).trim()
+  const renew = async (): Promise<void> => {
+    await lab.removeUplink()
+    await lab.makeUplink(lab.nodeAddress)
+  }
+  await lab.onNode(['tee', setting('default')], '1')
+  await renew()
+  t.true(await until(async () => (await accepts()) === '2'))
+  await lab.killNode()
+  await renew()
+  await delay(2500)
+  t.is(await accepts(), '1')
+  // It has no address of IPv6 now, and waits for one.
+  await lab.startNode()
+  t.is(await accepts(), '2')
+})
