@@ -11,13 +11,14 @@ import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 import { USER_FLOWS_TABLE } from './user-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
-  readonly uplinks: readonly (MarkedUplink & Families)[]
+  readonly uplinks: readonly (MarkedUplink & Families & Pick<Uplink, 'neighbours6'>)[]
 }
 
 /** For these records alone; the devices of their links must be there. */
@@ -46,10 +47,15 @@ async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promis
   const uplinks = uplinks6(init)
   if (uplinks.length === 0) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
   return [
-    nodeTable6({ ...init, uplinks }),
+    nodeTable6({ ...init, uplinks, neighbours6: neighboursOf(init.uplinks) }),
     ...(await keptDropCounts(NODE_TABLE_6, senders)),
     ...reservedLines6(init.reservedPorts)
   ]
+}
+
+/** Of uplinks without an address of use as well: what is next to the node is its own network. */
+function neighboursOf(uplinks: readonly Pick<Uplink, 'neighbours6'>[]): string[] {
+  return [...new Set(uplinks.flatMap(({ neighbours6 = [] }) => neighbours6))]
 }
 
 /** Those that have IPv6, by their addresses of it. */

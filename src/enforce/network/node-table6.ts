@@ -33,19 +33,37 @@ export const DENIED_6 = [
 ]
 const ERRORS = 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }'
 
-/** Text for nft that puts the table in place of the one before in one transaction, without its elements. */
-/** `uplinks`: those that have IPv6, one at least, by their addresses of it. */
-export function nodeTable6(init: NodeTableInit): string {
-  const { allowedPrivateRanges, destinationsPerMinute } = init
+/** Where nobody may send to over IPv6 who is no part of the node. */
+export interface Reach6 {
+  /** As the policy has them, of both families. */
+  readonly allowedPrivateRanges: readonly string[]
+  /** The node's own networks. */
+  readonly neighbours6: readonly string[]
+}
+
+/** The sets `denied` and `allowed`, as nft declares them; what is in both is allowed. */
+export function reachSets6({ allowedPrivateRanges, neighbours6 }: Reach6): string[] {
   const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
   const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
+  const denied = [...DENIED_6, ...neighbours6].join(', ')
+  return [
+    `set denied { type ipv6_addr; flags interval; auto-merge; elements = { ${denied} } }`,
+    `set allowed { type ipv6_addr; flags interval; auto-merge; ${allowed} }`
+  ]
+}
+
+/**
+ * Text for nft that puts the table in place of the one before in one transaction, without its elements. `uplinks`: those that
+ * have IPv6, one at least, by their addresses of it.
+ */
+export function nodeTable6(init: NodeTableInit & Reach6): string {
+  const { destinationsPerMinute } = init
   return `
 add table ${NODE_TABLE_6}
 delete table ${NODE_TABLE_6}
 table ${NODE_TABLE_6} {
 ${OWNER_SETS_6}
-  set denied { type ipv6_addr; flags interval; elements = { ${DENIED_6.join(', ')} } }
-  set allowed { type ipv6_addr; flags interval; auto-merge; ${allowed} }
+  ${reachSets6(init).join('\n  ')}
   set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv6_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}

@@ -4,7 +4,7 @@ import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
 import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
-import { findAddress6, hexAddress6, type DeviceAddress } from './uplink6.ts'
+import { findAddress6, hexAddress6, neighbourRanges, type DeviceAddress } from './uplink6.ts'
 
 export interface UplinkInit {
   /** Default: the device of the default route. */
@@ -25,6 +25,8 @@ export interface Uplink {
   readonly address: string
   /** Absent where the node has no IPv6 of use to vservers. */
   readonly address6?: string | undefined
+  /** Its own network over IPv6: the ranges of its addresses. */
+  readonly neighbours6?: readonly string[] | undefined
   readonly mtu: number
 }
 
@@ -61,6 +63,7 @@ export async function findUplink(
     ifindex: link?.ifindex ?? 0,
     address,
     ...(address6 === undefined ? {} : { address6 }),
+    neighbours6: neighbourRanges(link?.addr_info ?? []),
     mtu: link?.mtu ?? 1500
   }
 }

@@ -10,6 +10,7 @@ export interface DeviceAddress {
   readonly family?: string
   readonly scope?: string
   readonly local?: string
+  readonly prefixlen?: number
   readonly temporary?: boolean
   readonly deprecated?: boolean
   readonly tentative?: boolean
@@ -53,6 +54,30 @@ export function lastingAddress(addresses: readonly DeviceAddress[], known?: stri
       ![is.temporary, is.deprecated, is.tentative, is.dadfailed].includes(true)
   )
   return (lasting.find(({ local }) => local === known) ?? lasting.at(-1))?.local
+}
+
+/** Bits of the prefix of a link (RFC 4291). */
+const LINK_BITS = 64
+
+/**
+ * The ranges of the device's global addresses, sorted: its neighbours. An address that is alone in its range, as DHCPv6 gives them,
+ * has neighbours all the same.
+ */
+export function neighbourRanges(addresses: readonly DeviceAddress[]): string[] {
+  const ranges = addresses.flatMap(({ family, scope, local, prefixlen = LINK_BITS }) =>
+    family === 'inet6' && scope === 'global' && local !== undefined
+      ? [rangeOf(local, Math.min(prefixlen, LINK_BITS))]
+      : []
+  )
+  return [...new Set(ranges)].sort()
+}
+
+function rangeOf(address: string, bits: number): string {
+  const bytes = addressBytes(address).map(
+    (byte, at) => byte & (0xff00 >> Math.max(0, Math.min(8, bits - at * 8)))
+  )
+  const words = Array.from({ length: 8 }, (_, at) => ((bytes[at * 2] ?? 0) << 8) | (bytes[at * 2 + 1] ?? 0))
+  return `${canonicalAddress(words.map((word) => word.toString(16)).join(':'))}/${bits}`
 }
 
 /** Has the kernel forward IPv6, and keep the routes that it hears of from routers: forwarding alone would end that. */

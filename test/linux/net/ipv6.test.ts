@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import { datagram6, framed6, ICMP6, icmp6, ipv6Packet, message6, segment6, type Ends } from './frames6.ts'
@@ -244,6 +245,30 @@ test.serial(
     t.is((await taken(one.probe, { type: 129 })).length, 1)
   }
 )
+
+test.serial('the node’s own network is out of reach over IPv6 unless policy allows it', async (t) => {
+  const own = '2a0f:5100:1:2::'
+  const aim = async (host: string): Promise<number> => {
+    const before = (await lab.counters()).dropped['one']?.denied ?? 0
+    await one.probe.ask(sends([datagram(ends(planOne.address6, host), 9090)]))
+    return ((await lab.counters()).dropped['one']?.denied ?? 0) - before
+  }
+  const denied = async (): Promise<string> => lab.onNode(['nft', 'list', 'set', 'ip6', 'slicenet', 'denied'])
+  t.is(await aim(`${own}9`), 0)
+  await lab.onNode(['ip', 'addr', 'add', `${own}2/64`, 'dev', 'up0', 'nodad'])
+  // The daemon looks every second.
+  for (let round = 0; round < 100 && !(await denied()).includes(own); round++) await delay(100)
+  t.is(await aim(`${own}9`), 1)
+  t.is(await aim('2a0f:5100:1:3::9'), 0)
+  t.is(await one.probe.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9093 }), `${NODE} 9093`)
+  await lab.killNode()
+  await lab.startNode({ allowedPrivateRanges: ['198.18.0.0/15', '2001:db8::/32', `${own}/64`] })
+  t.is(await aim(`${own}9`), 0)
+  await lab.onNode(['ip', 'addr', 'del', `${own}2/64`, 'dev', 'up0'])
+  await lab.killNode()
+  await lab.startNode()
+  t.is(await aim(`${own}9`), 0)
+})
 
 test.serial('what the world sends to an inside address is dropped and charged to nobody', async (t) => {
   await emptied(two.probe)
