@@ -7,7 +7,7 @@ import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
 import { nodeTable, type NodeTableInit } from './node-table.ts'
 import { nodeTable6 } from './node-table6.ts'
-import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
+import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
@@ -34,12 +34,18 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
     ...links.flatMap((record) => linkLines(record, { address6: six[0]?.address })),
-    ...(await currentUsersLines(
-      records,
-      init.uplinks.map(({ device }) => device),
-      six.length > 0
-    ))
+    ...(await currentUsersLines(records, usersInit(init)))
   ]
+}
+
+/** What the rules for those that share the node's network are made of. */
+export function usersInit(init: NodeRulesInit): Omit<UsersInit, 'devices'> {
+  const { uplinks, allowedPrivateRanges } = init
+  return {
+    uplinks: uplinks.map(({ device }) => device),
+    hasSix: uplinks6(init).length > 0,
+    reach6: { allowedPrivateRanges, neighbours6: neighboursOf(uplinks) }
+  }
 }
 
 /** The table of IPv6; where the node has none, none is left either. */

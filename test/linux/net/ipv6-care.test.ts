@@ -212,8 +212,35 @@ except OSError: pass`
   t.is((await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' }))['port'], 1)
   await lab.nft('flush chain ip6 slicenet from_users')
   t.true(await from(9092))
+  // The world’s address is one for examples, which policy allows until now.
+  await lab.killNode()
+  await lab.startNode({ allowedPrivateRanges: ['198.18.0.0/15'] })
+  t.false(await from(9300))
+  t.is(await answerFrom(first + 7, 7030), 'answer', 'who asked gets an answer')
+  await lab.onNode(['nft', 'flush', 'chain', 'ip6', 'slicenet_users', 'from_users'])
+  t.true(await from(9300))
   await lab.ask({ op: 'detach', id: 'watch' })
+  await lab.killNode()
+  await lab.startNode()
+  await lab.ask({ op: 'watchFlows' })
 })
+
+/** What the world hears when it asks a program of that user on the node. */
+async function answerFrom(uid: number, port: number): Promise<string> {
+  const script = `import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(("::", ${port}))
+s.settimeout(20)
+s.sendto(b"answer", s.recvfrom(100)[1])`
+  const argv = ['setpriv', `--reuid=${uid}`, '--clear-groups', '/usr/bin/python3', '-c', script]
+  const over = new AbortController()
+  const answering = lab.onNode(argv).finally(() => over.abort())
+  answering.catch(() => {})
+  let heard = 'timeout'
+  while (!over.signal.aborted && heard !== 'answer') heard = await world6.ask({ op: 'ask', host: NODE, port })
+  await answering.catch(() => {})
+  return heard
+}
 
 async function until(condition: () => Promise<boolean>): Promise<boolean> {
   for (let round = 0; round < 100; round++) {
