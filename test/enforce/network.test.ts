@@ -14,7 +14,7 @@ import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
 import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
 import { lastingAddress, neighbourRanges, type DeviceAddress } from '../../src/enforce/network/uplink6.ts'
-import { listeners } from '../../src/enforce/network/uplink.ts'
+import { addressOn, listeners } from '../../src/enforce/network/uplink.ts'
 import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
 
 const anyIndex = fc.integer({ min: 1, max: LIMITS.linksPerNodeMax })
@@ -160,6 +160,16 @@ test('the node’s neighbours over IPv6 are in the ranges of its addresses, a li
     '2001:db8:ff:fff0::/61',
     '2001:db9:8000::/33'
   ])
+})
+
+test('a flow’s own end is an address of its family, or the unspecified one', (t) => {
+  const four = { device: 'up0', address: '198.18.2.2' }
+  const both = { device: 'up1', address: '198.18.3.2', address6: '2001:db8:3::2' }
+  const ends = (like: string): string[] =>
+    ['up0', 'up1', 'sl1'].map((device) => addressOn([four, both], like, device))
+  t.deepEqual(ends('192.0.2.9'), ['198.18.2.2', '198.18.3.2', '198.18.2.2'])
+  t.deepEqual(ends('2001:db8::9'), ['::', '2001:db8:3::2', '::'])
+  t.is(addressOn([both, four], '2001:db8::9', 'sl1'), '2001:db8:3::2')
 })
 
 test('bytes sent are read from the leaves of links alone', (t) => {

@@ -97,11 +97,21 @@ export function requireDistinct(uplinks: readonly Pick<Uplink, 'device' | 'addre
   }
 }
 
-/** What the world sees of what leaves by a device, of the family of `like`; what stays on the node counts as the first uplink's. */
-export function addressOn(uplinks: readonly Uplink[], like: string, device: string): string {
+/**
+ * What the world sees of what leaves by a device, of the family of `like`; what stays on the node counts as the first uplink's.
+ * `::` where no address of IPv6 is known any more.
+ */
+export function addressOn(
+  uplinks: readonly Pick<Uplink, 'device' | 'address' | 'address6'>[],
+  like: string,
+  device: string
+): string {
   const uplink = uplinks.find((each) => each.device === device) ?? uplinks[0]
-  return (like.includes(':') ? uplink?.address6 : uplink?.address) ?? uplink?.address ?? ''
+  return (like.includes(':') ? (uplink?.address6 ?? UNKNOWN_6) : uplink?.address) ?? ''
 }
+
+/** The unspecified address. */
+const UNKNOWN_6 = '::'
 
 /** Whether there is such a device in this process's network namespace. */
 export async function isPresent(device: string): Promise<boolean> {
