@@ -216,7 +216,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         hint: 'destroy them first'
       })
     }
-    await applyRules(tablesRemoval())
+    await applyRules(await tablesRemoval())
     await this.#refreshing?.stop()
     await this.#uplinks.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })

@@ -10,6 +10,7 @@ import { nodeTable6 } from './node-table6.ts'
 import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
+import { removalOfTables } from './ruleset.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
 import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
@@ -51,7 +52,7 @@ export function usersInit(init: NodeRulesInit): Omit<UsersInit, 'devices'> {
 /** The table of IPv6; where the node has none, none is left either. */
 async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promise<string[]> {
   const uplinks = uplinks6(init)
-  if (uplinks.length === 0) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
+  if (uplinks.length === 0) return removalOfTables([NODE_TABLE_6])
   return [
     nodeTable6({ ...init, uplinks, neighbours6: neighboursOf(init.uplinks) }),
     ...(await keptDropCounts(NODE_TABLE_6, senders)),
@@ -85,6 +86,6 @@ const TABLES = [
 ]
 
 /** Lines for nft that take all of it away, whatever of it is there. */
-export function tablesRemoval(): string[] {
-  return TABLES.flatMap((name) => [`add table ${name}`, `delete table ${name}`])
+export async function tablesRemoval(): Promise<string[]> {
+  return removalOfTables(TABLES)
 }

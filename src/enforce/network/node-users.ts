@@ -11,7 +11,7 @@ import { USER_DROP_REASONS } from './node-table.ts'
 import { reachSets6, type Reach6 } from './node-table6.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
-import { applyRules } from './ruleset.ts'
+import { applyRules, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
@@ -45,19 +45,8 @@ export interface UsersInit {
 }
 
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
-function usersLines(users: readonly NodeUser[], { uplinks, devices, hasSix, reach6 }: UsersInit): string[] {
-  const node = (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
-    `flush set ${table} users`,
-    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
-  ])
-  if (users.length === 0) {
-    return [
-      ...node,
-      ...[USERS_TABLE, USERS_TABLE_6].flatMap((table) => [`add table ${table}`, `delete table ${table}`])
-    ]
-  }
+function usersLines(users: readonly NodeUser[], { uplinks, devices, reach6 }: UsersInit): string[] {
   return [
-    ...node,
     ...userFlowLines(users.map(({ ids }) => ids)),
     ...ipv6Lines(users, { uplinks, reach6 }),
     ...DECLARATIONS,
@@ -69,6 +58,14 @@ function usersLines(users: readonly NodeUser[], { uplinks, devices, hasSix, reac
     ]),
     ...devices.flatMap((device) => deviceLines(device, uplinks))
   ]
+}
+
+/** Who is held to the rules of the node's tables for them. */
+function namedLines(users: readonly NodeUser[], hasSix: boolean): string[] {
+  return (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
+    `flush set ${table} users`,
+    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
+  ])
 }
 
 /** From no address but the node's own, and on uplinks to what vservers reach (node-table6.ts). */
@@ -143,8 +140,10 @@ export async function currentUsersLines(
   init: Omit<UsersInit, 'devices'>
 ): Promise<string[]> {
   const users = usersOf(records)
-  const devices = users.length === 0 ? [] : await localDevices()
-  return usersLines(users, { ...init, devices: devices.map(({ ifname }) => ifname) })
+  const named = namedLines(users, init.hasSix)
+  if (users.length === 0) return [...named, ...(await removalOfTables([USERS_TABLE, USERS_TABLE_6]))]
+  const devices = (await localDevices()).map(({ ifname }) => ifname)
+  return [...named, ...usersLines(users, { ...init, devices })]
 }
 
 const ATTEMPTS_MAX = 3
