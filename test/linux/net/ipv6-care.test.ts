@@ -318,6 +318,23 @@ test.serial('a node that gets IPv6 gives it to whom is attached from then on', a
   await lab.ask({ op: 'detach', id: 'three' })
 })
 
+test.serial('whoever was there before has IPv6 from its next attachment on', async (t) => {
+  const hasTable = async (): Promise<boolean> =>
+    (await lab.onNode(['nft', 'list', 'tables', 'ip6'])).includes('table ip6 slicenet\n')
+  await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
+  t.true(await until(async () => !(await hasTable())))
+  const four = await lab.vserver('four', [udp(9500)])
+  await lab.onNode(['ip', 'addr', 'add', `${NODE}/64`, 'dev', 'up0', 'nodad'])
+  t.true(await until(hasTable))
+  t.false(await sixInside(four.pid))
+  // As a change of its resources does.
+  await lab.ask({ op: 'attach', link: lab.link('four', four.pid, [udp(9500)], { egressBpsMax: MEGABIT }) })
+  t.true(await sixInside(four.pid))
+  const four6 = await lab.program(four.pid, 'probe6.py', 'eth0')
+  t.is(await four6.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9500 }), `${NODE} 9500`)
+  await lab.ask({ op: 'detach', id: 'four' })
+})
+
 test.serial('a node is told to leave its IPv6 alone, or which of its addresses to use', async (t) => {
   const other = NODE.replace(/2$/, '7')
   await lab.onNode(['ip', 'addr', 'add', `${other}/64`, 'dev', 'up0', 'nodad'])
