@@ -2,6 +2,7 @@
  * Flow records as an IPFIX file (RFC 7011, RFC 5655): messages of two templates and their data, both directions of a flow in
  * one record (RFC 5103), whose source is who sent the first packet.
  */
+import { isIP, isIPv6 } from 'node:net'
 import { addressBytes } from '../base/ip-address.ts'
 import type { FlowEntry } from './flow-protocol.ts'
 
@@ -138,7 +139,7 @@ function template(family: 4 | 6): Buffer {
 
 /** The values in the order of the family's template. */
 function encodeRecord(flow: FlowEntry): DataRecord {
-  const family = flow.localAddress.includes(':') ? 6 : 4
+  const family = [flow.localAddress, flow.remoteAddress].some(isIPv6) ? 6 : 4
   const isOut = flow.begunBy === 'vserver'
   const local = { address: flow.localAddress, port: flow.localPort }
   const remote = { address: flow.remoteAddress, port: flow.remotePort }
@@ -155,8 +156,13 @@ function encodeRecord(flow: FlowEntry): DataRecord {
   fixed.writeUInt8(isOut ? 1 : 0, 6)
   for (const [index, number] of numbers.entries()) fixed.writeBigUInt64BE(BigInt(number), 7 + index * 8)
   const texts = [flow.principal ?? '', flow.vserver, flow.slice ?? '', flow.lease ?? '']
-  const addresses = [source, destination].map(({ address }) => Buffer.from(addressBytes(address)))
+  const addresses = [source, destination].map(({ address }) => bytesOf(address, family))
   return { family, bytes: Buffer.concat([...addresses, fixed, ...texts.map(variable)]) }
+}
+
+/** An address of the other family says nothing of this end: it is left unspecified. */
+function bytesOf(address: string, family: 4 | 6): Buffer {
+  return isIP(address) === family ? Buffer.from(addressBytes(address)) : Buffer.alloc(family === 6 ? 16 : 4)
 }
 
 function variable(text: string): Buffer {

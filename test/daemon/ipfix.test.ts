@@ -125,6 +125,19 @@ test('flows of IPv6 have a template of their own, among those of IPv4', (t) => {
   }
 })
 
+test('a flow of IPv6 whose own end is noted as IPv4 or not known is a whole record of IPv6', (t) => {
+  const remoteAddress = '2001:db8:0:1::9'
+  const odd = ['198.51.100.1', '::'].map((localAddress) => ({ ...FLOW, localAddress, remoteAddress }))
+  const { records } = readIpfix(new IpfixEncoder().encode([...odd, FLOW], NOW))
+  t.is(records.length, 3)
+  t.is(records[0]?.get('8')?.toString('hex'), 'c6336401')
+  for (const record of records.slice(1)) {
+    t.is(record.get('27')?.toString('hex'), '0'.repeat(32))
+    t.is(record.get('28')?.toString('hex'), '20010db8000000010000000000000009')
+    t.is(record.get('350')?.toString(), FLOW.vserver)
+  }
+})
+
 test('flows of nobody known, and texts of any length, are records as well', (t) => {
   const { lease: _lease, slice: _slice, principal: _principal, ...nobody } = FLOW
   const { records } = readIpfix(new IpfixEncoder().encode([nobody, { ...FLOW, slice: 'x'.repeat(128) }], NOW))

@@ -13,8 +13,8 @@ import {
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
 import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
-import { lastingAddress, type DeviceAddress } from '../../src/enforce/network/uplink6.ts'
-import { listeners } from '../../src/enforce/network/uplink.ts'
+import { lastingAddress, neighbourRanges, type DeviceAddress } from '../../src/enforce/network/uplink6.ts'
+import { addressOn, listeners } from '../../src/enforce/network/uplink.ts'
 import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
 
 const anyIndex = fc.integer({ min: 1, max: LIMITS.linksPerNodeMax })
@@ -130,7 +130,46 @@ test('the node’s IPv6 address is one that lasts and is on the internet', (t) =
     { family: 'inet', scope: 'global', local: '198.18.0.1' }
   ]
   t.is(lastingAddress(passing), undefined)
-  t.is(lastingAddress([...passing, at('2001:db8::6'), at('2001:db8::7')]), '2001:db8::6')
+  // The kernel names the newest first.
+  const lasting = [...passing, at('2001:db8::7'), at('2001:db8::6')]
+  t.is(lastingAddress(lasting), '2001:db8::6')
+  t.is(lastingAddress(lasting, '2001:db8::7'), '2001:db8::7')
+  t.is(lastingAddress(lasting, '2001:db8::4'), '2001:db8::6')
+})
+
+test('the node’s neighbours over IPv6 are in the ranges of its addresses, a link wide at least', (t) => {
+  const at = (local: string, prefixlen: number, more: object = {}): DeviceAddress => ({
+    family: 'inet6',
+    scope: 'global',
+    local,
+    prefixlen,
+    ...more
+  })
+  const addresses = [
+    at('2001:db8:1:2::5', 64),
+    at('2001:db8:1:2:aaaa::7', 64, { temporary: true }),
+    at('2001:db8:1:3:ffff::1', 128),
+    at('2001:db8:ff:fff7::1', 61),
+    at('2001:db9:ffff::1', 33),
+    at('fe80::1', 64, { scope: 'link' }),
+    { family: 'inet', scope: 'global', local: '198.18.0.1', prefixlen: 24 }
+  ]
+  t.deepEqual(neighbourRanges(addresses), [
+    '2001:db8:1:2::/64',
+    '2001:db8:1:3::/64',
+    '2001:db8:ff:fff0::/61',
+    '2001:db9:8000::/33'
+  ])
+})
+
+test('a flow’s own end is an address of its family, or the unspecified one', (t) => {
+  const four = { device: 'up0', address: '198.18.2.2' }
+  const both = { device: 'up1', address: '198.18.3.2', address6: '2001:db8:3::2' }
+  const ends = (like: string): string[] =>
+    ['up0', 'up1', 'sl1'].map((device) => addressOn([four, both], like, device))
+  t.deepEqual(ends('192.0.2.9'), ['198.18.2.2', '198.18.3.2', '198.18.2.2'])
+  t.deepEqual(ends('2001:db8::9'), ['::', '2001:db8:3::2', '::'])
+  t.is(addressOn([both, four], '2001:db8::9', 'sl1'), '2001:db8:3::2')
 })
 
 test('bytes sent are read from the leaves of links alone', (t) => {

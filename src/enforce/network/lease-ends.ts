@@ -3,12 +3,13 @@
  * In tables of its own, which stand while no daemon runs; the next daemon makes them anew.
  */
 import { ANY_LINK, indexOfAddress, planLink } from './address-plan.ts'
-import { applyRules } from './ruleset.ts'
+import { applyRules, possibleTables } from './ruleset.ts'
 
 export const ENDS_TABLE = 'ip slicenet_ends'
 export const ENDS_TABLE_6 = 'ip6 slicenet_ends'
 
-function beginning(table: string, ip: 'ip' | 'ip6'): string[] {
+function beginning(table: EndsTable): string[] {
+  const ip = table === ENDS_TABLE ? 'ip' : 'ip6'
   return [
     `add table ${table}`,
     `delete table ${table}`,
@@ -22,7 +23,8 @@ function beginning(table: string, ip: 'ip' | 'ip6'): string[] {
   ]
 }
 
-const BEGINNING = [...beginning(ENDS_TABLE, 'ip'), ...beginning(ENDS_TABLE_6, 'ip6')]
+const TABLES = [ENDS_TABLE, ENDS_TABLE_6] as const
+type EndsTable = (typeof TABLES)[number]
 
 /** The ends that the kernel has, by the vserver's inside address of IPv4; UTC seconds. */
 export class LeaseEnds {
@@ -34,12 +36,17 @@ export class LeaseEnds {
    */
   async set(ends: ReadonlyMap<string, number>): Promise<void> {
     const before = this.#ends
+    const tables = await possibleTables(TABLES)
     // Until the second is over in which it ends.
     const wanted = new Map([...ends].map(([address, end]) => [address, Math.ceil(end / 1000)]))
     const lines = [
-      ...(before === undefined ? BEGINNING : []),
-      ...[...(before ?? [])].flatMap(([address]) => (wanted.has(address) ? [] : removal(address))),
-      ...[...wanted].flatMap(([address, end]) => (before?.get(address) === end ? [] : addition(address, end)))
+      ...(before === undefined ? tables.flatMap(beginning) : []),
+      ...[...(before ?? [])].flatMap(([address]) =>
+        wanted.has(address) ? [] : removal(placesOf(address, tables))
+      ),
+      ...[...wanted].flatMap(([address, end]) =>
+        before?.get(address) === end ? [] : addition(placesOf(address, tables), end)
+      )
     ]
     // Should somebody have changed the table, it is made anew next time.
     this.#ends = undefined
@@ -48,9 +55,16 @@ export class LeaseEnds {
   }
 }
 
-function addition(address: string, end: number): string[] {
-  const chain = chainOf(address)
-  return placesOf(address).flatMap(([table, inside]) => [
+/** Where a vserver's end is told. */
+interface Place {
+  readonly table: EndsTable
+  /** The vserver's address of the table's family. */
+  readonly inside: string
+  readonly chain: string
+}
+
+function addition(places: readonly Place[], end: number): string[] {
+  return places.flatMap(({ table, inside, chain }) => [
     `add chain ${table} ${chain}`,
     `flush chain ${table} ${chain}`,
     `add rule ${table} ${chain} meta time >= ${end} counter name over drop`,
@@ -58,22 +72,19 @@ function addition(address: string, end: number): string[] {
   ])
 }
 
-function removal(address: string): string[] {
-  const chain = chainOf(address)
-  return placesOf(address).flatMap(([table, inside]) => [
+function removal(places: readonly Place[]): string[] {
+  return places.flatMap(({ table, inside, chain }) => [
     `delete element ${table} ends { ${inside} : goto ${chain} }`,
     `flush chain ${table} ${chain}`,
     `delete chain ${table} ${chain}`
   ])
 }
 
-/** Each table with the vserver's address of its family. */
-function placesOf(address: string): (readonly [string, string])[] {
+function placesOf(address: string, tables: readonly EndsTable[]): Place[] {
   const index = indexOfAddress(address)
-  const six = index === undefined ? [] : [[ENDS_TABLE_6, planLink(index).address6] as const]
-  return [[ENDS_TABLE, address], ...six]
-}
-
-function chainOf(address: string): string {
-  return `end_${address.replaceAll('.', '_')}`
+  const chain = `end_${address.replaceAll('.', '_')}`
+  return tables.flatMap((table): Place[] => {
+    if (table === ENDS_TABLE) return [{ table, inside: address, chain }]
+    return index === undefined ? [] : [{ table, inside: planLink(index).address6, chain }]
+  })
 }

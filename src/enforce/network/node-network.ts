@@ -20,7 +20,7 @@ import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
 import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
-import { nodeRules, tablesRemoval, type NodeRulesInit } from './node-rules.ts'
+import { nodeRules, tablesRemoval, usersInit, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges, type VserverBounds } from './node-table.ts'
 import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
 import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
@@ -61,7 +61,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #turns = new LinkTurns()
   readonly #users = new NodeUsers(
     () => this.#records.values(),
-    () => this.#uplinks.address6 !== undefined
+    () => usersInit(this.#rulesInit(this.#uplinks.current))
   )
   readonly #uplinks: Uplinks
   #refreshing: { stop(): Promise<void> } | undefined
@@ -217,7 +217,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         hint: 'destroy them first'
       })
     }
-    await applyRules(tablesRemoval())
+    await applyRules(await tablesRemoval())
     await this.#refreshing?.stop()
     await this.#uplinks.remove()
     await rm(this.#recordsDirectory, { recursive: true, force: true })
@@ -247,7 +247,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #refresh(): Promise<void> {
     await this.#running().look()
-    await this.#users.refresh(this.#running().devices)
+    await this.#users.refresh()
   }
 
   /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
@@ -335,9 +335,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       await writeRecord(this.#recordsDirectory, record)
       await this.#uplinks.shape(record)
-      await (before === undefined
-        ? this.#users.join(firstId, uplinks.devices)
-        : this.#users.apply(uplinks.devices))
+      await (before === undefined ? this.#users.join(firstId) : this.#users.apply())
     } catch (error) {
       if (before === undefined) {
         await this.#releaseIds(record)
@@ -352,7 +350,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   async #releaseIds(record: LinkRecord): Promise<void> {
-    await this.#users.leave(record, this.#running().devices)
+    await this.#users.leave(record)
     await this.#uplinks.unshape(record.index)
     await removeRecord(this.#recordsDirectory, record.index)
   }

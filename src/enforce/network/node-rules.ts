@@ -7,17 +7,19 @@ import type { LinkRecord } from './link-records.ts'
 import { senderOf } from './network-counters.ts'
 import { nodeTable, type NodeTableInit } from './node-table.ts'
 import { nodeTable6 } from './node-table6.ts'
-import { currentUsersLines, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
+import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from './node-users.ts'
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
+import { removalOfTables } from './ruleset.ts'
 import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 import { USER_FLOWS_TABLE } from './user-flows.ts'
 
 export interface NodeRulesInit extends NodeTableInit {
   readonly reservedPorts: readonly PortRange[]
-  readonly uplinks: readonly (MarkedUplink & Families)[]
+  readonly uplinks: readonly (MarkedUplink & Families & Pick<Uplink, 'neighbours6'>)[]
 }
 
 /** For these records alone; the devices of their links must be there. */
@@ -33,23 +35,34 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
     ...links.flatMap((record) => linkLines(record, { address6: six[0]?.address })),
-    ...(await currentUsersLines(
-      records,
-      init.uplinks.map(({ device }) => device),
-      six.length > 0
-    ))
+    ...(await currentUsersLines(records, usersInit(init)))
   ]
+}
+
+/** What the rules for those that share the node's network are made of. */
+export function usersInit(init: NodeRulesInit): Omit<UsersInit, 'devices'> {
+  const { uplinks, allowedPrivateRanges } = init
+  return {
+    uplinks: uplinks.map(({ device }) => device),
+    hasSix: uplinks6(init).length > 0,
+    reach6: { allowedPrivateRanges, neighbours6: neighboursOf(uplinks) }
+  }
 }
 
 /** The table of IPv6; where the node has none, none is left either. */
 async function rules6(init: NodeRulesInit, senders: ReadonlySet<string>): Promise<string[]> {
   const uplinks = uplinks6(init)
-  if (uplinks.length === 0) return [`add table ${NODE_TABLE_6}`, `delete table ${NODE_TABLE_6}`]
+  if (uplinks.length === 0) return removalOfTables([NODE_TABLE_6])
   return [
-    nodeTable6({ ...init, uplinks }, init.uplinks.length < 2),
+    nodeTable6({ ...init, uplinks, neighbours6: neighboursOf(init.uplinks) }, init.uplinks.length < 2),
     ...(await keptDropCounts(NODE_TABLE_6, senders)),
     ...reservedLines6(init.reservedPorts)
   ]
+}
+
+/** Of uplinks without an address of use as well: what is next to the node is its own network. */
+function neighboursOf(uplinks: readonly Pick<Uplink, 'neighbours6'>[]): string[] {
+  return [...new Set(uplinks.flatMap(({ neighbours6 = [] }) => neighbours6))]
 }
 
 /** Those that have IPv6, by their addresses of it. */
@@ -73,6 +86,6 @@ const TABLES = [
 ]
 
 /** Lines for nft that take all of it away, whatever of it is there. */
-export function tablesRemoval(): string[] {
-  return TABLES.flatMap((name) => [`add table ${name}`, `delete table ${name}`])
+export async function tablesRemoval(): Promise<string[]> {
+  return removalOfTables(TABLES)
 }

@@ -168,6 +168,8 @@ function guards({ uplinks }: NodeTableInit): string {
     iifname ${ANY_LINK} goto to_node_vserver
   }
   chain to_node_vserver {
+    # An error about a connection of the node to somebody else would end it, or change its route.
+    ct state related ip saddr . ct original ip saddr != @itself ip saddr . ct reply ip saddr != @itself ${drop('forged')}
     ct direction reply accept
     icmp type echo-request ip daddr ${nodeAddress} accept
     ${drop('node')}
@@ -298,6 +300,8 @@ function departed(): string {
     type filter hook postrouting priority 310; policy accept;
     oifname ${ANY_LINK} accept
     ip daddr ${VSERVER_POOL} ct status dnat ${drop('device')}
+    # Answers to what it began itself.
+    ip daddr ${VSERVER_POOL} ct direction reply ct status snat ct original ip saddr ${VSERVER_POOL} ${drop('device')}
     ip daddr ${VSERVER_POOL} ct state { invalid, untracked } ${drop('device')}
   }`
 }

@@ -33,21 +33,36 @@ export const DENIED_6 = [
 ]
 const ERRORS = 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }'
 
+/** Where nobody may send to over IPv6 who is no part of the node. */
+export interface Reach6 {
+  /** As the policy has them, of both families. */
+  readonly allowedPrivateRanges: readonly string[]
+  /** The node's own networks. */
+  readonly neighbours6: readonly string[]
+}
+
+/** The sets `denied` and `allowed`, as nft declares them; what is in both is allowed. */
+export function reachSets6({ allowedPrivateRanges, neighbours6 }: Reach6): string[] {
+  const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
+  const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
+  const denied = [...DENIED_6, ...neighbours6].join(', ')
+  return [
+    `set denied { type ipv6_addr; flags interval; auto-merge; elements = { ${denied} } }`,
+    `set allowed { type ipv6_addr; flags interval; auto-merge; ${allowed} }`
+  ]
+}
+
 /**
  * Text for nft that puts the table in place of the one before in one transaction, without its elements. `uplinks`: those that
  * have IPv6, one at least, by their addresses of it. `hasOneUplink`: the node has no other, without IPv6 either.
  */
-export function nodeTable6(init: NodeTableInit, hasOneUplink: boolean): string {
-  const { allowedPrivateRanges } = init
-  const ranges = allowedPrivateRanges.filter((range) => isIPv6(range.split('/')[0] ?? ''))
-  const allowed = ranges.length === 0 ? '' : `elements = { ${ranges.join(', ')} }`
+export function nodeTable6(init: NodeTableInit & Reach6, hasOneUplink: boolean): string {
   return `
 add table ${NODE_TABLE_6}
 delete table ${NODE_TABLE_6}
 table ${NODE_TABLE_6} {
 ${OWNER_SETS_6}
-  set denied { type ipv6_addr; flags interval; elements = { ${DENIED_6.join(', ')} } }
-  set allowed { type ipv6_addr; flags interval; auto-merge; ${allowed} }
+  ${reachSets6(init).join('\n  ')}
   set users { typeof meta skuid; flags interval; }
   set flow_counts { type ipv6_addr; flags dynamic; }
 ${DROP_REASONS.map((reason) => `  counter ${dropCounter(reason)} {}`).join('\n')}
@@ -87,6 +102,7 @@ function guards({ uplinks }: NodeTableInit): string {
     iifname ${ANY_LINK} goto to_node_vserver
   }
   chain to_node_vserver {
+    ct state related ip6 saddr . ct original ip6 saddr != @itself ip6 saddr . ct reply ip6 saddr != @itself ${drop('forged')}
     ct direction reply accept
     icmpv6 type echo-request ip6 daddr ${nodeAddress6} accept
     ${drop('node')}
@@ -209,7 +225,7 @@ function departed(): string {
   chain departed {
     type filter hook postrouting priority 310; policy accept;
     oifname ${ANY_LINK} accept
-    ip6 daddr ${VSERVER_POOL_6} ct status dnat ${drop('device')}
-    ip6 daddr ${VSERVER_POOL_6} ct state { invalid, untracked } ${drop('device')}
+    # Nobody else has addresses of this range.
+    ip6 daddr ${VSERVER_POOL_6} ${drop('device')}
   }`
 }

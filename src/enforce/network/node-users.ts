@@ -8,9 +8,10 @@ import { planLink, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
 import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './node-table.ts'
+import { reachSets6, type Reach6 } from './node-table6.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
-import { applyRules } from './ruleset.ts'
+import { applyRules, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
@@ -33,31 +34,21 @@ interface NodeUser {
   readonly ids: { readonly first: number; readonly last: number }
 }
 
-interface UsersInit {
+export interface UsersInit {
   /** Devices. */
   readonly uplinks: readonly string[]
   /** Every device of the node, the uplinks among them. */
   readonly devices: readonly string[]
   /** Whether vservers own ports of IPv6 as well. */
   readonly hasSix: boolean
+  readonly reach6: Reach6
 }
 
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
-function usersLines(users: readonly NodeUser[], { uplinks, devices, hasSix }: UsersInit): string[] {
-  const node = (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
-    `flush set ${table} users`,
-    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
-  ])
-  if (users.length === 0) {
-    return [
-      ...node,
-      ...[USERS_TABLE, USERS_TABLE_6].flatMap((table) => [`add table ${table}`, `delete table ${table}`])
-    ]
-  }
+function usersLines(users: readonly NodeUser[], { uplinks, devices, reach6 }: UsersInit): string[] {
   return [
-    ...node,
     ...userFlowLines(users.map(({ ids }) => ids)),
-    ...ipv6Lines(users, uplinks),
+    ...ipv6Lines(users, { uplinks, reach6 }),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     `flush map ${USERS_TABLE} class`,
@@ -69,20 +60,38 @@ function usersLines(users: readonly NodeUser[], { uplinks, devices, hasSix }: Us
   ]
 }
 
-/** From no address but the node's own, and on uplinks to the internet alone. */
-function ipv6Lines(users: readonly NodeUser[], uplinks: readonly string[]): string[] {
-  const chain = `${USERS_TABLE_6} from_users`
+/** Who is held to the rules of the node's tables for them. */
+function namedLines(users: readonly NodeUser[], hasSix: boolean): string[] {
+  return (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
+    `flush set ${table} users`,
+    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
+  ])
+}
+
+/** From no address but the node's own, and on uplinks to what vservers reach (node-table6.ts). */
+function ipv6Lines(
+  users: readonly NodeUser[],
+  { uplinks, reach6 }: Pick<UsersInit, 'uplinks' | 'reach6'>
+): string[] {
+  const [table, chain] = [USERS_TABLE_6, `${USERS_TABLE_6} from_users`]
   const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
   return [
-    `add table ${USERS_TABLE_6}`,
-    `delete table ${USERS_TABLE_6}`,
-    `add table ${USERS_TABLE_6}`,
-    `add set ${USERS_TABLE_6} users { typeof meta skuid; flags interval; }`,
-    ...users.map(({ ids }) => `add element ${USERS_TABLE_6} users { ${ids.first}-${ids.last} }`),
-    `add chain ${chain} { type filter hook output priority 0; policy accept; }`,
-    `add rule ${chain} meta skuid @users fib saddr type != local counter drop`,
-    `add rule ${chain} meta skuid @users oifname != { "lo", ${named} } counter drop`,
-    `add rule ${chain} meta skuid @users oifname { ${named} } ip6 daddr != 2000::/3 counter drop`
+    `add table ${table}`,
+    `delete table ${table}`,
+    `table ${table} {`,
+    'set users { typeof meta skuid; flags interval; }',
+    ...reachSets6(reach6),
+    '}',
+    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`),
+    `add chain ${chain}`,
+    `add rule ${chain} fib saddr type != local counter drop`,
+    `add rule ${chain} ct direction reply accept`,
+    `add rule ${chain} oifname "lo" accept`,
+    `add rule ${chain} oifname != { ${named} } counter drop`,
+    `add rule ${chain} ip6 daddr @allowed accept`,
+    `add rule ${chain} ip6 daddr @denied counter drop`,
+    `add chain ${table} from_node { type filter hook output priority 0; policy accept; }`,
+    `add rule ${table} from_node meta skuid @users goto from_users`
   ]
 }
 
@@ -128,12 +137,13 @@ export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
 /** Lines for those that share the node's network, on every device that there is now. */
 export async function currentUsersLines(
   records: Iterable<LinkRecord>,
-  uplinks: readonly string[],
-  hasSix: boolean
+  init: Omit<UsersInit, 'devices'>
 ): Promise<string[]> {
   const users = usersOf(records)
-  const devices = users.length === 0 ? [] : await localDevices()
-  return usersLines(users, { uplinks, devices: devices.map(({ ifname }) => ifname), hasSix })
+  const named = namedLines(users, init.hasSix)
+  if (users.length === 0) return [...named, ...(await removalOfTables([USERS_TABLE, USERS_TABLE_6]))]
+  const devices = (await localDevices()).map(({ ifname }) => ifname)
+  return [...named, ...usersLines(users, { ...init, devices })]
 }
 
 const ATTEMPTS_MAX = 3
@@ -141,7 +151,7 @@ const ATTEMPTS_MAX = 3
 /** Changes who shares the node's network, one change at a time, so that the last word is the last. */
 export class NodeUsers {
   readonly #records: () => Iterable<LinkRecord>
-  readonly #hasSix: () => boolean
+  readonly #init: () => Omit<UsersInit, 'devices'>
   readonly #leaving = new Set<string>()
   /** By the first of their ids, those that are gone as well: what they sent may be told of later. */
   readonly #owners = new Map<number, string>()
@@ -149,9 +159,10 @@ export class NodeUsers {
   /** Those that were there at the last refreshing. */
   #devices = ''
 
-  constructor(records: () => Iterable<LinkRecord>, hasSix: () => boolean) {
+  /** `init`: what the node is now. */
+  constructor(records: () => Iterable<LinkRecord>, init: () => Omit<UsersInit, 'devices'>) {
     this.#records = records
-    this.#hasSix = hasSix
+    this.#init = init
   }
 
   /** Who has, or had last, the ids from each of these on. */
@@ -166,12 +177,12 @@ export class NodeUsers {
   }
 
   /** Puts the records in place as they are when it is this change's turn. */
-  async apply(uplinks: readonly string[]): Promise<void> {
+  async apply(): Promise<void> {
     const apply = async (): Promise<void> => {
       for (let attempt = 1; ; attempt++) {
         const staying = [...this.#records()].filter(({ id }) => !this.#leaving.has(id))
         try {
-          await applyRules(await currentUsersLines(staying, uplinks, this.#hasSix()))
+          await applyRules(await currentUsersLines(staying, this.#init()))
           return
         } catch (error) {
           // A device of somebody else may have gone meanwhile.
@@ -184,17 +195,17 @@ export class NodeUsers {
   }
 
   /** Puts them in place on devices that came since; nothing where there are none. */
-  async refresh(uplinks: readonly string[]): Promise<void> {
+  async refresh(): Promise<void> {
     if (usersOf(this.#records()).length === 0) return
     const devices = (await localDevices()).map(({ ifname, ifindex }) => `${ifindex}:${ifname}`).join(' ')
     if (devices === this.#devices) return
-    await this.apply(uplinks)
+    await this.apply()
     this.#devices = devices
   }
 
   /** Puts in place one that is new, of whose range of ids nothing is counted yet. */
-  async join(firstId: number, uplinks: readonly string[]): Promise<void> {
-    await this.apply(uplinks)
+  async join(firstId: number): Promise<void> {
+    await this.apply()
     // What its ids' owner before did is not its.
     await applyRules([
       ...userDropCountsRemoval(USERS_TABLE, firstId, [INJECTED_COUNTER]),
@@ -203,13 +214,13 @@ export class NodeUsers {
   }
 
   /** Takes out one whose record is still there. */
-  async leave({ id, ids }: LinkRecord, uplinks: readonly string[]): Promise<void> {
+  async leave({ id, ids }: LinkRecord): Promise<void> {
     if (ids !== undefined) this.#owners.set(ids.first, id)
     this.#leaving.add(id)
     try {
-      await this.apply(uplinks)
+      await this.apply()
       if (ids !== undefined) {
-        const tables = this.#hasSix() ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]
+        const tables = this.#init().hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]
         await applyRules(
           tables.flatMap((table) => userDropCountsRemoval(table, ids.first, USER_DROP_REASONS))
         )

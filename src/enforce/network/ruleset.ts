@@ -1,10 +1,32 @@
 /** Talks to nft: every change is one atomic transaction, and counters are read as numbers. */
-import { run } from '../../base/host-program.ts'
+import { run, runAnyway } from '../../base/host-program.ts'
 
 /** Applies lines of nft's language, all of them or none. */
 export async function applyRules(lines: readonly string[]): Promise<void> {
   if (lines.length === 0) return
   await run('nft', ['-f', '-'], { input: `${lines.join('\n')}\n` })
+}
+
+let sixIsKnown: Promise<boolean> | undefined
+
+/** Whether the kernel has tables of IPv6; a kernel without them can still have all of IPv4's. Found out once. */
+export async function hasTablesOfSix(): Promise<boolean> {
+  sixIsKnown ??= runAnyway('nft', ['--check', '-f', '-'], { input: 'add table ip6 slicenet_probe\n' }).then(
+    ({ exitCode }) => exitCode === 0
+  )
+  return sixIsKnown
+}
+
+/** Of these tables, those that the kernel can have. */
+export async function possibleTables<T extends string>(tables: readonly T[]): Promise<T[]> {
+  const hasSix = await hasTablesOfSix()
+  return tables.filter((table) => hasSix || !table.startsWith('ip6 '))
+}
+
+/** Lines for nft that take these tables away, whichever are there. */
+export async function removalOfTables(tables: readonly string[]): Promise<string[]> {
+  const possible = await possibleTables(tables)
+  return possible.flatMap((table) => [`add table ${table}`, `delete table ${table}`])
 }
 
 /** Packets counted by every named counter of a table (`family name`), by the counter's name; empty without the table. */

@@ -7,7 +7,7 @@ import { run } from '../../base/host-program.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { isPortProtocol, type PortProtocol } from '../../ticket/ports.ts'
 import { ANY_LINK } from './address-plan.ts'
-import { applyRules, readCounters } from './ruleset.ts'
+import { applyRules, possibleTables, readCounters } from './ruleset.ts'
 
 export const UNTRACKED_TABLE = 'ip slicenet_flows'
 export const UNTRACKED_TABLE_6 = 'ip6 slicenet_flows'
@@ -42,9 +42,15 @@ const TABLES = [
   { table: UNTRACKED_TABLE_6, ip: 'ip6', address: 'ipv6_addr', bare: 'icmpv6' }
 ] as const
 
+/** Those that the kernel can have. */
+async function possible(): Promise<readonly (typeof TABLES)[number][]> {
+  const names = await possibleTables(TABLES.map(({ table }) => table))
+  return TABLES.filter(({ table }) => names.includes(table))
+}
+
 /** Puts the counting in place; counts of before stay. */
 export async function countUntracked(): Promise<void> {
-  await applyRules(TABLES.flatMap(countingLines))
+  await applyRules((await possible()).flatMap(countingLines))
 }
 
 function countingLines({ table, ip, address, bare }: (typeof TABLES)[number]): string[] {
@@ -89,7 +95,8 @@ function countingLines({ table, ip, address, bare }: (typeof TABLES)[number]): s
 
 /** What was counted in the last ten minutes of each flow's life. */
 export async function readUntracked(): Promise<UntrackedCount[]> {
-  const counts = await Promise.all(TABLES.map(async ({ table }) => readTable(table)))
+  const tables = await possible()
+  const counts = await Promise.all(tables.map(async ({ table }) => readTable(table)))
   return counts.flat()
 }
 
@@ -144,7 +151,8 @@ function countOf(
 
 /** Packets that found no room, since the table was made. */
 export async function readNoRoom(): Promise<number> {
-  const counters = await Promise.all(TABLES.map(async ({ table }) => readCounters(table)))
+  const tables = await possible()
+  const counters = await Promise.all(tables.map(async ({ table }) => readCounters(table)))
   return counters.reduce((sum, ofTable) => sum + (ofTable.get('no_room') ?? 0), 0)
 }
 

@@ -34,8 +34,9 @@ export class UplinkWatch {
       const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
         (name) => found[name] === known[name]
       )
+      const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
       // One that was away may have come back without its queue, whatever it looks like.
-      if (!isSame || this.isAway) await renew(found)
+      if (!isSame || !hasSameNeighbours || this.isAway) await renew(found)
       if (!isSame) {
         logger.error('an uplink has changed; leases that run name the address before', {
           before: about,

@@ -4,14 +4,14 @@ import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
 import type { PortProtocol, PortRange } from '../../ticket/ports.ts'
-import { findAddress6, hexAddress6, type DeviceAddress } from './uplink6.ts'
+import { findAddress6, hexAddress6, neighbourRanges, type DeviceAddress } from './uplink6.ts'
 
 export interface UplinkInit {
   /** Default: the device of the default route. */
   readonly device?: string | undefined
   /** The IPv4 address that the world knows the node by there. Default: the first of the device. */
   readonly address?: string | undefined
-  /** The same of IPv6; `none`: none. Default: the first of the device that is on the internet. */
+  /** The same of IPv6; `none`: none. Default: the oldest of the device that lasts and is on the internet. */
   readonly address6?: string | undefined
   /** Bits a second: the administrator's cap on all that leaves by it, and what the node's own traffic is guaranteed. */
   readonly rootBps: number
@@ -25,15 +25,18 @@ export interface Uplink {
   readonly address: string
   /** Absent where the node has no IPv6 of use to vservers. */
   readonly address6?: string | undefined
+  /** Its own network over IPv6: the ranges of its addresses. */
+  readonly neighbours6?: readonly string[] | undefined
   readonly mtu: number
 }
 
 /**
- * Finds an uplink: the device of the default route and its first global addresses, where they are not given.
- * Throws `CONFIG_INVALID`.
+ * Finds an uplink: the device of the default route, its first global address of IPv4 and a lasting one of IPv6, where they
+ * are not given. `known6`: the one of IPv6 that it had, which is kept while it lasts. Throws `CONFIG_INVALID`.
  */
 export async function findUplink(
-  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {}
+  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {},
+  known6?: string
 ): Promise<Uplink> {
   const device = init.device ?? (await defaultDevice())
   if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
@@ -54,12 +57,13 @@ export async function findUplink(
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
-  const address6 = await findAddress6(link?.addr_info ?? [], init.address6)
+  const address6 = await findAddress6(link?.addr_info ?? [], init.address6, known6)
   return {
     device,
     ifindex: link?.ifindex ?? 0,
     address,
     ...(address6 === undefined ? {} : { address6 }),
+    neighbours6: neighbourRanges(link?.addr_info ?? []),
     mtu: link?.mtu ?? 1500
   }
 }
@@ -68,7 +72,7 @@ export async function findUplink(
 export async function findUplinks(
   inits: readonly Pick<UplinkInit, 'device' | 'address' | 'address6'>[]
 ): Promise<readonly Uplink[]> {
-  const uplinks = await Promise.all(inits.map(findUplink))
+  const uplinks = await Promise.all(inits.map(async (init) => findUplink(init)))
   requireDistinct(uplinks)
   return uplinks
 }
@@ -93,11 +97,21 @@ export function requireDistinct(uplinks: readonly Pick<Uplink, 'device' | 'addre
   }
 }
 
-/** What the world sees of what leaves by a device, of the family of `like`; what stays on the node counts as the first uplink's. */
-export function addressOn(uplinks: readonly Uplink[], like: string, device: string): string {
+/**
+ * What the world sees of what leaves by a device, of the family of `like`; what stays on the node counts as the first uplink's.
+ * `::` where no address of IPv6 is known any more.
+ */
+export function addressOn(
+  uplinks: readonly Pick<Uplink, 'device' | 'address' | 'address6'>[],
+  like: string,
+  device: string
+): string {
   const uplink = uplinks.find((each) => each.device === device) ?? uplinks[0]
-  return (like.includes(':') ? uplink?.address6 : uplink?.address) ?? uplink?.address ?? ''
+  return (like.includes(':') ? (uplink?.address6 ?? UNKNOWN_6) : uplink?.address) ?? ''
 }
+
+/** The unspecified address. */
+const UNKNOWN_6 = '::'
 
 /** Whether there is such a device in this process's network namespace. */
 export async function isPresent(device: string): Promise<boolean> {

@@ -28,6 +28,7 @@ import {
   type Uplink,
   type UplinkInit
 } from './uplink.ts'
+import { hearRouters } from './uplink6.ts'
 
 export interface UplinksComponents {
   readonly clock: Clock
@@ -78,7 +79,7 @@ export class Uplinks {
       (uplink, at) =>
         new UplinkWatch({
           logger,
-          find: async () => findUplink(uplink),
+          find: async () => findUplink(uplink, this.#current[at]?.address6),
           renew: async (found) => this.#replace(at, found)
         })
     )
@@ -129,6 +130,7 @@ export class Uplinks {
   async find(): Promise<readonly Uplink[]> {
     const uplinks = await findUplinks(this.#inits)
     for (const { device } of uplinks) await requireUnshaped(device)
+    for (const [at, { device }] of uplinks.entries()) await hearRouters(device, this.#inits[at]?.address6)
     return uplinks
   }
 
@@ -253,6 +255,7 @@ export class Uplinks {
     const uplinks = this.#current.with(at, uplink)
     requireDistinct(uplinks)
     await requireUnshaped(uplink.device)
+    await hearRouters(uplink.device, this.#inits[at]?.address6)
     await this.#components.renew(uplinks, async () => {
       const records = [...this.#components.records()]
       await this.#shapers[at]?.move(

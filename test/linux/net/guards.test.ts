@@ -116,6 +116,33 @@ test.serial('an ICMP error about another vserver’s connection is dropped', asy
   t.is((await forge()).length, 1)
 })
 
+test.serial('an ICMP error about a connection of the node itself to somebody else is dropped', async (t) => {
+  const held = { host: lab.worldAddress, port: 7000 }
+  /** What the node's own socket hears when a vserver says that the world's port is unreachable. */
+  const told = async (sport: number): Promise<string> => {
+    t.is(await node.ask({ op: 'hold', ...held, sport }), `${lab.nodeAddress}:${sport}`)
+    await two.probe.ask({
+      op: 'send',
+      proto: 'icmp',
+      src: two.address,
+      dst: lab.nodeAddress,
+      type: 3,
+      code: 3,
+      body: datagramHeader(lab.nodeAddress, lab.worldAddress, sport, 7000)
+    })
+    return node.ask({ op: 'fault', sport })
+  }
+  const before = (await lab.counters()).drops.forged
+  t.is(await told(6500), 'none')
+  t.is((await lab.counters()).drops.forged - before, 1)
+  // Of its own connection with the node it may tell.
+  const refused = { op: 'hold', host: two.address, port: 1, sport: 6501 }
+  await t.throwsAsync(node.ask(refused), { message: /ConnectionRefused/ })
+  const chain = 'ip slicenet to_node_vserver'
+  await lab.nft(`flush chain ${chain}; add rule ${chain} ct direction reply accept; add rule ${chain} drop`)
+  t.is(await told(6502), 'ECONNREFUSED')
+})
+
 test.serial('one vserver’s connections are bounded and its neighbour’s go on', async (t) => {
   await lab.killNode()
   await lab.startNode()

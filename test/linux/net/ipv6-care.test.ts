@@ -212,8 +212,35 @@ except OSError: pass`
   t.is((await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' }))['port'], 1)
   await lab.nft('flush chain ip6 slicenet from_users')
   t.true(await from(9092))
+  // The world’s address is one for examples, which policy allows until now.
+  await lab.killNode()
+  await lab.startNode({ allowedPrivateRanges: ['198.18.0.0/15'] })
+  t.false(await from(9300))
+  t.is(await answerFrom(first + 7, 7030), 'answer', 'who asked gets an answer')
+  await lab.onNode(['nft', 'flush', 'chain', 'ip6', 'slicenet_users', 'from_users'])
+  t.true(await from(9300))
   await lab.ask({ op: 'detach', id: 'watch' })
+  await lab.killNode()
+  await lab.startNode()
+  await lab.ask({ op: 'watchFlows' })
 })
+
+/** What the world hears when it asks a program of that user on the node. */
+async function answerFrom(uid: number, port: number): Promise<string> {
+  const script = `import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(("::", ${port}))
+s.settimeout(20)
+s.sendto(b"answer", s.recvfrom(100)[1])`
+  const argv = ['setpriv', `--reuid=${uid}`, '--clear-groups', '/usr/bin/python3', '-c', script]
+  const over = new AbortController()
+  const answering = lab.onNode(argv).finally(() => over.abort())
+  answering.catch(() => {})
+  let heard = 'timeout'
+  while (!over.signal.aborted && heard !== 'answer') heard = await world6.ask({ op: 'ask', host: NODE, port })
+  await answering.catch(() => {})
+  return heard
+}
 
 async function until(condition: () => Promise<boolean>): Promise<boolean> {
   for (let round = 0; round < 100; round++) {
@@ -222,6 +249,29 @@ async function until(condition: () => Promise<boolean>): Promise<boolean> {
   }
   return false
 }
+
+test.serial('an IPv6 address that comes beside the node’s own ends no connection', async (t) => {
+  const beside = NODE.replace(/2$/, '5')
+  t.is(await ask6(9094), `${NODE} 9094`)
+  const known = async (): Promise<boolean> =>
+    (await lab.onNode(['conntrack', '-L', '-f', 'ipv6', '-p', 'udp'])).includes('sport=9094')
+  await lab.onNode(['ip', 'addr', 'add', `${beside}/64`, 'dev', 'up0', 'nodad'])
+  t.regex(
+    await lab.onNode(['ip', '-6', 'addr', 'show', 'dev', 'up0']),
+    new RegExp(`${beside}/64[^]*${NODE}/64`),
+    'it is named first'
+  )
+  // The daemon looks every second.
+  await delay(2500)
+  t.true(await known())
+  t.is(await ask6(9093), `${NODE} 9093`)
+  // Once the node’s own is gone, the other is used.
+  await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
+  t.true(await until(async () => !(await known())))
+  await lab.onNode(['ip', 'addr', 'add', `${NODE}/64`, 'dev', 'up0', 'nodad'])
+  await lab.onNode(['ip', 'addr', 'del', `${beside}/64`, 'dev', 'up0'])
+  t.true(await until(async () => (await ask6(9092)) === `${NODE} 9092`))
+})
 
 test.serial('another IPv6 address of the uplink is noticed, and vservers go on under it', async (t) => {
   const moved = NODE.replace(/2$/, '6')
@@ -268,6 +318,23 @@ test.serial('a node that gets IPv6 gives it to whom is attached from then on', a
   await lab.ask({ op: 'detach', id: 'three' })
 })
 
+test.serial('whoever was there before has IPv6 from its next attachment on', async (t) => {
+  const hasTable = async (): Promise<boolean> =>
+    (await lab.onNode(['nft', 'list', 'tables', 'ip6'])).includes('table ip6 slicenet\n')
+  await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
+  t.true(await until(async () => !(await hasTable())))
+  const four = await lab.vserver('four', [udp(9500)])
+  await lab.onNode(['ip', 'addr', 'add', `${NODE}/64`, 'dev', 'up0', 'nodad'])
+  t.true(await until(hasTable))
+  t.false(await sixInside(four.pid))
+  // As a change of its resources does.
+  await lab.ask({ op: 'attach', link: lab.link('four', four.pid, [udp(9500)], { egressBpsMax: MEGABIT }) })
+  t.true(await sixInside(four.pid))
+  const four6 = await lab.program(four.pid, 'probe6.py', 'eth0')
+  t.is(await four6.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9500 }), `${NODE} 9500`)
+  await lab.ask({ op: 'detach', id: 'four' })
+})
+
 test.serial('a node is told to leave its IPv6 alone, or which of its addresses to use', async (t) => {
   const other = NODE.replace(/2$/, '7')
   await lab.onNode(['ip', 'addr', 'add', `${other}/64`, 'dev', 'up0', 'nodad'])
@@ -290,4 +357,24 @@ test.serial('forwarding keeps the routes that the uplink hears of from routers',
   t.is((await lab.onNode(['cat', setting('all/forwarding')])).trim(), '1')
   t.is((await lab.onNode(['cat', setting('up0/accept_ra')])).trim(), '2')
   t.is(await ask6(), `${NODE} 9090`)
+})
+
+test.serial('an uplink that is made anew hears of routers, once a daemon looks', async (t) => {
+  const setting = (name: string): string => `/proc/sys/net/ipv6/conf/${name}/accept_ra`
+  const accepts = async (): Promise<string> =>
+    (await lab.onNode(['cat', setting('up0')]).catch(() => '')).trim()
+  const renew = async (): Promise<void> => {
+    await lab.removeUplink()
+    await lab.makeUplink(lab.nodeAddress)
+  }
+  await lab.onNode(['tee', setting('default')], '1')
+  await renew()
+  t.true(await until(async () => (await accepts()) === '2'))
+  await lab.killNode()
+  await renew()
+  await delay(2500)
+  t.is(await accepts(), '1')
+  // It has no address of IPv6 now, and waits for one.
+  await lab.startNode()
+  t.is(await accepts(), '2')
 })

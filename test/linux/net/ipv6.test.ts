@@ -1,12 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
-import { datagram6, framed6, message6, segment6, type Ends } from './frames6.ts'
+import { datagram6, framed6, ICMP6, icmp6, ipv6Packet, message6, segment6, type Ends } from './frames6.ts'
 import { icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
 const FIN = 1
 const NULL = 0
 const SYN = 2
 const XMAS = FIN | 0x28
+/** A code of the type unreachable. */
+const PORT_UNREACHABLE = 4
 
 const lab = new Lab({ letter: 'x', hasSix: true, network: { flowsPerVserverMax: 60 } })
 const NODE = lab.sixOf('node')
@@ -243,6 +246,30 @@ test.serial(
   }
 )
 
+test.serial('the node’s own network is out of reach over IPv6 unless policy allows it', async (t) => {
+  const own = '2a0f:5100:1:2::'
+  const aim = async (host: string): Promise<number> => {
+    const before = (await lab.counters()).dropped['one']?.denied ?? 0
+    await one.probe.ask(sends([datagram(ends(planOne.address6, host), 9090)]))
+    return ((await lab.counters()).dropped['one']?.denied ?? 0) - before
+  }
+  const denied = async (): Promise<string> => lab.onNode(['nft', 'list', 'set', 'ip6', 'slicenet', 'denied'])
+  t.is(await aim(`${own}9`), 0)
+  await lab.onNode(['ip', 'addr', 'add', `${own}2/64`, 'dev', 'up0', 'nodad'])
+  // The daemon looks every second.
+  for (let round = 0; round < 100 && !(await denied()).includes(own); round++) await delay(100)
+  t.is(await aim(`${own}9`), 1)
+  t.is(await aim('2a0f:5100:1:3::9'), 0)
+  t.is(await one.probe.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9093 }), `${NODE} 9093`)
+  await lab.killNode()
+  await lab.startNode({ allowedPrivateRanges: ['198.18.0.0/15', '2001:db8::/32', `${own}/64`] })
+  t.is(await aim(`${own}9`), 0)
+  await lab.onNode(['ip', 'addr', 'del', `${own}2/64`, 'dev', 'up0'])
+  await lab.killNode()
+  await lab.startNode()
+  t.is(await aim(`${own}9`), 0)
+})
+
 test.serial('what the world sends to an inside address is dropped and charged to nobody', async (t) => {
   await emptied(two.probe)
   await lab.inHost('router', ['ip', 'route', 'add', 'fd51::/16', 'via', NODE])
@@ -274,6 +301,27 @@ test.serial('one vserver’s connections are bounded, until they are not', async
   await lab.nft('flush chain ip6 slicenet outward')
   t.is(await begin(3100), 90)
 })
+
+test.serial(
+  'an ICMPv6 error about a connection of the node itself to somebody else is dropped',
+  async (t) => {
+    const told = async (sport: number): Promise<string> => {
+      t.is(await node.ask({ op: 'hold', host: WORLD, port: 7000, sport }), `${NODE} ${sport}`)
+      const about = datagram6(ends(NODE), { sport, dport: 7000 })
+      const body = icmp6(ends(planOne.address6, NODE), 1, 0, about, PORT_UNREACHABLE)
+      await one.probe.ask(sends([ipv6Packet({ ...ends(planOne.address6, NODE), next: ICMP6, body })]))
+      return node.ask({ op: 'fault', sport })
+    }
+    const before = (await lab.counters()).drops.forged
+    t.is(await told(6500), 'none')
+    t.is((await lab.counters()).drops.forged - before, 1)
+    const refused = { op: 'hold', host: planOne.address6, port: 1, sport: 6501 }
+    await t.throwsAsync(node.ask(refused), { message: /ConnectionRefused/ })
+    const chain = 'ip6 slicenet to_node_vserver'
+    await lab.nft(`flush chain ${chain}; add rule ${chain} ct direction reply accept; add rule ${chain} drop`)
+    t.is(await told(6502), 'ECONNREFUSED')
+  }
+)
 
 test.serial('nothing leaves from a port of another slice, until the mechanism is taken out', async (t) => {
   const strays = [SYN, FIN, NULL, 0x10].map((flags) => segment(OUT_TWO, 9090, flags))

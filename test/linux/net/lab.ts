@@ -185,8 +185,8 @@ export class Lab {
     await rm(this.#stateDirectory, { recursive: true, force: true })
   }
 
-  /** Starts the node's network in a process of its own, as a daemon does. */
-  async startNode(change: LabNetwork = {}): Promise<void> {
+  /** Starts the node's network in a process of its own, as a daemon does; `through` a program that runs its arguments. */
+  async startNode(change: LabNetwork = {}, through: readonly string[] = []): Promise<void> {
     const merged = { ...this.#init.network, ...change }
     const { rootBps = 10_000 * MEGABIT, nodeBps = MEGABIT, nodeAddress6: address6, ...named } = merged
     const init: NodeNetworkInit = {
@@ -199,6 +199,7 @@ export class Lab {
     const program = fileURLToPath(new URL('node-process.ts', import.meta.url))
     this.#node = new LineProgram([
       ...this.#hosts.enter('node'),
+      ...through,
       process.execPath,
       program,
       JSON.stringify(init)

@@ -1,25 +1,35 @@
 /** That nothing of a vserver leaves after its end, nor what the world still sends it. */
 import test from 'ava'
-import { Lab, tcp, udp, type Seen, type Vserver } from './lab.ts'
+import { datagram6 } from './frames6.ts'
+import { Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
 
-const lab = new Lab({ letter: 'z' })
+const lab = new Lab({ letter: 'z', hasSix: true })
+const WORLD_6 = lab.sixOf('world')
+let world6: LineProgram
 
 test.before(async () => {
   await lab.up()
+  world6 = await lab.program('world', 'probe6.py', 'up0')
   await lab.world.ask({ op: 'answer', port: 7001 })
+  await world6.ask({ op: 'answer', port: 7002 })
   // Counts what leaves by the uplink for an address that only a vserver has.
-  await lab.nft(`table ip leaks {
-    counter strayed {}
-    chain out {
-      type filter hook postrouting priority 400; policy accept;
-      oifname "up0" ip daddr 100.64.0.0/10 counter name strayed
-    }
-  }`)
+  for (const [family, pool] of [
+    ['ip', '100.64.0.0/10'],
+    ['ip6', 'fd00::/8']
+  ] as const) {
+    await lab.nft(`table ${family} leaks {
+      counter strayed {}
+      chain out {
+        type filter hook postrouting priority 400; policy accept;
+        oifname "up0" ${family} daddr ${pool} counter name strayed
+      }
+    }`)
+  }
 })
 test.after.always(() => lab.down())
 
-async function strayed(): Promise<number> {
-  const listed = await lab.onNode(['nft', 'list', 'counter', 'ip', 'leaks', 'strayed'])
+async function strayed(family: 'ip' | 'ip6' = 'ip'): Promise<number> {
+  const listed = await lab.onNode(['nft', 'list', 'counter', family, 'leaks', 'strayed'])
   return Number(/packets (\d+)/.exec(listed)?.[1])
 }
 
@@ -81,6 +91,42 @@ test.serial(
     t.true((await strayed()) > 0)
   }
 )
+
+test.serial('nor do answers to what it had begun itself, over IPv4 and IPv6', async (t) => {
+  await lab.startNode()
+  const two = await lab.vserver('two', [udp(9191)])
+  const two6 = await lab.program(two.pid, 'probe6.py', 'eth0')
+  const ends = { src: WORLD_6, dst: lab.sixOf('node') }
+  t.is(
+    await two.probe.ask({ op: 'ask', host: lab.worldAddress, port: 7001, sport: 9191 }),
+    `${lab.nodeAddress}:9191`
+  )
+  t.is(await two6.ask({ op: 'ask', host: WORLD_6, port: 7002, sport: 9191 }), `${ends.dst} 9191`)
+  await lab.killNode()
+  await two6.end()
+  await lab.endStandIn(two.pid)
+  const answer = async (): Promise<readonly number[]> => {
+    const before = await Promise.all([strayed('ip'), strayed('ip6')])
+    await lab.world.ask({
+      op: 'route',
+      proto: 'udp',
+      src: lab.worldAddress,
+      dst: lab.nodeAddress,
+      sport: 7001,
+      dport: 9191,
+      count: 5
+    })
+    const packet = datagram6(ends, { sport: 7002, dport: 9191 }).toString('hex')
+    await world6.ask({ op: 'route', packets: Array.from({ length: 5 }, () => packet) })
+    const after = await Promise.all([strayed('ip'), strayed('ip6')])
+    return after.map((count, at) => count - (before[at] ?? 0))
+  }
+  t.deepEqual(await answer(), [0, 0])
+  for (const family of ['ip', 'ip6']) {
+    await lab.onNode(['nft', 'flush', 'chain', family, 'slicenet', 'departed'])
+  }
+  t.deepEqual(await answer(), [5, 5])
+})
 
 test.serial('a daemon that begins anew ends what is over, and the world hears no more of it', async (t) => {
   await lab.startNode()

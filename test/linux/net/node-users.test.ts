@@ -172,10 +172,11 @@ test.serial('what was dropped of it is counted for it, whichever of its users se
 
 test.serial('of IPv6 it reaches the internet alone, under the node’s own address', async (t) => {
   await lab.onNode(['ip', '-6', 'addr', 'add', '2001:db8::1/64', 'dev', 'up0', 'nodad'])
-  for (const to of ['fd00::9', '2001:db8::9']) {
+  const targets = ['fd00::9', '2001:db8::9', '2001:db8:9::9', '2001::9', '2002::9', '3fff::9', '2a0f::9']
+  for (const to of targets) {
     await lab.onNode(['ip', '-6', 'neigh', 'replace', to, 'lladdr', '02:00:00:00:00:09', 'dev', 'up0'])
+    await lab.onNode(['ip', '-6', 'route', 'replace', `${to}/128`, 'dev', 'up0'])
   }
-  await lab.onNode(['ip', '-6', 'route', 'add', 'fd00::/64', 'dev', 'up0'])
   const send = (to: string, from = '::'): string => `
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 s.setsockopt(41, 75, 1)
@@ -183,11 +184,14 @@ s.bind(("${from}", 0))
 try: s.sendto(b"x", ("${to}", 7011)); print("sent")
 except OSError as e: print(e.errno)
 `
-  t.is(await as(FIRST, send('fd00::9')), '1')
-  t.is(await as(OTHER, send('fd00::9')), 'sent')
-  t.is(await as(FIRST, send('2001:db8::9')), 'sent')
-  t.is(await as(FIRST, send('2001:db8::9', '2001:db8::77')), '1')
-  t.is(await as(OTHER, send('2001:db8::9', '2001:db8::77')), 'sent')
+  const sent = async (uid: number): Promise<readonly string[]> => {
+    const all = await Promise.all(targets.map(async (to) => as(uid, send(to))))
+    return targets.filter((_, at) => all[at] === 'sent')
+  }
+  t.deepEqual(await sent(FIRST), ['2a0f::9'])
+  t.deepEqual(await sent(OTHER), targets)
+  t.is(await as(FIRST, send('2a0f::9', '2001:db8::77')), '1')
+  t.is(await as(OTHER, send('2a0f::9', '2001:db8::77')), 'sent')
 })
 
 test.serial('it reaches a vserver by the ports that this owns, and by no other way', async (t) => {

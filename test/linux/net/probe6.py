@@ -9,6 +9,7 @@ DEVICE = sys.argv[1]
 KEPT_MAX = 20000
 kept, kept_lock = [], threading.Lock()
 counted = {}
+held = {}
 
 
 def checksum(data):
@@ -173,6 +174,27 @@ def op_ask(p):
             return "timeout"
         except OSError as e:
             return errno.errorcode.get(e.errno, str(e))
+
+
+def op_hold(p):
+    """Exchanges one datagram with who answers, and keeps the socket."""
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.settimeout(5)
+    s.bind(("::", p["sport"]))
+    s.connect((p["host"], p["port"]))
+    s.send(b"?")
+    held[p["sport"]] = s
+    return s.recv(100).decode()
+
+
+def op_fault(p):
+    """The name of the error that the kernel has noted for a kept socket, or none within the wait."""
+    end = time.monotonic() + p.get("wait", 0.3)
+    while True:
+        fault = held[p["sport"]].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if fault != 0 or time.monotonic() > end:
+            return errno.errorcode.get(fault, "none")
+        time.sleep(0.01)
 
 
 def op_count(p):
