@@ -76,7 +76,7 @@ async function primed(): Promise<string> {
 async function kill(container: string): Promise<void> {
   const [group] = await node.groupFiles(container, 'cgroup.procs')
   const processes = async (): Promise<string[]> =>
-    (await readFile(group ?? '', 'utf8')).split('\n').filter(Boolean)
+    (await readFile(group ?? '', 'utf8').catch(() => '')).split('\n').filter(Boolean)
   for (const pid of await processes()) process.kill(Number(pid), 'SIGKILL')
   for (let tries = 0; tries < 500 && (await processes()).length > 0; tries++) await delay(10)
 }
