@@ -132,7 +132,8 @@ test('a program that the kernel hands crashes to is a warning', async (t) => {
 })
 
 test('a port in use fails for a node, unless the daemon that runs holds it; a devnet does not mind', async (t) => {
-  const server = createServer().listen(0, '0.0.0.0')
+  // Beyond those that the kernel gives to others, who might have it next.
+  const server = createServer().listen(61_000 + (process.pid % 4000), '0.0.0.0')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const ports = [port]

@@ -77,7 +77,13 @@ async function kill(container: string): Promise<void> {
   const [group] = await node.groupFiles(container, 'cgroup.procs')
   const processes = async (): Promise<string[]> =>
     (await readFile(group ?? '', 'utf8').catch(() => '')).split('\n').filter(Boolean)
-  for (const pid of await processes()) process.kill(Number(pid), 'SIGKILL')
+  for (const pid of await processes()) {
+    try {
+      process.kill(Number(pid), 'SIGKILL')
+    } catch {
+      // With its init all of a process namespace ends.
+    }
+  }
   for (let tries = 0; tries < 500 && (await processes()).length > 0; tries++) await delay(10)
 }
 
