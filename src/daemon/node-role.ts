@@ -279,7 +279,9 @@ export class NodeRole implements Startable {
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
     )
     this.#flows = flows
-    const ends = new LeaseEnds()
+    const ends = new LeaseEnds({
+      hasSix: () => this.#network.uplinks.some(({ address6 }) => address6 !== undefined)
+    })
     const trafficEnds = new TrafficEnds({
       manager,
       set: async (all) => (this.#network.isUp ? ends.set(all) : undefined),

@@ -28,15 +28,25 @@ type EndsTable = (typeof TABLES)[number]
 
 /** The ends that the kernel has, by the vserver's inside address of IPv4; UTC seconds. */
 export class LeaseEnds {
+  readonly #hasSix: () => boolean
   #ends: ReadonlyMap<string, number> | undefined
+  #hadSix = false
+
+  /** `hasSix`: whether vservers may have IPv6. Each chain that there is makes every change of rules slower. */
+  constructor({ hasSix = () => true }: { readonly hasSix?: () => boolean } = {}) {
+    this.#hasSix = hasSix
+  }
 
   /**
    * From each time on (UTC ms, by inside address of IPv4) nothing passes from or to that vserver; others pass. All of it or
    * nothing, and only what changed.
    */
   async set(ends: ReadonlyMap<string, number>): Promise<void> {
-    const before = this.#ends
-    const tables = await possibleTables(TABLES)
+    // What came before it still counts after a node's IPv6 went.
+    const hasSix = this.#hadSix || this.#hasSix()
+    const before = hasSix === this.#hadSix ? this.#ends : undefined
+    this.#hadSix = hasSix
+    const tables = await possibleTables(hasSix ? TABLES : [ENDS_TABLE])
     // Until the second is over in which it ends.
     const wanted = new Map([...ends].map(([address, end]) => [address, Math.ceil(end / 1000)]))
     const lines = [

@@ -11,7 +11,7 @@ const test = (anyTest as TestFn<undefined>).serial
 
 const IS_NIGHTLY = process.env.SLICENET_NIGHTLY !== undefined
 const KILLS_PER_POINT = IS_NIGHTLY ? 10 : 1
-const RANDOM_KILLS = IS_NIGHTLY ? 200 : 20
+const RANDOM_KILLS = IS_NIGHTLY ? 200 : 10
 /** `SLICENET_FUZZ_SEED` kills at the same times again, as far as two runs are alike. */
 const SEED = Number(process.env.SLICENET_FUZZ_SEED ?? 1)
 const FAULTS_SHOWN = 5

@@ -335,6 +335,25 @@ test.serial('whoever was there before has IPv6 from its next attachment on', asy
   await lab.ask({ op: 'detach', id: 'four' })
 })
 
+test.serial('ends are told of IPv6 once the node has it, and of everybody then', async (t) => {
+  const hasEnd = async (family: string): Promise<boolean> =>
+    (await lab.onNode(['nft', 'list', 'chains', family])).includes('end_')
+  const setEnds = async (...ends: [string, number][]): Promise<unknown> => lab.ask({ op: 'setEnds', ends })
+  await lab.killNode()
+  await lab.onNode(['ip', 'addr', 'del', `${NODE}/64`, 'dev', 'up0'])
+  await lab.startNode()
+  await setEnds([one.address, Date.now() + 3_600_000])
+  t.true(await hasEnd('ip'))
+  t.false(await hasEnd('ip6'))
+  await lab.onNode(['ip', 'addr', 'add', `${NODE}/64`, 'dev', 'up0', 'nodad'])
+  t.true(await until(async () => (await ask6()) === `${NODE} 9090`))
+  await setEnds([one.address, Date.now() - 2000])
+  t.true(await hasEnd('ip6'))
+  t.is(await ask6(), 'timeout')
+  await setEnds()
+  t.is(await ask6(), `${NODE} 9090`)
+})
+
 test.serial('a node is told to leave its IPv6 alone, or which of its addresses to use', async (t) => {
   const other = NODE.replace(/2$/, '7')
   await lab.onNode(['ip', 'addr', 'add', `${other}/64`, 'dev', 'up0', 'nodad'])

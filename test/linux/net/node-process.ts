@@ -50,7 +50,7 @@ const network = createNodeNetwork(
 )
 
 let flows: FlowWatch | undefined
-const ends = new LeaseEnds()
+const ends = new LeaseEnds({ hasSix: () => network.uplinks.some(({ address6 }) => address6 !== undefined) })
 let held: readonly number[] = []
 
 /** Whether somebody in this namespace has subscribed to events of connections. */
