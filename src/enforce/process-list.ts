@@ -29,6 +29,14 @@ export async function readProcFile(pid: number, file: string, bytesMax = 8192): 
   }
 }
 
+/** Whether there is such a process that has not ended, waited for or not. */
+export async function isAlive(pid: number): Promise<boolean> {
+  const stat = await readProcFile(pid, 'stat')
+  // After the program's name, which may hold anything but ends with the last bracket, comes the state.
+  const state = stat.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3)
+  return state !== '' && !'ZX'.includes(state)
+}
+
 async function readProcess(pid: number, firstId: number): Promise<VserverProcess | undefined> {
   try {
     const [stat, status, argv] = await Promise.all([

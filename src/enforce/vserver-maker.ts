@@ -19,6 +19,7 @@ import type { ImageStore } from './image-store.ts'
 import type { VserverNetwork } from './network.ts'
 import { ociConfig } from './oci-config.ts'
 import type { OciRuntime } from './oci-runtime.ts'
+import { isAlive, readProcFile } from './process-list.ts'
 import type { ProgramRunner } from './program-runner.ts'
 import { withRoot } from './root-files.ts'
 import type { ContainersSeccomp } from './seccomp.ts'
@@ -238,12 +239,8 @@ export class VserverMaker {
   /** Whether the vserver's init runs. */
   async isRunning(record: VserverRecord): Promise<boolean> {
     if (record.pid === undefined) return false
-    const [group, stat] = await Promise.all(
-      ['cgroup', 'stat'].map((file) => readFile(`/proc/${record.pid}/${file}`, 'utf8').catch(() => ''))
-    )
-    // After the program's name, which may hold anything but ends with the last bracket, comes the state.
-    const state = stat!.slice(stat!.lastIndexOf(')') + 2, stat!.lastIndexOf(')') + 3)
-    return state !== '' && !'ZX'.includes(state) && isInCgroup(group!, this.#c.cgroups.path(record.container))
+    const [group, runs] = await Promise.all([readProcFile(record.pid, 'cgroup'), isAlive(record.pid)])
+    return runs && isInCgroup(group, this.#c.cgroups.path(record.container))
   }
 
   async #steps(

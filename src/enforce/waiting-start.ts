@@ -10,7 +10,7 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { constants } from 'node:os'
 import type { LogChunk } from './enforcer.ts'
-import { readProcFile } from './process-list.ts'
+import { isAlive, readProcFile } from './process-list.ts'
 import { DEFAULT_PATH, findProgram, readProgramHead } from './root-files.ts'
 
 /** Where the shell stands in every vserver, on the layer that nobody inside can change. */
@@ -108,15 +108,11 @@ export async function lookAt({
   pid,
   token
 }: Pick<WaitingStart, 'pid' | 'token'>): Promise<'shell' | 'other' | 'nothing'> {
-  const [commandLine, stat] = await Promise.all(
-    ['cmdline', 'stat'].map(async (file) => readProcFile(pid, file))
-  )
-  // After the program's name, which may hold anything but ends with the last bracket, comes the state.
-  const state = stat!.slice(stat!.lastIndexOf(')') + 2, stat!.lastIndexOf(')') + 3)
-  if (state === '' || 'ZX'.includes(state)) return 'nothing'
+  const [commandLine, isThere] = await Promise.all([readProcFile(pid, 'cmdline'), isAlive(pid)])
+  if (!isThere) return 'nothing'
   // It has none for a moment as it becomes another program, and as it ends, but only then no program file either.
   if (commandLine === '' && !(await hasFile(pid))) return 'nothing'
-  return commandLine!.includes(token) ? 'shell' : 'other'
+  return commandLine.includes(token) ? 'shell' : 'other'
 }
 
 async function hasFile(pid: number): Promise<boolean> {
