@@ -170,7 +170,7 @@ function provable(told: Told): unknown[] {
 const NUM_RUNS = process.env['SLICENET_NIGHTLY'] === undefined ? 200 : 10_000
 
 test('whatever happens: no more is leased than there is, what runs is leased, what was acknowledged is kept, and the node cannot be shown to cheat', async (t) => {
-  t.timeout(3_600_000)
+  t.timeout(NUM_RUNS * 360)
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 14 }), async (steps) => {
       let lab = await nodeLab({ key: node })

@@ -1,0 +1,110 @@
+/**
+ * Ends test files that do not end by themselves, and says what they waited for. Ava's own limit is on the time in which no test
+ * ends anywhere, and is lost for good where it passes while any test has asked for longer.
+ */
+import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+
+/** The parts of Node's diagnostic report that are shown. */
+interface Report {
+  readonly javascriptStack?: { readonly stack?: readonly string[] }
+  readonly libuv?: readonly (Readonly<Record<string, unknown>> & {
+    readonly is_active: boolean
+    readonly is_referenced: boolean
+  })[]
+}
+
+const LOOK_MS = 10_000
+const REPORT_MS = 5_000
+const ARGUMENTS_SHOWN = 200
+const HANDLES_SHOWN = 20
+
+/** Arguments for Node with which a test process can be asked what it waits for. */
+export function reportingArguments(directory: string): string[] {
+  return [
+    '--report-on-signal',
+    '--report-signal=SIGUSR2',
+    '--report-compact',
+    `--report-directory=${directory}`
+  ]
+}
+
+/** Watches the processes that ava starts from this one, each for one test file. `reports` is an existing directory. */
+export function watchWorkers(init: { readonly minutesMax: number; readonly reports: string }): void {
+  const seen = new Map<number, number>()
+  const look = (): void => {
+    const processes = readProcesses()
+    const workers = processes.filter(
+      ({ parent, args }) => parent === process.pid && args.includes('ava/lib/worker')
+    )
+    for (const pid of seen.keys()) if (!workers.some((worker) => worker.pid === pid)) seen.delete(pid)
+    for (const { pid } of workers) {
+      const since = seen.get(pid) ?? performance.now()
+      seen.set(pid, since)
+      if (performance.now() - since < init.minutesMax * 60_000) continue
+      seen.set(pid, Infinity)
+      void end(pid, init.reports, processes)
+    }
+  }
+  setInterval(look, LOOK_MS).unref()
+}
+
+/** Ava tells which file it was, and fails. */
+async function end(pid: number, reports: string, processes: readonly Process[]): Promise<void> {
+  process.kill(pid, 'SIGUSR2')
+  await delay(REPORT_MS)
+  const told = [
+    `test process ${pid} does not end; below it run:`,
+    ...below(pid, processes),
+    ...readReport(reports, pid)
+  ]
+  process.stderr.write(`${told.join('\n  ')}\n`)
+  process.kill(pid, 'SIGKILL')
+}
+
+interface Process {
+  readonly pid: number
+  readonly parent: number
+  readonly state: string
+  readonly args: string
+}
+
+function readProcesses(): Process[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        const stat = readFileSync(`/proc/${name}/stat`, 'utf8')
+        const [state = '', parent = ''] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+        const args = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ')
+        return [{ pid: Number(name), parent: Number(parent), state, args }]
+      } catch {
+        return []
+      }
+    })
+}
+
+function below(pid: number, processes: readonly Process[]): string[] {
+  return processes
+    .filter(({ parent }) => parent === pid)
+    .flatMap((each) => [
+      `${each.pid} of ${each.parent}, ${each.state}: ${each.args.slice(0, ARGUMENTS_SHOWN)}`,
+      ...below(each.pid, processes)
+    ])
+}
+
+/** None where it did not come to write one: it runs without a pause. */
+function readReport(directory: string, pid: number): string[] {
+  const name = readdirSync(directory).find((file) => file.includes(`.${pid}.`))
+  if (name === undefined) return ['it gave no report: it runs without a pause']
+  const { javascriptStack, libuv } = JSON.parse(readFileSync(join(directory, name), 'utf8')) as Report
+  rmSync(join(directory, name))
+  const handles = (libuv ?? []).filter(({ is_active, is_referenced }) => is_active && is_referenced)
+  return [
+    'it is in:',
+    ...(javascriptStack?.stack ?? []),
+    `it waits for (${handles.length}):`,
+    ...handles.slice(0, HANDLES_SHOWN).map((handle) => JSON.stringify(handle))
+  ]
+}
