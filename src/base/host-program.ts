@@ -63,17 +63,22 @@ export async function runAnyway(
   options.signal?.throwIfAborted()
   const descriptor: ChildDescriptor = options.silent === true ? 'ignore' : 'pipe'
   const child = begin(program, args, [descriptor, descriptor, descriptor], options)
-  const kill = (): void => child.kill('SIGKILL')
+  const [stdin, ...streams] = child.streams
+  const outputs = streams.map((stream) => new Output(stream, program))
+  const kill = (): void => {
+    child.kill('SIGKILL')
+    // Whoever it leaves behind may keep them open for good.
+    for (const output of outputs) output.giveUp()
+  }
   const timer = setTimeout(kill, options.deadlineMs ?? DEADLINE_MS)
   options.signal?.addEventListener('abort', kill, { once: true })
   try {
-    const [stdin, ...outputs] = child.streams
     // A program that ends without reading its input is judged by its exit code.
     stdin?.on('error', () => {})
     stdin?.end(options.input ?? '')
     const [end, stdout = '', stderr = ''] = await Promise.all([
       child.ended,
-      ...outputs.map(async (output) => gather(output, program, kill))
+      ...outputs.map(async (output) => output.gather(kill))
     ])
     options.signal?.throwIfAborted()
     if (end.exitCode === undefined) {
@@ -181,17 +186,38 @@ function findProgram(program: string, path: string): string | undefined {
     })
 }
 
-async function gather(stream: Socket | undefined, program: string, kill: () => void): Promise<string> {
-  const chunks: Buffer[] = []
-  let size = 0
-  if (stream === undefined) return ''
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
-    size += chunk.length
-    if (size > OUTPUT_BYTES_MAX) {
-      kill()
-      throw new SlicenetError('HOST_PROGRAM_FAILED', `${program} printed more than ${OUTPUT_BYTES_MAX} bytes`)
-    }
-    chunks.push(chunk)
+/** What a program prints on one of its descriptors. */
+class Output {
+  readonly #stream: Socket | undefined
+  readonly #program: string
+  #isGivenUp = false
+
+  constructor(stream: Socket | undefined, program: string) {
+    this.#stream = stream
+    this.#program = program
   }
-  return Buffer.concat(chunks).toString('utf8')
+
+  giveUp(): void {
+    this.#isGivenUp = true
+    this.#stream?.destroy()
+  }
+
+  /** Until nobody has the other end any more, or it is given up. `kill` ends a program that prints too much. */
+  async gather(kill: () => void): Promise<string> {
+    const chunks: Buffer[] = []
+    let size = 0
+    try {
+      for await (const chunk of (this.#stream ?? []) as AsyncIterable<Buffer>) {
+        size += chunk.length
+        chunks.push(chunk)
+        if (size <= OUTPUT_BYTES_MAX) continue
+        kill()
+        const message = `${this.#program} printed more than ${OUTPUT_BYTES_MAX} bytes`
+        throw new SlicenetError('HOST_PROGRAM_FAILED', message)
+      }
+    } catch (error) {
+      if (!this.#isGivenUp || error instanceof SlicenetError) throw error
+    }
+    return Buffer.concat(chunks).toString('utf8')
+  }
 }

@@ -49,6 +49,14 @@ test('a program that is not there is missing, one that cannot be run has failed'
   await t.throwsAsync(run('/etc/passwd', []), { message: /EACCES/ })
 })
 
+test('who keeps a program’s output open is not waited for beyond its deadline', async (t) => {
+  const left = 'echo said; sleep 5 & echo $! >&2; exit 3'
+  const { exitCode, stdout, stderr } = await runAnyway('sh', ['-c', left], { deadlineMs: 100 })
+  t.deepEqual([exitCode, stdout], [3, 'said\n'])
+  // It still runs, or this would show nothing.
+  process.kill(Number(stderr), 'SIGKILL')
+})
+
 test('a program that takes too long, is given up, or says too much is killed', async (t) => {
   const killed = { code: 'HOST_PROGRAM_FAILED', message: /SIGKILL/ }
   await t.throwsAsync(run('sleep', ['60'], { deadlineMs: 50 }), killed)
