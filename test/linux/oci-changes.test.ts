@@ -106,8 +106,9 @@ test.serial('what a process may have open is bounded, and cannot be raised insid
   const { id } = await node.enforcer.create(vserverSpec(node.image, { id: 'open-files' }))
   const { output } = await sh(id, 'ulimit -Sn; ulimit -Hn; ulimit -Hn 1000000 || echo refused')
   const [soft, hard, raised] = output.trim().split('\n')
-  t.is(soft, '1024')
   t.is(hard, String(await openFilesPerProcess()))
+  // What Go before 1.20 is told in the moment in which it starts it takes for its own, and raises (golang/go#46279).
+  t.true(['1024', hard].includes(soft), soft)
   t.is(raised, 'refused')
   // Three are open already.
   t.is((await sh(id, 'ulimit -Sn 4; cat /etc/passwd')).exitCode, 0)
