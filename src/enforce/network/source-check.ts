@@ -6,7 +6,7 @@
 import type { LinkPlan } from './address-plan.ts'
 import { countDrop, dropCountsRemoval, dropCountsSet } from './drop-counts.ts'
 import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
-import { EXTENSIONS, linkRules6, SHARED_CHAINS_6 } from './source-check6.ts'
+import { EXTENSIONS, linkRules6, sharedChains6 } from './source-check6.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
@@ -38,14 +38,26 @@ const PIECES_PER_SECOND_MAX = 4000
 /** Types of the first IP option: end, nothing, record route, timestamp, router alert. */
 export const ALLOWED_OPTIONS: readonly number[] = [0, 1, 7, 68, 148]
 
-const refuse = (refusal: Refusal): string => `goto refuse_${refusal}`
+/** What a chain says of a packet that is refused for this; the last that is said counts. Packets come with no mark. */
+const mark = (refusal: Refusal): string => `meta mark set ${markNumber(refusal)}`
+const markNumber = (refusal: Refusal): number => REFUSALS.indexOf(refusal) + 1
+/**
+ * A shared chain's verdict. What no chain accepts goes back to the link's own, and from there to where it is counted: were there
+ * a way to that from each rule, the kernel would look at it for each of them, for each link, whenever any rule is changed.
+ */
+const refuse = (refusal: Refusal): string => `${mark(refusal)} return`
+/** First rules of a shared chain, for what the link's own chain has judged. */
+function atOnce(foreign: string): string[] {
+  return [`meta mark ${markNumber('mac')} return`, `meta mark ${markNumber('source')} goto ${foreign}`]
+}
 
-/** Chains that judge what the links' own did not let through; each ends every packet. */
+/** Chains that judge what the links' own did not let through; a packet comes back from them only to be refused. */
 const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
-  ...Object.fromEntries(REFUSALS.map((refusal) => [`refuse_${refusal}`, [countDrop(refusal), 'drop']])),
-  // Who asks for an address has none yet.
-  foreign: [`ip saddr 0.0.0.0 udp sport 68 udp dport 67 ${refuse('dhcp')}`, refuse('source')],
+  refuse: [...REFUSALS.map((refusal) => `meta mark ${markNumber(refusal)} ${countDrop(refusal)}`), 'drop'],
+  // Who asks for an address has none yet. All else is refused for its source.
+  foreign: [`ip saddr 0.0.0.0 udp sport 68 udp dport 67 ${refuse('dhcp')}`],
   judge: [
+    ...atOnce('foreign'),
     // The frame's type is compared, not the packet's, so that a VLAN tag in front of IPv4 does not pass.
     `ether type { 0x8100, 0x88a8 } ${refuse('vlan')}`,
     `ether type arp ${refuse('arp')}`,
@@ -92,7 +104,7 @@ const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
     `ip hdrlength > 5 @nh,160,8 != { ${ALLOWED_OPTIONS.join(', ')} } ${refuse('options')}`,
     'accept'
   ],
-  ...SHARED_CHAINS_6
+  ...sharedChains6(refuse, atOnce('foreign_six'))
 }
 
 /** Lines for nft that put what all links share in place, or renew it without a gap; links and counts stay. */
@@ -119,7 +131,7 @@ export function sharedCheckLines(): string[] {
  */
 export function sourceCheckLines(plan: LinkPlan, hasSix: boolean): string[] {
   const { device, address, insideMac, hostMac } = plan
-  const six = hasSix ? linkRules6(plan) : { plain: [], judged: [] }
+  const six = hasSix ? linkRules6(plan) : { plain: [], foreign: [], judged: ['jump judge'] }
   const chain = `${SOURCE_CHECK_TABLE} ${device}`
   const rule = (text: string): string => `add rule ${chain} ${text}`
   // From its own addresses to one host, without options and in one piece.
@@ -130,13 +142,14 @@ export function sourceCheckLines(plan: LinkPlan, hasSix: boolean): string[] {
     rule(`${plain} ip length >= 40 tcp doff >= 5 accept`),
     rule(`${plain} ip length >= 28 udp length >= 8 udp sport != 67-68 accept`),
     ...six.plain.map(rule),
-    rule(`ether saddr != ${insideMac} ${refuse('mac')}`),
     rule(
-      `ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation { request, reply } accept`
+      `ether saddr ${insideMac} ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation { request, reply } accept`
     ),
-    rule(`ether type ip ip saddr != ${address} goto foreign`),
+    rule(`ether type ip ip saddr != ${address} ${mark('source')}`),
+    ...six.foreign.map((match) => rule(`${match} ${mark('source')}`)),
+    rule(`ether saddr != ${insideMac} ${mark('mac')}`),
     ...six.judged.map(rule),
-    rule('goto judge')
+    rule('goto refuse')
   ]
 }
 

@@ -9,44 +9,56 @@ import type { LinkPlan } from './address-plan.ts'
 export const EXTENSIONS = '{ 0, 43, 44, 51, 60, 135, 139, 140 }'
 /** Unreachable, packet too big, time exceeded, parameter problem; echo request and reply. */
 const ICMP_TYPES = '{ 1, 2, 3, 4, 128, 129 }'
-const refuse = (refusal: string): string => `goto refuse_${refusal}`
 
-/** What says something of routers, neighbours or groups, whoever sends it, and what hides something. */
-const ANYBODY = [
-  // Kernels tell which groups they listen to behind such a header.
-  `ip6 nexthdr 0 icmpv6 type { 130, 131, 132, 143 } ${refuse('ipv6')}`,
-  `ip6 nexthdr ${EXTENSIONS} ${refuse('extension')}`,
-  `icmpv6 type nd-router-advert ${refuse('ra')}`,
-  `icmpv6 type { 130-133, 135-143 } ${refuse('ipv6')}`
-]
+type Refuse = (
+  refusal: 'dhcp' | 'ra' | 'ipv6' | 'extension' | 'protocol' | 'length' | 'multicast' | 'broadcast'
+) => string
 
-/** Chains that judge what the links' own did not let through; each ends every packet. */
-export const SHARED_CHAINS_6: Readonly<Record<string, readonly string[]>> = {
-  foreign_six: [...ANYBODY, refuse('source')],
-  judge_six: [
-    ...ANYBODY,
-    // Only where version and length fit the frame does nft know what the packet carries.
-    'meta l4proto <= 255 goto judge_whole_six',
-    refuse('length')
-  ],
-  judge_whole_six: [
-    `ip6 nexthdr != { tcp, udp, icmpv6 } ${refuse('protocol')}`,
-    `udp sport . udp dport { 546 . 547, 547 . 546, 547 . 547 } ${refuse('dhcp')}`,
-    `ether daddr ff:ff:ff:ff:ff:ff ${refuse('broadcast')}`,
-    `ip6 daddr ff00::/8 ${refuse('multicast')}`,
-    `ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 ${refuse('multicast')}`,
-    `ip6 length < 8 ${refuse('length')}`,
-    `ip6 nexthdr tcp ip6 length < 20 ${refuse('length')}`,
-    `tcp doff < 5 ${refuse('length')}`,
-    `udp length < 8 ${refuse('length')}`,
-    `icmpv6 type != ${ICMP_TYPES} ${refuse('ipv6')}`,
-    'accept'
+/**
+ * Chains that judge what the links' own did not let through: who comes back from one is refused. `atOnce`: first rules for what the
+ * link's own chain has judged.
+ */
+export function sharedChains6(
+  refuse: Refuse,
+  atOnce: readonly string[]
+): Readonly<Record<string, readonly string[]>> {
+  // What says something of routers, neighbours or groups, whoever sends it, and what hides something.
+  const anybody = [
+    // Kernels tell which groups they listen to behind such a header.
+    `ip6 nexthdr 0 icmpv6 type { 130, 131, 132, 143 } ${refuse('ipv6')}`,
+    `ip6 nexthdr ${EXTENSIONS} ${refuse('extension')}`,
+    `icmpv6 type nd-router-advert ${refuse('ra')}`,
+    `icmpv6 type { 130-133, 135-143 } ${refuse('ipv6')}`
   ]
+  return {
+    foreign_six: anybody,
+    judge_six: [
+      ...atOnce,
+      ...anybody,
+      // Only where version and length fit the frame does nft know what the packet carries.
+      'meta l4proto <= 255 goto judge_whole_six',
+      refuse('length')
+    ],
+    judge_whole_six: [
+      `ip6 nexthdr != { tcp, udp, icmpv6 } ${refuse('protocol')}`,
+      `udp sport . udp dport { 546 . 547, 547 . 546, 547 . 547 } ${refuse('dhcp')}`,
+      `ether daddr ff:ff:ff:ff:ff:ff ${refuse('broadcast')}`,
+      `ip6 daddr ff00::/8 ${refuse('multicast')}`,
+      `ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 ${refuse('multicast')}`,
+      `ip6 length < 8 ${refuse('length')}`,
+      `ip6 nexthdr tcp ip6 length < 20 ${refuse('length')}`,
+      `tcp doff < 5 ${refuse('length')}`,
+      `udp length < 8 ${refuse('length')}`,
+      `icmpv6 type != ${ICMP_TYPES} ${refuse('ipv6')}`,
+      'accept'
+    ]
+  }
 }
 
-/** Rules of a link's own chain: what is plain, and what is to be judged; behind the check of the source's MAC. */
+/** For a link's own chain: rules for what is plain, a match of what has a foreign source, and rules that have the rest judged. */
 export function linkRules6({ address6, insideMac, hostMac }: LinkPlan): {
   plain: string[]
+  foreign: string[]
   judged: string[]
 } {
   const plain = `ether daddr ${hostMac} ether saddr ${insideMac} ether type ip6 ip6 saddr ${address6} ip6 daddr != ff00::/8`
@@ -55,6 +67,7 @@ export function linkRules6({ address6, insideMac, hostMac }: LinkPlan): {
       `${plain} ip6 nexthdr tcp ip6 length >= 20 tcp doff >= 5 accept`,
       `${plain} ip6 nexthdr udp ip6 length >= 8 udp length >= 8 udp sport != 546-547 accept`
     ],
-    judged: [`ether type ip6 ip6 saddr != ${address6} goto foreign_six`, 'ether type ip6 goto judge_six']
+    foreign: [`ether type ip6 ip6 saddr != ${address6}`],
+    judged: ['ether type ip6 jump judge_six', 'ether type != ip6 jump judge']
   }
 }
