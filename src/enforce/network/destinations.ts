@@ -3,7 +3,6 @@
  * number of new destinations a minute they are dropped.
  */
 import { LIMITS } from '../../base/limits.ts'
-import { NODE_TABLE } from './owned-ports.ts'
 
 /**
  * How long a destination is known after it was new. It is not kept for longer when there are more connections to it: so what
@@ -16,31 +15,34 @@ const KNOWN_AT_ONCE = 0.5
 const AT_ONCE = 0.25
 
 /**
- * Sets and the chain `destinations`, for nft, within the node's table. `drop`: the verdict on what is too much. There is
- * room for what all vservers may have known; of one that knows as many as it may, others count as new: they pass, as slowly
- * and as rarely as new ones do.
+ * Sets and the chain `destinations`, for nft, within the table of vservers. `drop`: the verdict on what is too much; `classify`: rules that
+ * put what is new in its class. There is room for what all vservers may have known; of one that knows as many as it may, others count
+ * as new: they pass, as slowly and as rarely as new ones do.
  */
 export function destinationRules(
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds,
-  drop: string,
-  ip: 'ip' | 'ip6' = 'ip'
+  { drop, classify }: { readonly drop: string; readonly classify: readonly string[] }
 ): string {
-  const type = ip === 'ip' ? 'ipv4_addr' : 'ipv6_addr'
   const room = knownDestinationsMax * LIMITS.linksPerNodeMax
+  const known = (type: string): string =>
+    `{ type ${type} . ${type}; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${room}; }`
   return `
-  set destinations { type ${type} . ${type}; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${room}; }
-  set known_rates { type ${type}; flags dynamic, timeout; timeout ${KNOWN_FOR}; }
+  set destinations ${known('ipv4_addr')}
+  set destinations6 ${known('ipv6_addr')}
+  set known_rates { type ifname; flags dynamic, timeout; timeout ${KNOWN_FOR}; }
   # Whose lease allows less than the policy does.
-  map fewer_destinations { type ${type} : verdict; }
-  set destination_rates { type ${type}; flags dynamic, timeout; timeout 2m; }
+  map fewer_destinations { type ifname : verdict; }
+  set destination_rates { type ifname; flags dynamic, timeout; timeout 2m; }
   chain destinations {
-    ${ip} saddr . ${ip} daddr @destinations return
-    ${ip} saddr vmap @fewer_destinations
-    update @destination_rates { ${ip} saddr ${rateOver(destinationsPerMinute)} } ${drop}
+    ip saddr . ip daddr @destinations return
+    ip6 saddr . ip6 daddr @destinations6 return
+    iifname vmap @fewer_destinations
+    update @destination_rates { iifname ${rateOver(destinationsPerMinute)} } ${drop}
     # What is allowed counts as new whether or not it is remembered.
-    meta priority set ${ip} saddr map @new_class
-    update @known_rates { ${ip} saddr ${knownOver(knownDestinationsMax)} } return
-    add @destinations { ${ip} saddr . ${ip} daddr }
+    ${classify.join('\n    ')}
+    update @known_rates { iifname ${knownOver(knownDestinationsMax)} } return
+    add @destinations { ip saddr . ip daddr }
+    add @destinations6 { ip6 saddr . ip6 daddr }
   }`
 }
 
@@ -63,19 +65,10 @@ function rateOver(perMinute: number): string {
   return `limit rate over ${perMinute - atOnce}/minute burst ${atOnce} packets`
 }
 
-/** Whose new destinations are counted, and in which table. */
-export interface DestinationHolder {
-  readonly device: string
-  /** Of the table's family. */
-  readonly address: string
-  readonly table: string
-}
-
 /** Lines for nft that hold a vserver to fewer new destinations a minute than the policy allows; none where it may have all. */
 export function fewerDestinationsLines(
-  { device, address, table }: DestinationHolder,
-  perMinute: number | undefined,
-  drop: string
+  { table, device, drop }: { readonly table: string; readonly device: string; readonly drop: string },
+  perMinute: number | undefined
 ): string[] {
   if (perMinute === undefined) return []
   const chain = `${table} ${chainOf(device)}`
@@ -83,25 +76,29 @@ export function fewerDestinationsLines(
     `add chain ${chain}`,
     `flush chain ${chain}`,
     `add rule ${chain} ${rateOver(perMinute)} ${drop}`,
-    `add element ${table} fewer_destinations { ${address} : jump ${chainOf(device)} }`
+    `add element ${table} ${fewerOf(device)}`
   ]
 }
 
 /** Lines for nft that take this away again; adding first makes deleting certain. */
 export function fewerDestinationsRemoval(
-  { device, address, table }: DestinationHolder,
+  table: string,
+  device: string,
   perMinute: number | undefined
 ): string[] {
   if (perMinute === undefined) return []
   const chain = `${table} ${chainOf(device)}`
-  const element = `element ${table} fewer_destinations { ${address} : jump ${chainOf(device)} }`
   return [
     `add chain ${chain}`,
-    `add ${element}`,
-    `delete ${element}`,
+    `add element ${table} ${fewerOf(device)}`,
+    `delete element ${table} ${fewerOf(device)}`,
     `flush chain ${chain}`,
     `delete chain ${chain}`
   ]
+}
+
+function fewerOf(device: string): string {
+  return `fewer_destinations { "${device}" : jump ${chainOf(device)} }`
 }
 
 function chainOf(device: string): string {
@@ -110,15 +107,15 @@ function chainOf(device: string): string {
 
 /** Lines for nft that forget how much a vserver has used of its minute and its hour; adding first makes deleting certain. */
 export function destinationRateRemoval(
-  address: string,
-  { destinationsPerMinute, knownDestinationsMax }: DestinationBounds,
-  table = NODE_TABLE
+  table: string,
+  device: string,
+  { destinationsPerMinute, knownDestinationsMax }: DestinationBounds
 ): string[] {
   return [
     ['destination_rates', rateOver(destinationsPerMinute)],
     ['known_rates', knownOver(knownDestinationsMax)]
   ].flatMap(([set, limit]) => [
-    `add element ${table} ${set} { ${address} ${limit} }`,
-    `delete element ${table} ${set} { ${address} }`
+    `add element ${table} ${set} { "${device}" ${limit} }`,
+    `delete element ${table} ${set} { "${device}" }`
   ])
 }

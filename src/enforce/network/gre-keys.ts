@@ -5,6 +5,7 @@
  * sequence number; the checksum of GRE moves the key.
  */
 import { ANY_LINK } from './address-plan.ts'
+import { ICMP_ERRORS } from './icmp-queries.ts'
 import { addressesOf, translated, type UplinkPlace } from './uplink-rules.ts'
 
 /** A GRE header whose third and fourth halfword are a key. */
@@ -32,34 +33,34 @@ export function greCheckLines(table: string): string[] {
  */
 export const GRE_CHECK = `ip frag-off & 0xbfff == 0 ${own('gre_keys')}`
 
-/** The chains of the node's table. */
+/** The chains of the node's table that keep connection tracking from looking at keys. */
 export function greChains(uplinks: readonly UplinkPlace[]): string {
-  const errors = 'icmp type { destination-unreachable, time-exceeded, parameter-problem }'
+  const taken = `ip protocol gre ip daddr ${addressesOf(uplinks)} ${KEYED} @th,32,32 @gre_taken notrack`
   return `
   chain gre_untracked {
     type filter hook prerouting priority -300; policy accept;
-    iifname ${ANY_LINK} ip protocol gre notrack
-    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
+    ip protocol gre iifname ${ANY_LINK} notrack
+    ${taken}
   }
   chain gre_untracked_local {
     type filter hook output priority -300; policy accept;
-    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} @th,32,32 @gre_taken notrack
-  }
-  # From the node itself, whose packets have been routed to it before they come in.
-  chain gre_local {
-    type route hook output priority -150; policy accept;
-    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner
-  }
-  chain gre_in {
-    type filter hook prerouting priority -150; policy accept;
-    ip daddr ${addressesOf(uplinks)} ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner
-    # The key of the packet that the error is about, when its header has no options.
-    ct state invalid ip daddr ${addressesOf(uplinks)} ${errors} @th,64,8 0x45 @th,136,8 47 @th,224,16 & 0xefff == 0x2000 ip daddr set @th,256,32 map @gre_owner
-  }
-  chain gre_out {
-    type filter hook postrouting priority 90; policy accept;
-    ${translated(uplinks, ({ match, address }) => `iifname ${ANY_LINK} ${match}${own('gre_owned')} ip saddr set ${address}`)}
+    ${taken}
   }`
+}
+
+/** Rules for what comes to the node's addresses and has no connection. */
+export const GRE_TO_OWNER: readonly string[] = [
+  `ip protocol gre ${KEYED} ip daddr set @th,32,32 map @gre_owner`,
+  // The key of the packet that the error is about, when its header has no options.
+  `ct state invalid ${ICMP_ERRORS} @th,64,8 0x45 @th,136,8 47 @th,224,16 & 0xefff == 0x2000 ip daddr set @th,256,32 map @gre_owner`
+]
+
+/** A rule for what leaves a vserver and has no connection. */
+export function greFromOwner(uplinks: readonly UplinkPlace[]): string {
+  return translated(
+    uplinks,
+    ({ match, address }) => `iifname ${ANY_LINK} ${match}${own('gre_owned')} ip saddr set ${address}`
+  )
 }
 
 /** Rules of the chain that looks at what a vserver sends; `drop` ends what is not its own. */

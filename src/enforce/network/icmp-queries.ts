@@ -7,6 +7,8 @@
 /** Matches questions, and answers, by their types. */
 export const ICMP_QUESTIONS = 'icmp type { echo-request, timestamp-request }'
 export const ICMP_ANSWERS = 'icmp type { echo-reply, timestamp-reply }'
+/** Matches what says something of another packet. */
+export const ICMP_ERRORS = 'icmp type { destination-unreachable, time-exceeded, parameter-problem }'
 /** Where both have their identifier; nft's own name for it stands for that of echo alone. */
 export const ICMP_ID = '@th,32,16'
 

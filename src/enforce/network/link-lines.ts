@@ -2,21 +2,22 @@
 import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
-import {
-  destinationRateRemoval,
-  fewerDestinationsLines,
-  fewerDestinationsRemoval,
-  type DestinationHolder
-} from './destinations.ts'
+import { FAMILY_DROP_REASONS } from './drop-chains.ts'
 import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { DROP_REASONS, flowCountRemoval, type VserverBounds } from './node-table.ts'
 import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed, type Ownership } from './owned-ports.ts'
 import { NODE_TABLE_6, ownershipLines6, portLines6 } from './owned-ports6.ts'
 import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
 import { tunnelKeys } from './tunnel-keys.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
+import {
+  newClassLine,
+  fewerLines,
+  fewerRemoval,
+  vserverRemoval,
+  type VserverBounds
+} from './vserver-table.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
 export function linkLines(record: LinkRecord, uplink: Families): string[] {
@@ -26,28 +27,10 @@ export function linkLines(record: LinkRecord, uplink: Families): string[] {
   return [
     ...ownershipLines('add', ownership),
     ...(hasSix ? ownershipLines6('add', ownership) : []),
-    ...fewerLines(record, uplink),
+    newClassLine('add', plan),
+    ...fewerLines(plan, record.shaping?.destinationsPerMinute),
     ...sourceCheckLines(plan, hasSix)
   ]
-}
-
-/** Where a link's new destinations are counted, of the families that the node has. */
-function holders({ index }: LinkRecord, { address6 }: Families): DestinationHolder[] {
-  const { device, address, address6: inside6 } = planLink(index)
-  const four = { device, address, table: NODE_TABLE }
-  return address6 === undefined ? [four] : [four, { device, address: inside6, table: NODE_TABLE_6 }]
-}
-
-function fewerLines(record: LinkRecord, uplink: Families): string[] {
-  const { destinationsPerMinute } = record.shaping ?? {}
-  return holders(record, uplink).flatMap((holder) =>
-    fewerDestinationsLines(holder, destinationsPerMinute, 'goto drop_destinations')
-  )
-}
-
-function fewerRemoval(record: LinkRecord, uplink: Families): string[] {
-  const { destinationsPerMinute } = record.shaping ?? {}
-  return holders(record, uplink).flatMap((holder) => fewerDestinationsRemoval(holder, destinationsPerMinute))
 }
 
 /** Which families of addresses the node has: IPv4 always. */
@@ -71,7 +54,8 @@ export function shapedLink(record: LinkRecord): ShapedLink {
 /** Lines that take away what `before` has and `after` has not, but for the links themselves. */
 export function supersededLines(before: LinkRecord, after: LinkRecord, uplink: Families): string[] {
   const [had, has] = [before, after].map(({ shaping }) => shaping?.destinationsPerMinute)
-  const fewer = had === has ? [] : [...fewerRemoval(before, uplink), ...fewerLines(after, uplink)]
+  const plan = planLink(before.index)
+  const fewer = had === has ? [] : [...fewerRemoval(plan, had), ...fewerLines(plan, has)]
   return [...removedPortLines(before, after, uplink), ...fewer]
 }
 
@@ -91,23 +75,18 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds, uplink: 
     // Adding first makes deleting certain, also after an attach that failed early.
     ...ownershipLines('add', ownership),
     ...ownershipLines('delete', ownership),
-    ...fewerRemoval(record, uplink),
+    ...vserverRemoval(plan, bounds, record.shaping?.destinationsPerMinute),
     ...sourceCheckRemoval(plan.device),
-    ...dropCountsRemoval(NODE_TABLE, plan.device, DROP_REASONS),
-    ...flowCountRemoval(plan.address, bounds.flowsPerVserverMax),
-    ...destinationRateRemoval(plan.address, bounds),
-    ...(uplink.address6 === undefined ? [] : removalLines6(ownership, bounds))
+    ...dropCountsRemoval(NODE_TABLE, plan.device, FAMILY_DROP_REASONS),
+    ...(uplink.address6 === undefined ? [] : removalLines6(ownership))
   ]
 }
 
-function removalLines6(ownership: Ownership, bounds: VserverBounds): string[] {
-  const { device, address6 } = ownership.plan
+function removalLines6(ownership: Ownership): string[] {
   return [
     ...ownershipLines6('add', ownership),
     ...ownershipLines6('delete', ownership),
-    ...dropCountsRemoval(NODE_TABLE_6, device, DROP_REASONS),
-    ...flowCountRemoval(address6, bounds.flowsPerVserverMax, NODE_TABLE_6),
-    ...destinationRateRemoval(address6, bounds, NODE_TABLE_6)
+    ...dropCountsRemoval(NODE_TABLE_6, ownership.plan.device, FAMILY_DROP_REASONS)
   ]
 }
 
@@ -130,4 +109,12 @@ export async function requireUnheard(
 
 export function notAttached(id: string): SlicenetError {
   return new SlicenetError('NOT_FOUND', `no vserver ${id} is attached to the node's network`)
+}
+
+/** Throws `BUSY` where vservers are attached. */
+export function requireNone(attached: number): void {
+  if (attached === 0) return
+  throw new SlicenetError('BUSY', `${attached} vservers are attached to the node's network`, {
+    hint: 'destroy them first'
+  })
 }

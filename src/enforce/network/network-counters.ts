@@ -3,12 +3,13 @@ import { planLink } from './address-plan.ts'
 import { blockOf, readDropCounts, readUserDropCounts, type DropCounts } from './drop-counts.ts'
 import type { Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
-import { DROP_REASONS, dropCounter, type DropReason } from './node-table.ts'
+import { DROP_REASONS, dropCounter, type DropReason } from './drop-chains.ts'
 import { INJECTED_COUNTER, USERS_TABLE } from './node-users.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
 import { REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
+import { VSERVER_TABLE } from './vserver-table.ts'
 
 export interface NetworkCounters {
   /** Packets that the node's table dropped, whoever sent them; those of nobody are counted here alone. */
@@ -26,17 +27,16 @@ export async function readNetworkCounters(
   records: Iterable<LinkRecord>,
   families: Families
 ): Promise<NetworkCounters> {
-  const [drops, drops6, users, dropped, refused] = await Promise.all([
-    readCounters(NODE_TABLE),
-    readCounters(NODE_TABLE_6),
+  const [drops, users, dropped, refused] = await Promise.all([
+    Promise.all([NODE_TABLE, NODE_TABLE_6, VSERVER_TABLE].map(readCounters)),
     readCounters(USERS_TABLE),
-    Promise.all(nodeCounts(families, readDropCounts)).then(sumOf),
+    Promise.all([...nodeCounts(families, readDropCounts), readDropCounts(VSERVER_TABLE)]).then(sumOf),
     readDropCounts(SOURCE_CHECK_TABLE)
   ])
-  const both = (name: string): number => (drops.get(name) ?? 0) + (drops6.get(name) ?? 0)
+  const all = (name: string): number => drops.reduce((sum, table) => sum + (table.get(name) ?? 0), 0)
   const links = [...records].map(({ id, index }) => [id, planLink(index).device] as const)
   return {
-    drops: amounts(DROP_REASONS, (reason) => both(dropCounter(reason))),
+    drops: amounts(DROP_REASONS, (reason) => all(dropCounter(reason))),
     dropped: new Map(
       links.map(([id, device]) => [id, amounts(DROP_REASONS, (reason) => dropped.get(device)?.get(reason))])
     ),
@@ -54,7 +54,7 @@ export async function readDropsOf(
 ): Promise<Record<string, number>> {
   const counts = await Promise.all(
     ids === undefined
-      ? [...nodeCounts(families, readDropCounts), readDropCounts(SOURCE_CHECK_TABLE)]
+      ? [...nodeCounts(families, readDropCounts), ...[VSERVER_TABLE, SOURCE_CHECK_TABLE].map(readDropCounts)]
       : [...nodeCounts(families, readUserDropCounts), readUserDropCounts(USERS_TABLE)]
   )
   return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])

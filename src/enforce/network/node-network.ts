@@ -5,23 +5,23 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
-import { SlicenetError } from '../../base/errors.ts'
 import { repeat } from '../../base/lifecycle.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
-import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, nextIndex, planLink } from './address-plan.ts'
+import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
-import { requireUnheard, supersededLines } from './link-lines.ts'
+import { requireNone, requireUnheard, supersededLines } from './link-lines.ts'
+import { LinkNumbers } from './link-numbers.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
 import { readDropsOf, readNetworkCounters, type NetworkCounters } from './network-counters.ts'
 import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
 import { nodeRules, tablesRemoval, usersInit, type NodeRulesInit } from './node-rules.ts'
-import { requireRanges, type VserverBounds } from './node-table.ts'
+import { requireRanges } from './node-table.ts'
 import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
 import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
@@ -32,7 +32,16 @@ import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import type { Uplink } from './uplink.ts'
 import { forwardSix } from './uplink6.ts'
 import { familyOf, Uplinks } from './uplinks.ts'
-import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
+import {
+  addressInside,
+  isPresent,
+  makeLink,
+  namespaceOf,
+  presentLinks,
+  raiseLink,
+  removeLink
+} from './veth.ts'
+import type { VserverBounds } from './vserver-table.ts'
 
 export interface NodeNetworkComponents {
   readonly clock: Clock
@@ -58,6 +67,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   readonly #owners = new Map<string, string>()
   /** Ids of links that this process has seen to from end to end: nothing but its records and rules changes any more. */
   readonly #whole = new Set<string>()
+  readonly #numbers = new LinkNumbers(() => this.#records.values())
   readonly #turns = new LinkTurns()
   readonly #users = new NodeUsers(
     () => this.#records.values(),
@@ -65,7 +75,6 @@ class LinuxNodeNetwork implements NodeNetwork {
   )
   readonly #uplinks: Uplinks
   #refreshing: { stop(): Promise<void> } | undefined
-  #lastIndex = 0
 
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
     this.#logger = components.logger.child('network')
@@ -120,7 +129,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
     if (familyOf(uplinks) !== undefined) await forwardSix()
-    this.#lastIndex = Math.max(0, ...records.map((record) => record.index))
+    this.#numbers.goOnFrom(Math.max(0, ...records.map((record) => record.index)))
     await this.#uplinks.open(uplinks)
     // Devices come and go.
     this.#refreshing = repeat(
@@ -212,11 +221,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   async remove(): Promise<void> {
     this.#running()
     await this.#turns.settled()
-    if (this.#records.size > 0) {
-      throw new SlicenetError('BUSY', `${this.#records.size} vservers are attached to the node's network`, {
-        hint: 'destroy them first'
-      })
-    }
+    requireNone(this.#records.size)
     await applyRules(await tablesRemoval())
     await this.#refreshing?.stop()
     await this.#uplinks.remove()
@@ -271,15 +276,19 @@ class LinuxNodeNetwork implements NodeNetwork {
     const uplinks = this.#running()
     // Only who was attached before can have a link that stays; what others get is begun before their process is there.
     const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
-    const present = await presentLinks()
+    const had = this.#records.get(link.id)
+    const [isThere] = await Promise.all([
+      had !== undefined && isPresent(had.index),
+      this.#numbers.passStrangers()
+    ])
     // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.
     const before = this.#records.get(link.id)
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
     this.#requireFree(link.id, ports)
     this.#uplinks.requireRoom(link.id, link.resources)
-    const same = before !== undefined && before.namespace === namespace && present.has(before.index)
-    const index = same ? before.index : this.#freeIndex(present)
+    const same = isThere && before !== undefined && before.namespace === namespace
+    const index = same ? before.index : this.#numbers.take()
     const { id, resources, shaping } = link
     const isWhole = same && this.#whole.delete(id)
     const record = { id, index, namespace: namespace ?? '', ports, resources, shaping }
@@ -325,10 +334,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     shaping
   }: NetworkUser): Promise<{ readonly address: string }> {
     const uplinks = this.#running()
-    const present = await presentLinks()
+    await this.#numbers.passStrangers()
     const before = this.#records.get(id)
     this.#uplinks.requireRoom(id, resources)
-    const index = before?.index ?? this.#freeIndex(present)
+    const index = before?.index ?? this.#numbers.take()
     const ids = { first: firstId, last: lastId }
     const record = { id, index, namespace: '', ports: [], resources, shaping, ids }
     this.#records.set(id, record)
@@ -421,12 +430,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     ])
     await forgetVserver(plan, uplinks)
     await removeRecord(this.#recordsDirectory, record.index)
-  }
-
-  #freeIndex(present: ReadonlySet<number>): number {
-    const used = [...this.#records.values()].map((record) => record.index)
-    this.#lastIndex = nextIndex(this.#lastIndex, new Set([...used, ...present]))
-    return this.#lastIndex
   }
 
   async #inOrder<T>(id: string, task: () => Promise<T>): Promise<T> {

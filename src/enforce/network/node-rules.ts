@@ -16,8 +16,9 @@ import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 import { USER_FLOWS_TABLE } from './user-flows.ts'
+import { VSERVER_TABLE, vserverTable, type VserverBounds } from './vserver-table.ts'
 
-export interface NodeRulesInit extends NodeTableInit {
+export interface NodeRulesInit extends NodeTableInit, VserverBounds {
   readonly reservedPorts: readonly PortRange[]
   readonly uplinks: readonly (MarkedUplink & Families & Pick<Uplink, 'neighbours6'>)[]
 }
@@ -31,6 +32,8 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     nodeTable(init),
     ...(await keptDropCounts(NODE_TABLE, senders)),
     ...(await rules6(init, senders)),
+    vserverTable(init, init.uplinks),
+    ...(await keptDropCounts(VSERVER_TABLE, senders)),
     ...sharedCheckLines(),
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
     ...reservedLines(init.reservedPorts),
@@ -75,6 +78,7 @@ function uplinks6({ uplinks }: NodeRulesInit): MarkedUplink[] {
 const TABLES = [
   NODE_TABLE,
   NODE_TABLE_6,
+  VSERVER_TABLE,
   SOURCE_CHECK_TABLE,
   USERS_TABLE,
   USERS_TABLE_6,

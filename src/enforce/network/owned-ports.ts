@@ -29,19 +29,17 @@ export const OWNER_SETS = `
   set itself { type ipv4_addr . ipv4_addr; }
   map class { typeof ip saddr : meta priority; }
   map icmp_class { typeof ip saddr : meta priority; }
-  map options_class { typeof ip saddr : meta priority; }
-  map new_class { typeof ip saddr : meta priority; }${GRE_SETS}`
+  map options_class { typeof ip saddr : meta priority; }${GRE_SETS}`
 
 /** Lines for nft that `add` or `delete` all elements of a link. */
 export function ownershipLines(verb: 'add' | 'delete', ownership: Ownership): string[] {
-  const { address, dataClass, icmpClass, optionsClass, newClass } = ownership.plan
+  const { address, dataClass, icmpClass, optionsClass } = ownership.plan
   return [
     elementLine(verb, 'inside', address),
     elementLine(verb, 'itself', `${address} . ${address}`),
     elementLine(verb, 'class', address, `${SHAPING_MAJOR}:${dataClass}`),
     elementLine(verb, 'icmp_class', address, `${SHAPING_MAJOR}:${icmpClass}`),
     elementLine(verb, 'options_class', address, `${SHAPING_MAJOR}:${optionsClass}`),
-    elementLine(verb, 'new_class', address, `${SHAPING_MAJOR}:${newClass}`),
     ...portLines(verb, ownership)
   ]
 }

@@ -20,21 +20,19 @@ export const OWNER_SETS_6 = `
   set inside { type ipv6_addr; }
   set itself { type ipv6_addr . ipv6_addr; }
   map class { typeof ip6 saddr : meta priority; }
-  map icmp_class { typeof ip6 saddr : meta priority; }
-  map new_class { typeof ip6 saddr : meta priority; }`
+  map icmp_class { typeof ip6 saddr : meta priority; }`
 
 const element = (verb: 'add' | 'delete', set: string, key: string, value?: string): string =>
   elementLine(verb, set, key, value, NODE_TABLE_6)
 
 /** Lines for nft that `add` or `delete` all elements of a link. */
 export function ownershipLines6(verb: 'add' | 'delete', ownership: Ownership): string[] {
-  const { address6, dataClass, icmpClass, newClass } = ownership.plan
+  const { address6, dataClass, icmpClass } = ownership.plan
   return [
     element(verb, 'inside', address6),
     element(verb, 'itself', `${address6} . ${address6}`),
     element(verb, 'class', address6, `${SHAPING_MAJOR}:${dataClass}`),
     element(verb, 'icmp_class', address6, `${SHAPING_MAJOR}:${icmpClass}`),
-    element(verb, 'new_class', address6, `${SHAPING_MAJOR}:${newClass}`),
     ...portLines6(verb, ownership)
   ]
 }

@@ -72,7 +72,7 @@ test.serial(
     const large = { size: 1172, pause: 0.0005 }
     const fresh = await scan(one, '198.19.0', 1200, large)
     const known = await scan(one, '198.19.0', 1200, large)
-    await lab.nft('flush chain ip slicenet destinations')
+    await lab.nft('flush chain inet slicenet destinations')
     const untold = await scan(one, '198.19.100', 1200, large)
     t.log({ fresh, known, untold })
     t.true(fresh * 5 < known)
@@ -83,7 +83,7 @@ test.serial(
 test.serial('without the rules a scan goes through', async (t) => {
   await lab.killNode()
   await lab.startNode()
-  await lab.nft('flush chain ip slicenet destinations')
+  await lab.nft('flush chain inet slicenet destinations')
   const before = (await lab.counters()).drops.destinations
   t.is((await scan(one, '198.18.203', PROBES)) / FRAME_BYTES, PROBES)
   t.is((await lab.counters()).drops.destinations, before)
@@ -115,7 +115,7 @@ test.serial('who scans takes the room of no other, until the bound is out', asyn
     shaping: { ...DEFAULT_SHAPING, destinationsPerMinute: 1_000_000 }
   })
   const known = async (vserver: Vserver): Promise<number> => {
-    const listed = await lab.onNode(['nft', 'list', 'set', 'ip', 'slicenet', 'destinations'])
+    const listed = await lab.onNode(['nft', 'list', 'set', 'inet', 'slicenet', 'destinations'])
     return listed.split(`${vserver.address} . `).length - 1
   }
   await scan(one, '198.18.205', 300)
@@ -123,9 +123,9 @@ test.serial('who scans takes the room of no other, until the bound is out', asyn
   const [ofOne, ofTwo] = [await known(one), await known(two)]
   // What is not remembered passes all the same, as new.
   t.is((await scan(one, '198.18.207', 30)) / FRAME_BYTES, 30)
-  const table = await lab.onNode(['nft', '-a', 'list', 'chain', 'ip', 'slicenet', 'destinations'])
+  const table = await lab.onNode(['nft', '-a', 'list', 'chain', 'inet', 'slicenet', 'destinations'])
   const handle = /@known_rates .* # handle (\d+)/.exec(table)?.[1] ?? ''
-  await lab.nft(`delete rule ip slicenet destinations handle ${handle}`)
+  await lab.nft(`delete rule inet slicenet destinations handle ${handle}`)
   await scan(one, '198.18.208', 300)
   const unbounded = await known(one)
   t.log({ ofOne, ofTwo, unbounded })

@@ -88,7 +88,7 @@ test.serial(
     // A key that nobody has stays the node's own.
     await node.ask({ ...toNode(9), src: lab.nodeAddress })
     t.deepEqual(await one.probe.ask({ op: 'take', match: { proto: 'gre' }, wait: 0.1 }), [])
-    await lab.nft('flush chain ip slicenet gre_local')
+    await lab.nft('flush chain ip slicenet from_node_to_owner')
     t.deepEqual(await reached(), [])
     await lab.killNode()
     await lab.startNode()
@@ -156,7 +156,7 @@ test.serial(
     t.deepEqual(await lab.world.ask({ op: 'take', match: { number: 47 }, wait: 0.2 }), [])
     t.is((await lab.counters()).drops.untracked - drops.untracked, 1)
     await lab.nft(
-      'flush chain ip slicenet outward_gre; flush chain ip slicenet leaving; add rule ip slicenet gre_out iifname "sl*" ip saddr set ' +
+      'flush chain ip slicenet outward_gre; flush chain ip slicenet leaving; add rule ip slicenet leaving iifname "sl*" ip saddr set ' +
         lab.nodeAddress
     )
     await one.probe.ask(from(one, 8))

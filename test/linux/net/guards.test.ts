@@ -166,8 +166,10 @@ test.serial('one vserver’s connections are bounded and its neighbour’s go on
     await one.probe.ask({ op: 'ask', host: lab.worldAddress, port: 7000, sport: 9090 }),
     `${lab.nodeAddress}:9090`
   )
-  await lab.nft('flush chain ip slicenet outward')
+  await lab.nft('flush chain inet slicenet outward')
   t.is(await begin(3100), 80)
+  await lab.killNode()
+  await lab.startNode()
 })
 
 /** Bytes that a class of the uplink has sent. */

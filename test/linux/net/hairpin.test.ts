@@ -78,14 +78,14 @@ test.serial(
       const [seen] = await arrived({ flags, sport: 6000 })
       t.deepEqual([seen?.dst, seen?.dport, seen?.ok], [one.address, 9092, true], name)
     }
-    await lab.nft('flush chain ip slicenet untracked_local')
+    await lab.nft('flush chain ip slicenet from_node_to_owner')
     await send(SEGMENTS.fin)
     t.deepEqual(await arrived({ sport: 6000 }), [])
   }
 )
 
 test.serial('without the translation of what is not tracked nothing of it arrives', async (t) => {
-  await lab.nft('flush chain ip slicenet untracked_in')
+  await lab.nft('flush chain ip slicenet to_owner')
   await arrived({}, 0)
   await two.probe.ask(segment(SEGMENTS.fin, { src: two.address, sport: 7070 }))
   t.deepEqual(await arrived({ dport: 9092 }), [])

@@ -104,7 +104,7 @@ test.serial(
     await lab.nft(
       [
         `delete rule ip slicenet outbound handle ${handleIn('outbound', /timestamp-request/)}`,
-        `delete rule ip slicenet outward handle ${handleIn('outward', /info-request/)}`
+        `delete rule ip slicenet outward_checks handle ${handleIn('outward_checks', /info-request/)}`
       ].join('\n')
     )
     // Tracking remembers what was asked with the other identifier.

@@ -141,7 +141,7 @@ test.serial(
 
 test.serial('without the checks every class is seen', async (t) => {
   await lab.nft(
-    'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip6 slicenet'
+    'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip6 slicenet; delete table inet slicenet'
   )
   for (const each of spoofClasses6(parties)) {
     const sniffer = each.leaksTo === 'world' ? world : behind

@@ -177,9 +177,11 @@ test.serial('a port on which a program of the node listens over IPv6 is taken', 
 
 test.serial('a vserver’s ports change while it runs, and a detached link leaves nothing', async (t) => {
   const table = async (): Promise<string> => {
-    const text = await lab.onNode(['nft', '-s', 'list', 'table', 'ip6', 'slicenet'])
+    const [text, more] = await Promise.all(
+      ['ip6', 'inet'].map(async (family) => lab.onNode(['nft', '-s', 'list', 'table', family, 'slicenet']))
+    )
     // Whom vservers talked to is remembered for a while.
-    return text.replace(/\tset destinations \{[^]*?\n\t\}\n/, '')
+    return `${text}${more}`.replace(/\tset destinations6? \{[^]*?\n\t\}\n/g, '')
   }
   const pid = await lab.standIn()
   const attached = await lab.ask<{ address: string }>({
@@ -282,25 +284,39 @@ test.serial('what the world sends to an inside address is dropped and charged to
   t.deepEqual(after.dropped, before.dropped)
 })
 
-test.serial('one vserver’s connections are bounded, until they are not', async (t) => {
-  const begin = async (first: number): Promise<number> => {
-    await emptied(world)
-    const ports = Array.from({ length: 90 }, (_, index) => first + index)
-    await two.probe.ask(
-      sends(
-        ports.map((sport) => datagram(OUT_TWO, sport)),
-        planTwo
+test.serial(
+  'one vserver’s connections of both families are bounded together, until they are not',
+  async (t) => {
+    const begin = async (first: number): Promise<number> => {
+      await emptied(world)
+      const ports = Array.from({ length: 90 }, (_, index) => first + index)
+      await two.probe.ask(
+        sends(
+          ports.map((sport) => datagram(OUT_TWO, sport)),
+          planTwo
+        )
       )
-    )
-    return (await taken(world, { dport: 99 }, 90)).length
+      return (await taken(world, { dport: 99 }, 90)).length
+    }
+    const passed = await begin(3000)
+    t.true(passed > 0 && passed <= 61, `${passed} passed`)
+    const drops = async (): Promise<number> => (await lab.counters()).drops.flows
+    t.true((await drops()) >= 29)
+    t.is(await one.probe.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9093 }), `${NODE} 9093`)
+    const cutOf4 = async ({ probe, address }: Vserver): Promise<number> => {
+      const before = await drops()
+      const packet = { op: 'send', proto: 'udp', src: address, dst: lab.worldAddress, dport: 99 }
+      for (let sport = 3000; sport < 3010; sport++) await probe.ask({ ...packet, sport })
+      return (await drops()) - before
+    }
+    t.is(await cutOf4(two.vserver), 10)
+    t.is(await cutOf4(one.vserver), 0)
+    await lab.nft('flush chain inet slicenet outward')
+    t.is(await begin(3100), 90)
+    await lab.killNode()
+    await lab.startNode()
   }
-  const passed = await begin(3000)
-  t.true(passed > 0 && passed <= 61, `${passed} passed`)
-  t.true((await lab.counters()).drops.flows >= 29)
-  t.is(await one.probe.ask({ op: 'ask', host: WORLD, port: 7000, sport: 9093 }), `${NODE} 9093`)
-  await lab.nft('flush chain ip6 slicenet outward')
-  t.is(await begin(3100), 90)
-})
+)
 
 test.serial(
   'an ICMPv6 error about a connection of the node itself to somebody else is dropped',

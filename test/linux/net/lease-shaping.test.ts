@@ -135,7 +135,7 @@ test.serial('a guarantee gives no larger share of what is left', async (t) => {
 test.serial('what a lease says goes with its link', async (t) => {
   const narrow = { newDestinationsBps: 16_000, destinationsPerMinute: 40 }
   await lease(one, narrow)
-  const table = async (): Promise<string> => lab.onNode(['nft', 'list', 'table', 'ip', 'slicenet'])
+  const table = async (): Promise<string> => lab.onNode(['nft', 'list', 'table', 'inet', 'slicenet'])
   const classes = await lab.onNode(['tc', 'class', 'show', 'dev', 'up0'])
   t.regex(classes, new RegExp(`htb 51ce:${planLink(1).newClass} .*ceil 16Kbit`))
   t.regex(await table(), /new_of_sl1/)

@@ -109,6 +109,8 @@ test.serial('the comparison finds a rule that is not what is told', async (t) =>
   const packet = { proto: 'tcp', src: one.address, dst: lab.worldAddress, sport: 5099, dport: 8099, flags: 1 }
   t.like(await actual(packet), { outcome: 'dropped', reason: 'untracked' })
   await lab.nft('flush chain ip slicenet outward_untracked; flush chain ip slicenet leaving_vserver')
-  await lab.nft(`add rule ip slicenet untracked_out ip saddr ${one.address} ip saddr set ${lab.nodeAddress}`)
+  await lab.nft(
+    `add rule ip slicenet leaving_vserver ip saddr ${one.address} ip saddr set ${lab.nodeAddress}`
+  )
   t.is((await actual(packet)).outcome, 'kept')
 })

@@ -80,7 +80,7 @@ test.serial(
     const echoes = await leaving(one, { kind: 'icmp' })
     const options = await leaving(one, { kind: 'udp', options: true })
     await lab.nft(
-      'flush chain ip slicenet shape; add rule ip slicenet shape meta priority set ip saddr map @class'
+      'flush chain ip slicenet outward_far; add rule ip slicenet outward_far meta priority set ip saddr map @class'
     )
     const untold = await leaving(one, { kind: 'icmp' })
     t.log({ data, echoes, options, untold })

@@ -1,6 +1,6 @@
 /** What a vserver must not send: each class of it as frames, with what it is counted as and where it is seen without checks. */
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
-import type { DropReason } from '../../../src/enforce/network/node-table.ts'
+import type { DropReason } from '../../../src/enforce/network/drop-chains.ts'
 import type { Refusal } from '../../../src/enforce/network/source-check.ts'
 import {
   arp,
