@@ -47,7 +47,6 @@ export interface UsersInit {
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
 function usersLines(users: readonly NodeUser[], { uplinks, devices, reach6 }: UsersInit): string[] {
   return [
-    ...userFlowLines(users.map(({ ids }) => ids)),
     ...ipv6Lines(users, { uplinks, reach6 }),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
@@ -143,7 +142,8 @@ export async function currentUsersLines(
   const named = namedLines(users, init.hasSix)
   if (users.length === 0) return [...named, ...(await removalOfTables([USERS_TABLE, USERS_TABLE_6]))]
   const devices = (await localDevices()).map(({ ifname }) => ifname)
-  return [...named, ...usersLines(users, { ...init, devices })]
+  const counting = await userFlowLines(users.map(({ ids }) => ids))
+  return [...named, ...counting, ...usersLines(users, { ...init, devices })]
 }
 
 const ATTEMPTS_MAX = 3
