@@ -142,11 +142,7 @@ export class FlowWatch implements FlowSource {
         table.set(key, { ...open, told: packets })
       }
     }
-    const { clock, nodeAddress, userOwners } = this.#c
-    const ofUsers = await this.#users.take(userOwners(), {
-      now: clock.now(),
-      nodeAddress: (like) => nodeAddress(like, '')
-    })
+    const ofUsers = await this.#users.take(this.#c.userOwners(), this.#c.clock.now())
     return [...this.#ended.splice(0), ...going, ...ofUsers]
   }
 

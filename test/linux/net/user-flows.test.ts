@@ -40,9 +40,9 @@ s.sendto(b"?", ("${lab.worldAddress}", 7001))
 s.recv(100)
 `
 
-const ask6 = (sport: number): string => `
+const ask6 = (sport: number, from = '::'): string => `
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.bind(("::", ${sport}))
+s.bind(("${from}", ${sport}))
 s.settimeout(1)
 s.sendto(b"?", ("${WORLD_6}", 7003))
 s.recv(100)
@@ -178,6 +178,25 @@ s.sendto(b"answer", who)`
   )
 })
 
+test.serial('the address that is told is the one that it was sent from', async (t) => {
+  const others = { four: '198.51.100.9', six: NODE_6.replace(/2$/, '9') }
+  await lab.onNode(['ip', 'addr', 'add', `${others.four}/32`, 'dev', 'up0'])
+  await lab.onNode(['ip', 'addr', 'add', `${others.six}/64`, 'dev', 'up0', 'nodad'])
+  await as(
+    FIRST,
+    `s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("${others.four}", 5150))
+s.sendto(b"?", ("${lab.worldAddress}", 7001))`
+  )
+  await as(FIRST, ask6(5150, others.six))
+  const [four, six, ...more] = await take()
+  t.like(four, { localAddress: others.four, localPort: 5150, sent: { packets: 1 } })
+  t.like(six, { localAddress: others.six, localPort: 5150, received: { packets: 1 } })
+  t.deepEqual(more, [])
+  // The kernel would go on to send from it.
+  await lab.onNode(['ip', 'addr', 'del', `${others.six}/64`, 'dev', 'up0'])
+})
+
 test.serial('its flows end with it, and whoever has its ids next has none of them', async (t) => {
   await lab.ask({ op: 'detach', id: 'watch' })
   const ended = await take()
@@ -195,22 +214,10 @@ test.serial('its flows end with it, and whoever has its ids next has none of the
   t.like(await take(), [{ vserver: 'next', localAddress: NODE_6, localPort: 5200, isOpen: true }])
 })
 
-test.serial('another daemon knows whose they are, and without the table nothing is told', async (t) => {
-  await lab.killNode()
-  await lab.startNode()
-  await lab.ask({ op: 'watchFlows' })
-  const known = await take()
-  t.deepEqual(
-    known.map(({ vserver, localAddress, localPort }) => [vserver, localAddress, localPort]),
-    [
-      ['next', lab.nodeAddress, 5200],
-      ['next', NODE_6, 5200]
-    ],
-    'and takes nothing of those before for its'
-  )
+test.serial('without its table nothing is told of a family, and what finds no room is counted', async (t) => {
   await lab.nft('flush chain ip6 slicenet_user_flows of_users')
   await as(FIRST, ask(5300) + ask6(5300))
-  t.like(await take(), [{ localAddress: lab.nodeAddress, localPort: 5300 }], 'of one family alone')
+  t.like(await take(), [{ localAddress: lab.nodeAddress, localPort: 5300 }])
   const skipped = async (): Promise<number> => (await lab.ask<FlowLosses>({ op: 'flowLosses' })).skipped
   const before = await skipped()
   await lab.nft('flush chain ip slicenet_user_flows of_users')
@@ -219,7 +226,21 @@ test.serial('another daemon knows whose they are, and without the table nothing 
   }
   await as(FIRST, ask(5301) + ask6(5301))
   t.deepEqual(await take(), [])
-  t.is(await skipped(), before + 2, 'what finds no room is counted')
+  t.is(await skipped(), before + 2)
+})
+
+test.serial('another daemon knows whose they are, and takes none of those before for its', async (t) => {
+  await lab.killNode()
+  await lab.startNode()
+  await lab.ask({ op: 'watchFlows' })
+  const told = async (): Promise<string[]> =>
+    (await take())
+      .map(({ vserver, localAddress, localPort }) => `${vserver} ${localAddress} ${localPort}`)
+      .sort()
+  const [four, six] = [`next ${lab.nodeAddress}`, `next ${NODE_6}`]
+  t.deepEqual(await told(), [`${four} 5200`, `${four} 5300`, `${six} 5200`])
+  await as(FIRST, ask(5400) + ask6(5400))
+  t.deepEqual(await told(), [`${four} 5400`, `${six} 5400`])
   await lab.ask({ op: 'detach', id: 'next' })
   await lab.ask({ op: 'remove' })
   t.notRegex(await lab.onNode(['nft', 'list', 'tables']), /slicenet/)
