@@ -1,6 +1,5 @@
 /** `slicenet raw …`: help for the authors of programs that use raw sockets in a slice. */
 import { readFile } from 'node:fs/promises'
-import { isIPv4 } from 'node:net'
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
 import type { LeaseView } from '../daemon/control-protocol.ts'
@@ -9,6 +8,7 @@ import {
   checkCapture,
   checkPacket,
   isCapture,
+  ownAddresses,
   parsePortRange,
   rawAllowance,
   type PacketVerdict,
@@ -42,10 +42,10 @@ export function addRawCommand(root: Command, run: RunCommand): void {
       'by its id, its slice or its vserver, or how one begins; else one with the ports given'
     )
     .option('--port <range>', 'as if it owned this, such as tcp/9090 or gre/7; repeatable', collect, [])
-    .option('--from <address>', 'the vserver’s own address; by default any that a node gives')
+    .option('--from <address>', 'the vserver’s own address, IPv4 or IPv6; by default any that a node gives')
     .option(
       '--packet <hex>',
-      'an IPv4 packet or a frame with one, in hexadecimal; - reads it, or a capture, from standard input'
+      'an IPv4 or IPv6 packet or a frame, in hexadecimal; - reads it, or a capture, from standard input'
     )
     .option(
       '--capture <file>',
@@ -57,6 +57,7 @@ export function addRawCommand(root: Command, run: RunCommand): void {
         'slicenet raw check mesh',
         'slicenet raw check mesh --packet 4500001c00000000401100006440010208080808238200350008…',
         'slicenet raw check --port tcp/9090 --packet - < packet.hex',
+        'slicenet raw check --port icmp/7 --packet 6000000000083a40fd51ce51ce5100010000000000000002…',
         'slicenet raw check mesh --capture sent.pcap'
       )
     )
@@ -79,7 +80,7 @@ async function check(
     rawSockets: lease === undefined || lease.rights?.includes('raw-socket') === true,
     ports: [...(lease?.ports ?? []), ...ports],
     nodeAddress: lease?.address,
-    address: ownAddress(options.from)
+    ...fromAddresses(options.from)
   }
   const allowance = rawAllowance(checked)
   const document = {
@@ -176,7 +177,9 @@ function packetFields({ outcome, reason, text }: PacketVerdict): [string, string
   ]
 }
 
-function ownAddress(given: string | undefined): string | undefined {
-  if (given === undefined || isIPv4(given)) return given
-  throw new SlicenetError('USAGE', `${JSON.stringify(given)} is no IPv4 address`)
+/** Throws `USAGE`. */
+function fromAddresses(given: string | undefined): ReturnType<typeof ownAddresses> {
+  const own = given === undefined ? {} : ownAddresses(given)
+  if (own !== undefined) return own
+  throw new SlicenetError('USAGE', `--from: ${JSON.stringify(given)} is no address`)
 }

@@ -3,11 +3,14 @@
  * vservers are captured on. Pure.
  */
 import { SlicenetError } from '../base/errors.ts'
+import type { FrameEnds } from '../enforce/network/frame-verdict.ts'
 
 /** A packet without its link's header. */
 export interface CapturedPacket {
   /** The type of Ethernet that it was sent as. */
   readonly etherType: number
+  /** Hardware addresses of the frame, where the capture has them. */
+  readonly ends?: FrameEnds
   readonly bytes: Buffer
   /** How many of its bytes were not captured. */
   readonly missingBytes: number
@@ -102,9 +105,29 @@ function* sectionPackets(bytes: Buffer): Iterable<CapturedPacket> {
   }
 }
 
+/** With its addresses and type in front, and no tag. */
+export const ETHERNET_BYTES = 14
+const ETHERNET = 1
+
+/** What is in a frame of `ETHERNET_BYTES` at least. */
+export function framedPacket(frame: Buffer): CapturedPacket {
+  const [to = '', from = ''] = [0, 6].map((at) =>
+    frame
+      .subarray(at, at + 6)
+      .toString('hex')
+      .replaceAll(/(?!^)(?=(?:..)+$)/g, ':')
+  )
+  return {
+    etherType: frame.readUInt16BE(12),
+    ends: { to, from },
+    bytes: frame.subarray(ETHERNET_BYTES),
+    missingBytes: 0
+  }
+}
+
 /** What comes before the packet, and where in it its type is, by the numbers of the tcpdump project. */
 const HEADERS: ReadonlyMap<number, { readonly bytes: number; readonly typeAt: number }> = new Map([
-  [1, { bytes: 14, typeAt: 12 }],
+  [ETHERNET, { bytes: ETHERNET_BYTES, typeAt: 12 }],
   [113, { bytes: 16, typeAt: 14 }],
   [276, { bytes: 20, typeAt: 0 }]
 ])
@@ -121,6 +144,7 @@ function packetOf(linkType: number, frame: Buffer, whole: number): CapturedPacke
   if (header === undefined)
     throw bad(`the capture is of link type ${linkType}: Ethernet, Linux cooked and raw IP can be read`)
   if (frame.length < header.bytes) return { etherType: 0, bytes: Buffer.alloc(0), missingBytes }
+  if (linkType === ETHERNET) return { ...framedPacket(frame), missingBytes }
   return {
     etherType: frame.readUInt16BE(header.typeAt),
     bytes: frame.subarray(header.bytes),

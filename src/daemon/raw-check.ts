@@ -1,8 +1,12 @@
 /** What a lease lets programs do with raw sockets, and what becomes of one packet; for the authors of such programs. Pure. */
+import { isIPv4, isIPv6 } from 'node:net'
 import { SlicenetError } from '../base/errors.ts'
-import { packetVerdict, type PacketVerdict, type RawLease } from '../enforce/network/packet-verdict.ts'
+import { canonicalAddress } from '../base/ip-address.ts'
+import { indexOfAddress, planLink } from '../enforce/network/address-plan.ts'
+import { foreignFrameVerdict, sentVerdict } from '../enforce/network/frame-verdict.ts'
+import type { PacketVerdict, RawLease } from '../enforce/network/packet-verdict.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
-import { ETHER_TYPES, readCapture, type CapturedPacket } from './capture.ts'
+import { ETHER_TYPES, ETHERNET_BYTES, framedPacket, readCapture, type CapturedPacket } from './capture.ts'
 import { formatPortRange, parsePortRange, type PortRange } from '../ticket/ports.ts'
 
 export { isCapture } from './capture.ts'
@@ -21,6 +25,7 @@ export interface RawAllowance {
 
 const SOCKETS = [
   'socket(AF_INET, SOCK_RAW, any protocol), with IP_HDRINCL',
+  'socket(AF_INET6, SOCK_RAW, any protocol), where the node has IPv6',
   'socket(AF_PACKET, SOCK_RAW or SOCK_DGRAM, any protocol) on the devices of the vserver'
 ]
 
@@ -34,22 +39,48 @@ export function rawAllowance(lease: RawLease): RawAllowance {
   }
 }
 
-/** Ethernet addresses and a type of IPv4 before the packet, as sniffers show frames. */
-const FRAME_BYTES = 14
+/** A vserver's own addresses, by one of them of either family; `undefined` of what is no address. */
+export function ownAddresses(given: string): Pick<RawLease, 'address' | 'address6'> | undefined {
+  if (!isIPv4(given) && (!isIPv6(given) || given.includes('%'))) return undefined
+  const own = canonicalAddress(given)
+  const index = indexOfAddress(own)
+  if (index === undefined) return isIPv4(own) ? { address: own } : { address6: own }
+  const { address, address6 } = planLink(index)
+  return { address, address6 }
+}
+
 const PACKET_BYTES_MAX = 65_535
 
-/** `hex` is an IPv4 packet, or an Ethernet frame with one; spaces, colons and line ends do not count. Throws `USAGE`. */
+/**
+ * `hex` is an IPv4 or IPv6 packet, or an Ethernet frame; spaces, colons and line ends do not count. Throws `USAGE`.
+ */
 export function checkPacket(hex: string, lease: RawLease): PacketVerdict {
   const digits = hex.replaceAll(/[\s:]|0x/g, '')
-  if (!/^([0-9a-f]{2})+$/i.test(digits) || digits.length > 2 * (PACKET_BYTES_MAX + FRAME_BYTES)) {
+  if (!/^([0-9a-f]{2})+$/i.test(digits) || digits.length > 2 * (PACKET_BYTES_MAX + ETHERNET_BYTES)) {
     throw new SlicenetError('USAGE', 'a packet is expected as hexadecimal digits', {
-      hint: 'print its bytes from the IPv4 header on, such as 45000028…'
+      hint: 'print its bytes from the IP header on, such as 45000028… or 60000000…'
     })
   }
   const bytes = Buffer.from(digits, 'hex')
-  const isFrame = bytes[0]! >> 4 !== 4 && bytes.length > FRAME_BYTES && bytes.readUInt16BE(12) === 0x0800
-  return packetVerdict(isFrame ? bytes.subarray(FRAME_BYTES) : bytes, lease)
+  if (isFrame(bytes)) return capturedVerdict(framedPacket(bytes), lease, 1)
+  return sentVerdict({ family: bytes[0]! >> 4 === 6 ? 6 : 4, packet: bytes }, lease)
 }
+
+/** Frames may begin as packets do: then it is their type that tells. */
+function isFrame(bytes: Buffer): boolean {
+  const version = bytes[0]! >> 4
+  if (version === 4 || bytes.length <= ETHERNET_BYTES) return false
+  return version !== 6 || (KNOWN_TYPES.includes(bytes.readUInt16BE(12)) && !isSix(bytes))
+}
+
+const KNOWN_TYPES: readonly number[] = Object.values(ETHER_TYPES).flat()
+
+/** Whether it is one from its first byte to its last. */
+function isSix(bytes: Buffer): boolean {
+  return bytes.length >= SIX_HEADER_BYTES && SIX_HEADER_BYTES + bytes.readUInt16BE(4) === bytes.length
+}
+
+const SIX_HEADER_BYTES = 40
 
 /** What becomes of each packet of a capture (pcap, pcapng) if a program of the vserver sends it; `max` at most. Throws `USAGE`. */
 export function checkCapture(bytes: Buffer, lease: RawLease, max: number): PacketVerdict[] {
@@ -57,31 +88,39 @@ export function checkCapture(bytes: Buffer, lease: RawLease, max: number): Packe
 }
 
 function capturedVerdict(packet: CapturedPacket, lease: RawLease, number: number): PacketVerdict {
-  const { etherType, bytes, missingBytes } = packet
+  const { etherType, ends } = packet
+  if (etherType === ETHER_TYPES.ipv4) {
+    return sentVerdict({ family: 4, packet: withoutPadding(wholeOf(packet, 4, number)), ends }, lease)
+  }
+  if (etherType === ETHER_TYPES.ipv6) {
+    return sentVerdict({ family: 6, packet: wholeOf(packet, 6, number), ends }, lease)
+  }
+  const foreign = ends === undefined ? undefined : foreignFrameVerdict(ends, lease)
+  if (foreign !== undefined) return foreign
   if (etherType === ETHER_TYPES.arp) {
     return { outcome: 'related', text: 'ARP of its own addresses gets as far as the node' }
   }
-  const reason = ETHER_TYPES.vlan.some((type) => type === etherType)
-    ? 'vlan'
-    : etherType === ETHER_TYPES.ipv6
-      ? 'ipv6'
-      : 'other'
-  if (etherType !== ETHER_TYPES.ipv4) {
-    const text = 'this is no IPv4 packet, and nothing else leaves a vserver but ARP'
-    return { outcome: 'dropped', reason, text }
+  const reason = ETHER_TYPES.vlan.some((type) => type === etherType) ? 'vlan' : 'other'
+  return {
+    outcome: 'dropped',
+    reason,
+    text: 'this is no IP packet, and nothing else leaves a vserver but ARP'
   }
-  if (missingBytes === 0) return packetVerdict(withoutPadding(bytes), lease)
-  if (bytes.length < HEADERS_BYTES_MAX) {
+}
+
+/** The rules look at headers and lengths alone, so the rest may be missing. Throws `USAGE` where more is. */
+function wholeOf({ bytes, missingBytes }: CapturedPacket, family: 4 | 6, number: number): Buffer {
+  if (missingBytes === 0) return bytes
+  if (bytes.length < HEADERS_BYTES_MAX[family]) {
     throw new SlicenetError('USAGE', `packet ${number} of the capture has too little of what was sent`, {
       hint: 'capture whole packets: `tcpdump -s 0`'
     })
   }
-  // The rules look at headers and lengths alone.
-  return packetVerdict(withoutPadding(Buffer.concat([bytes, Buffer.alloc(missingBytes)])), lease)
+  return Buffer.concat([bytes, Buffer.alloc(Math.min(missingBytes, PACKET_BYTES_MAX))])
 }
 
-/** The longest of IPv4, and what is looked at of what comes behind it. */
-const HEADERS_BYTES_MAX = 60 + 20
+/** The longest header, and what is looked at of what comes behind it. */
+const HEADERS_BYTES_MAX = { 4: 60 + 20, 6: SIX_HEADER_BYTES + 20 } as const
 
 /** Short frames are filled up; the packet says itself how long it is. */
 function withoutPadding(bytes: Buffer): Buffer {

@@ -62,10 +62,23 @@ test('without the right every packet is EPERM, and without a lease ports are giv
   t.regex(elsewhere.stdout, /dropped[^]*counted as: +source/)
 })
 
+test('of IPv6 the same is told, by an own address of either family', async (t) => {
+  /** An empty datagram of the first vserver’s port 9000. */
+  const packet =
+    '60000000 0008 11 40 fd51ce51ce5100010000000000000002 20010470000000000000000000000008 2328003500080000'
+  for (const from of ['fd51:ce51:ce51:1::2', '100.64.1.2']) {
+    const { stdout } = await cli(['raw', 'check', '--port', 'udp/9000', '--from', from, '--packet', packet])
+    t.regex(stdout, /kept\n.*leaves from udp\/9000.* where the node has IPv6/)
+  }
+  const elsewhere = await cli(['raw', 'check', '--from', 'fd51:ce51:ce51:2::2', '--packet', packet])
+  t.regex(elsewhere.stdout, /dropped[^]*counted as: +source/)
+})
+
 test('what is no port and no packet is USAGE', async (t) => {
   for (const words of [
     ['--port', 'tcp/70000'],
     ['--packet', 'nothing'],
+    ['--from', 'fe80::1%eth0'],
     ['--packet', '4500']
   ]) {
     const { exitCode, stdout } = await cli(['raw', 'check', ...words])

@@ -1,25 +1,39 @@
 import test from 'ava'
 import { checkCapture } from '../../src/daemon/raw-check.ts'
 import { isCapture, readCapture } from '../../src/daemon/capture.ts'
+import { planLink } from '../../src/enforce/network/address-plan.ts'
 
 const PORTS = [{ protocol: 'udp' as const, first: 9000, last: 9000 }]
-const LEASE = { rawSockets: true, ports: PORTS, address: '100.64.1.2' }
+const ONE = planLink(1)
+const LEASE = { rawSockets: true, ports: PORTS, address: ONE.address, address6: ONE.address6 }
 /** An empty datagram from port 9000, or 9001, to port 53. */
 const datagram = (port: number): Buffer =>
   Buffer.from(`4500001c000000004011000064400102c0000208${port.toString(16)}003500080000`, 'hex')
-const MACS = Buffer.from('025100000000025100000001', 'hex')
-const ethernet = (type: number, payload: Buffer): Buffer => {
-  const frame = Buffer.concat([MACS, Buffer.from([type >> 8, type & 0xff]), payload])
+/** The same over IPv6. */
+const datagram6 = (port: number): Buffer =>
+  Buffer.from(
+    `6000000000081140fd51ce51ce510001000000000000000220010470000000000000000000000008${port.toString(16)}003500080000`,
+    'hex'
+  )
+const ethernet = (
+  type: number,
+  payload: Buffer,
+  { to = ONE.hostMac, from = ONE.insideMac }: { readonly to?: string; readonly from?: string } = {}
+): Buffer => {
+  const macs = Buffer.from(`${to}${from}`.replaceAll(':', ''), 'hex')
+  const frame = Buffer.concat([macs, Buffer.from([type >> 8, type & 0xff]), payload])
   return Buffer.concat([frame, Buffer.alloc(Math.max(0, 60 - frame.length))])
 }
 const FRAMES = [
   ethernet(0x0800, datagram(9000)),
   ethernet(0x0806, Buffer.alloc(28)),
   ethernet(0x8100, datagram(9000)),
+  ethernet(0x86dd, datagram6(9000)),
+  ethernet(0x86dd, datagram6(9001)),
   ethernet(0x86dd, Buffer.alloc(40)),
   ethernet(0x0800, datagram(9001))
 ]
-const OUTCOMES = ['kept', 'related', 'dropped vlan', 'dropped ipv6', 'shared']
+const OUTCOMES = ['kept', 'related', 'dropped vlan', 'kept', 'shared', 'dropped extension', 'shared']
 
 type Order = 'LE' | 'BE'
 function words(order: Order, ...values: number[]): Buffer {
@@ -80,12 +94,31 @@ for (const order of ['LE', 'BE'] as const) {
 }
 
 test('packets without a frame, and those that were captured on any device, are read as well', (t) => {
-  const bare = [datagram(9000), Buffer.concat([Buffer.from([0x60]), Buffer.alloc(39)])]
-  t.deepEqual(outcomes(classic('LE', 101, bare)), ['kept', 'dropped ipv6'])
+  const bare = [datagram(9000), datagram6(9000), datagram6(9000).subarray(0, 47)]
+  t.deepEqual(outcomes(classic('LE', 101, bare)), ['kept', 'kept', 'dropped length'])
   const cooked = Buffer.concat([Buffer.alloc(14), Buffer.from([8, 0]), datagram(9001)])
   t.deepEqual(outcomes(classic('LE', 113, [cooked])), ['shared'])
   const cookedTwo = Buffer.concat([Buffer.from([8, 0]), Buffer.alloc(18), datagram(9000)])
   t.deepEqual(outcomes(section('LE', 276, [cookedTwo])), ['kept'])
+  const cookedSix = Buffer.concat([Buffer.from([0x86, 0xdd]), Buffer.alloc(18), datagram6(9001)])
+  t.deepEqual(outcomes(section('LE', 276, [cookedSix])), ['shared'])
+})
+
+test('whose frames they are and whom they are for is looked at where the capture has it', (t) => {
+  for (const [type, packet] of [
+    [0x0800, datagram(9000)],
+    [0x86dd, datagram6(9000)]
+  ] as const) {
+    const frames = [
+      {},
+      { from: planLink(2).insideMac },
+      { to: 'ff:ff:ff:ff:ff:ff' },
+      { to: '33:33:00:00:00:01' },
+      { to: '02:00:00:00:00:09' }
+    ].map((ends) => ethernet(type, packet, ends))
+    const expected = ['kept', 'dropped mac', 'dropped broadcast', 'dropped multicast', 'dropped']
+    t.deepEqual(outcomes(classic('LE', 1, frames)), expected)
+  }
 })
 
 test('what a sniffer was still writing is left out, and there is a bound', (t) => {
@@ -107,6 +140,10 @@ test('a packet that was not captured whole is judged by its headers, or not at a
       long.subarray(0, captured)
     ])
   t.deepEqual(outcomes(record(100)), ['kept'])
+  const six = Buffer.concat([datagram6(9000), Buffer.alloc(1000)])
+  six.writeUInt16BE(six.length - 40, 4)
+  const cut = [words('LE', 1, 2, 60, six.length), six.subarray(0, 60)]
+  t.deepEqual(outcomes(Buffer.concat([classic('LE', 101, []), ...cut])), ['kept'])
   t.throws(() => outcomes(record(30)), { code: 'USAGE', message: /packet 1 .* too little/ })
 })
 

@@ -16,7 +16,7 @@ import type { Logger } from '../../base/log.ts'
 import { flowEnds, type Flow, type FlowEnd } from './flow.ts'
 import { parseTrackedLine, TRACKED_LINE_CHARS_MAX, type TrackedLine } from './tracked-line.ts'
 import { countUntracked, readNoRoom, readUntracked } from './untracked-flows.ts'
-import { UserFlows, type NetworkUserOwner } from './user-flows.ts'
+import { readUserNoRoom, UserFlows, type NetworkUserOwner } from './user-flows.ts'
 
 /** What the daemon keeps its record of flows from. */
 export interface FlowSource extends Startable {
@@ -142,10 +142,7 @@ export class FlowWatch implements FlowSource {
         table.set(key, { ...open, told: packets })
       }
     }
-    const { clock, nodeAddress, userOwners } = this.#c
-    // Theirs are of IPv4 alone.
-    const own = nodeAddress('0.0.0.0', '')
-    const ofUsers = await this.#users.take(userOwners(), { now: clock.now(), nodeAddress: own })
+    const ofUsers = await this.#users.take(this.#c.userOwners(), this.#c.clock.now())
     return [...this.#ended.splice(0), ...going, ...ofUsers]
   }
 
@@ -275,7 +272,8 @@ export class FlowWatch implements FlowSource {
 
   async #readUntracked(): Promise<void> {
     const now = this.#c.clock.now()
-    this.#noRoom = await readNoRoom()
+    const [ofLinks, ofUsers] = await Promise.all([readNoRoom(), readUserNoRoom()])
+    this.#noRoom = ofLinks + ofUsers
     const gone = new Set(this.#untracked.keys())
     const unowned = new Set<string>()
     for (const count of await readUntracked()) {

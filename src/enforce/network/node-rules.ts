@@ -15,7 +15,7 @@ import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
 import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
-import { USER_FLOWS_TABLE } from './user-flows.ts'
+import { USER_FLOWS_TABLES } from './user-flows.ts'
 import { VSERVER_TABLE, vserverTable, type VserverBounds } from './vserver-table.ts'
 
 export interface NodeRulesInit extends NodeTableInit, VserverBounds {
@@ -84,7 +84,7 @@ const TABLES = [
   USERS_TABLE_6,
   UNTRACKED_TABLE,
   UNTRACKED_TABLE_6,
-  USER_FLOWS_TABLE,
+  ...USER_FLOWS_TABLES,
   ENDS_TABLE,
   ENDS_TABLE_6
 ]

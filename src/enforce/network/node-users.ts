@@ -11,7 +11,7 @@ import { USER_DROP_REASONS } from './drop-chains.ts'
 import { reachSets6, type Reach6 } from './node-table6.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
-import { applyRules, removalOfTables } from './ruleset.ts'
+import { applyRules, hasTablesOfSix, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
@@ -44,11 +44,14 @@ export interface UsersInit {
   readonly reach6: Reach6
 }
 
+/** `isSixKept`: whether the kernel has tables that hold IPv6 to `reach6`; else none of it leaves the node. */
+type LinesInit = UsersInit & { readonly isSixKept: boolean }
+
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
-function usersLines(users: readonly NodeUser[], { uplinks, devices, reach6 }: UsersInit): string[] {
+function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
+  const { uplinks, devices, isSixKept } = init
   return [
-    ...userFlowLines(users.map(({ ids }) => ids)),
-    ...ipv6Lines(users, { uplinks, reach6 }),
+    ...(isSixKept ? ipv6Lines(users, init) : []),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     `flush map ${USERS_TABLE} class`,
@@ -56,7 +59,7 @@ function usersLines(users: readonly NodeUser[], { uplinks, devices, reach6 }: Us
       `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
       `add element ${USERS_TABLE} class { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${plan.dataClass} }`
     ]),
-    ...devices.flatMap((device) => deviceLines(device, uplinks))
+    ...devices.flatMap((device) => deviceLines(device, uplinks, isSixKept))
   ]
 }
 
@@ -97,15 +100,19 @@ function ipv6Lines(
 
 /** Lines for nft that hold users to the rules on one more device, which must exist. */
 export function userDeviceLines(device: string, uplinks: readonly string[]): string[] {
-  return [...DECLARATIONS, ...deviceLines(device, uplinks)]
+  // A link has no IPv6 where the kernel has no tables of it; refreshing looks after the rest.
+  return [...DECLARATIONS, ...deviceLines(device, uplinks, true)]
 }
 
-function deviceLines(device: string, uplinks: readonly string[]): string[] {
+function deviceLines(device: string, uplinks: readonly string[], isSixKept: boolean): string[] {
   const chain = `${USERS_TABLE} ${chainOf(device)}`
   const mark = uplinks.includes(device) ? 'meta priority set meta skuid map @class ' : ''
   return [
     `add chain ${chain} { type filter hook egress device "${device}" priority 0; policy accept; }`,
     `flush chain ${chain}`,
+    ...(isSixKept || device === 'lo'
+      ? []
+      : [`add rule ${chain} meta protocol ip6 meta skuid @users counter drop`]),
     // Only what the IP stack made has a route; any number may be set on a packet socket, but not that.
     `add rule ${chain} meta skuid @users meta rtclassid 0 ${mark}accept`,
     `add rule ${chain} ${countUserDrop(INJECTED_COUNTER)}`,
@@ -143,7 +150,9 @@ export async function currentUsersLines(
   const named = namedLines(users, init.hasSix)
   if (users.length === 0) return [...named, ...(await removalOfTables([USERS_TABLE, USERS_TABLE_6]))]
   const devices = (await localDevices()).map(({ ifname }) => ifname)
-  return [...named, ...usersLines(users, { ...init, devices })]
+  const counting = await userFlowLines(users.map(({ ids }) => ids))
+  const isSixKept = await hasTablesOfSix()
+  return [...named, ...counting, ...usersLines(users, { ...init, devices, isSixKept })]
 }
 
 const ATTEMPTS_MAX = 3

@@ -3,7 +3,7 @@
  * alone: the same decisions as those of the tables in `node-table.ts`, `gre-keys.ts` and `source-check.ts`. Pure. What
  * depends on connections that there are, or on the node's policy, is said to.
  */
-import { BlockList } from 'node:net'
+import { BlockList, isIPv6 } from 'node:net'
 import { formatPortRange, portsOverlap, type PortProtocol, type PortRange } from '../../ticket/ports.ts'
 import { SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
 import { DENIED } from './node-table.ts'
@@ -14,9 +14,14 @@ export interface RawLease {
   readonly rawSockets: boolean
   /** The vserver's own address; any of the node's for vservers when absent. */
   readonly address?: string | undefined
+  readonly address6?: string | undefined
   /** The node's. */
   readonly nodeAddress?: string | undefined
+  readonly nodeAddress6?: string | undefined
 }
+
+/** Whom the frame around a packet is for: the node's end of the link, a group of hosts or all. */
+export type FrameTarget = 'node' | 'group' | 'all'
 
 /** `reason` is the name under which the node counts what it drops. */
 export interface PacketVerdict {
@@ -42,15 +47,12 @@ const ICMP_ERRORS: readonly number[] = [3, 11, 12]
 /** Version 0 with a key, and perhaps a sequence number. */
 const GRE_KEYED = [0x2000, 0x3000]
 
-/** `packet` begins with its IPv4 header; what the kernel fills in (its checksum, its length) is taken for filled in. */
-export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
-  if (!lease.rawSockets) return dropped('EPERM', 'the lease has no right raw-socket, so no socket sends this')
-  if (packet[0]! >> 4 === 6 && packet.length >= 40) {
-    return dropped(
-      'ipv6',
-      'IPv6 leaves where the node has it, from the same ports; no packets of it are told of here'
-    )
-  }
+/**
+ * `packet` begins with its IPv4 header; what the kernel fills in (its checksum, its length) is taken for filled in. `to`: of one in
+ * a frame.
+ */
+export function packetVerdict(packet: Buffer, lease: RawLease, to?: FrameTarget): PacketVerdict {
+  if (!lease.rawSockets) return withoutRight()
   const headerBytes = ((packet[0] ?? 0) % 16) << 2
   if (packet.length < 20 || packet[0]! >> 4 !== 4 || headerBytes < 20 || packet.length < headerBytes) {
     return dropped(
@@ -59,27 +61,19 @@ export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
     )
   }
   const [source, target] = [addressAt(packet, 12), addressAt(packet, 16)]
-  // The kernel fills in its own for none.
-  if (
-    source !== '0.0.0.0' &&
-    (lease.address === undefined ? !isIn(source, [VSERVER_POOL]) : source !== lease.address)
-  ) {
-    return dropped('source', `the source ${source} is not the address of the vserver’s own device`)
-  }
   const data = packet.subarray(headerBytes)
-  if (
-    packet[9] === UDP &&
-    data.length >= 4 &&
-    DHCP.includes(`${data.readUInt16BE(0)} ${data.readUInt16BE(2)}`)
-  ) {
-    return dropped('dhcp', 'a vserver has its address and asks nobody for one')
-  }
+  const ports = packet[9] === UDP && data.length >= 4 ? `${data.readUInt16BE(0)} ${data.readUInt16BE(2)}` : ''
+  // Instead of none the kernel fills in its own, but not in frames; who asks for an address has none yet.
+  const mayBeNone = to === undefined || ports === DHCP_REQUEST
+  const isOwn = lease.address === undefined ? isIn(source, [VSERVER_POOL]) : source === lease.address
+  if (!isOwn && (source !== '0.0.0.0' || !mayBeNone)) return foreignSource(source)
+  if (DHCP.includes(ports)) return dropped('dhcp', 'a vserver has its address and asks nobody for one')
   const protocol = PROTOCOLS.get(packet[9] ?? 0)
   if (protocol === undefined) {
     return dropped('protocol', `protocol ${packet[9]} is none of ICMP, TCP, UDP and GRE with an owned key`)
   }
-  if (target === '255.255.255.255') return dropped('broadcast', 'nothing leaves to all hosts of a network')
-  if (isIn(target, ['224.0.0.0/4'])) return dropped('multicast', 'nothing leaves to groups of hosts')
+  if (target === '255.255.255.255' || to === 'all') return toAll()
+  if (isIn(target, ['224.0.0.0/4']) || to === 'group') return toGroup()
   const fragment = packet.readUInt16BE(6)
   if (protocol === 'gre') {
     if ((fragment & (RESERVED | MORE | OFFSET)) !== 0)
@@ -94,12 +88,15 @@ export function packetVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   // A later piece is put together with the first, which has the ports.
   if ((fragment & OFFSET) !== 0)
     return { outcome: 'related', text: 'a later fragment leaves if the whole packet does' }
-  return unreachable(target, lease) ?? portVerdict(protocol, data, lease)
+  // How long the whole is shows in its last piece.
+  const bytes = (fragment & MORE) === 0 ? data.length : Infinity
+  return unreachable(target, lease) ?? portVerdict(protocol, data, lease, bytes)
 }
 
 const UDP = 17
 /** Ports of source and destination. */
-const DHCP = ['67 67', '67 68', '68 67']
+const DHCP_REQUEST = '68 67'
+const DHCP = ['67 67', '67 68', DHCP_REQUEST]
 const [RESERVED, MORE, OFFSET] = [0x8000, 0x2000, 0x1fff]
 
 function pieceVerdict(protocol: PortProtocol, fragment: number, bytes: number): PacketVerdict | undefined {
@@ -133,8 +130,26 @@ const WHOLE_TCP = 0x50
 
 function optionVerdict(options: Buffer): PacketVerdict | undefined {
   const first = options[0]
-  if (first === undefined || ALLOWED_OPTIONS.includes(first)) return undefined
-  return dropped('options', `IP option ${first} does not leave; ${ALLOWED_OPTIONS.join(', ')} do`)
+  const refused =
+    typesOf(options).find((type) => SOURCE_ROUTES.includes(type)) ??
+    (first === undefined || ALLOWED_OPTIONS.includes(first) ? undefined : first)
+  if (refused === undefined) return undefined
+  return dropped('options', `IP option ${refused} does not leave; ${ALLOWED_OPTIONS.join(', ')} do`)
+}
+
+/** Refused behind others, too. */
+const SOURCE_ROUTES: readonly number[] = [131, 137]
+const [END, NOTHING] = [0, 1]
+
+function typesOf(options: Buffer): number[] {
+  const types: number[] = []
+  for (let at = 0; at < options.length && options[at] !== END;) {
+    types.push(options[at]!)
+    // What has no length that can be ends the list.
+    const length = options[at] === NOTHING ? 1 : (options[at + 1] ?? 0)
+    at += length === 0 ? options.length : length
+  }
+  return types
 }
 
 const PROTOCOLS: ReadonlyMap<number, PortProtocol> = new Map([
@@ -153,39 +168,70 @@ function greVerdict(data: Buffer, lease: RawLease, target: string): PacketVerdic
   return unreachable(target, lease) ?? { outcome: 'kept', text: `leaves with gre/${key}` }
 }
 
-function portVerdict(protocol: 'tcp' | 'udp' | 'icmp', data: Buffer, lease: RawLease): PacketVerdict {
+function portVerdict(
+  protocol: 'tcp' | 'udp' | 'icmp',
+  data: Buffer,
+  lease: RawLease,
+  bytes: number
+): PacketVerdict {
+  if (protocol !== 'icmp') return portedVerdict(protocol, data, lease, bytes)
   // Behind a long header of IPv4 the source check takes it for whole; tracking does not.
-  const isCut = data.length < (protocol === 'tcp' ? 20 : 8)
-  if (protocol === 'udp' && (isCut || data.readUInt16BE(4) > data.length)) {
+  return data.length < 8 ? dropped('untracked', 'it ends within its ICMP header') : icmpVerdict(data, lease)
+}
+
+/**
+ * Of what the source check lets pass, by the port that it comes from. `data` begins with the header of the protocol; `bytes`: that
+ * the whole may have.
+ */
+export function portedVerdict(
+  protocol: 'tcp' | 'udp',
+  data: Buffer,
+  lease: RawLease,
+  bytes = data.length
+): PacketVerdict {
+  if (protocol === 'udp' && (data.length < 8 || data.readUInt16BE(4) > bytes)) {
     return dropped('malformed', 'its UDP header is cut, or says that it is longer than it is')
   }
-  if (protocol === 'icmp')
-    return isCut ? dropped('untracked', 'it ends within its ICMP header') : icmpVerdict(data, lease)
   const port = data.readUInt16BE(0)
   const named = `${protocol}/${port}`
   if (owns(lease, protocol, port))
     return { outcome: 'kept', text: `leaves from ${named}, whatever its flags` }
-  if (isCut) return dropped('untracked', 'it ends within its TCP header')
-  if (protocol === 'udp' || BEGINNING.includes(data[13]! & TELLING)) return shared(named)
+  if (protocol === 'udp') return shared(named)
+  if (data.length < 20 || data.length < (data[12]! >> 4) << 2)
+    return dropped('untracked', 'it ends within its TCP header')
+  if (BEGINNING.includes(data[13]! & TELLING)) return shared(named)
   return stray(`a segment with these flags from ${named}, which the lease does not own,`)
 }
 
 function icmpVerdict(data: Buffer, lease: RawLease): PacketVerdict {
   const [type, id] = [data[0] ?? 0, data.readUInt16BE(4)]
-  const owned = owns(lease, 'icmp', id)
-  const isQuestion = QUESTIONS.includes(type)
-  if (owned && (isQuestion || ANSWERS.includes(type)))
-    return { outcome: 'kept', text: `leaves with icmp/${id}` }
-  if (isQuestion) return shared(`icmp/${id}`)
-  if (ANSWERS.includes(type)) return stray(`an answer with icmp/${id}, which the lease does not own,`)
-  if (ICMP_ERRORS.includes(type)) {
-    return {
-      outcome: 'related',
-      reason: 'untracked',
-      text: 'an ICMP error leaves if it is about a connection of the vserver’s own'
-    }
-  }
+  if (QUESTIONS.includes(type)) return questionVerdict(id, lease)
+  if (ANSWERS.includes(type)) return answerVerdict(id, lease)
+  if (ICMP_ERRORS.includes(type)) return errorVerdict()
   return dropped('untracked', `ICMP of type ${type} leaves no vserver`)
+}
+
+/** Of ICMP of either family, by its identifier. */
+export function questionVerdict(id: number, lease: RawLease): PacketVerdict {
+  return owns(lease, 'icmp', id) ? withId(id) : shared(`icmp/${id}`)
+}
+
+export function answerVerdict(id: number, lease: RawLease): PacketVerdict {
+  return owns(lease, 'icmp', id)
+    ? withId(id)
+    : stray(`an answer with icmp/${id}, which the lease does not own,`)
+}
+
+function withId(id: number): PacketVerdict {
+  return { outcome: 'kept', text: `leaves with icmp/${id}` }
+}
+
+export function errorVerdict(): PacketVerdict {
+  return {
+    outcome: 'related',
+    reason: 'untracked',
+    text: 'an ICMP error leaves if it is about a connection of the vserver’s own'
+  }
 }
 
 /** What begins no connection leaves as part of one only. */
@@ -199,8 +245,15 @@ function stray(what: string): PacketVerdict {
 
 function unreachable(target: string, { nodeAddress }: RawLease): PacketVerdict | undefined {
   if (target === nodeAddress) return undefined
-  if (isIn(target, [VSERVER_POOL])) return dropped('private', `${target} is the private address of a vserver`)
-  if (!isIn(target, DENIED)) return undefined
+  if (isIn(target, [VSERVER_POOL])) return toVserver(target)
+  return isIn(target, DENIED) ? toDenied(target) : undefined
+}
+
+export function toVserver(target: string): PacketVerdict {
+  return dropped('private', `${target} is the private address of a vserver`)
+}
+
+export function toDenied(target: string): PacketVerdict {
   return dropped(
     'denied',
     `${target} is not on the internet; the node’s policy (allowedPrivateRanges) may allow it`
@@ -216,19 +269,42 @@ function shared(named: string): PacketVerdict {
   return { outcome: 'shared', text: `leaves from ${range} instead of ${named}, which the lease does not own` }
 }
 
-function dropped(reason: string, text: string): PacketVerdict {
+export function dropped(reason: string, text: string): PacketVerdict {
   return { outcome: 'dropped', reason, text }
+}
+
+export function withoutRight(): PacketVerdict {
+  return dropped('EPERM', 'the lease has no right raw-socket, so no socket sends this')
+}
+
+export function foreignSource(source: string): PacketVerdict {
+  return dropped('source', `the source ${source} is not the address of the vserver’s own device`)
+}
+
+export function toAll(): PacketVerdict {
+  return dropped('broadcast', 'nothing leaves to all hosts of a network')
+}
+
+export function toGroup(): PacketVerdict {
+  return dropped('multicast', 'nothing leaves to groups of hosts')
+}
+
+/** `undefined` of what ends before. */
+export function sourceOf(packet: Buffer): string | undefined {
+  return packet.length < 16 ? undefined : addressAt(packet, 12)
 }
 
 function addressAt(packet: Buffer, offset: number): string {
   return [...packet.subarray(offset, offset + 4)].join('.')
 }
 
-function isIn(address: string, ranges: readonly string[]): boolean {
+/** All of one family. */
+export function isIn(address: string, ranges: readonly string[]): boolean {
+  const family = isIPv6(address) ? 'ipv6' : 'ipv4'
   const list = new BlockList()
   for (const range of ranges) {
     const [net = '', bits] = range.split('/')
-    list.addSubnet(net, Number(bits))
+    list.addSubnet(net, Number(bits), family)
   }
-  return list.check(address)
+  return list.check(address, family)
 }

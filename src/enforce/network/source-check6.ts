@@ -6,7 +6,8 @@
 import type { LinkPlan } from './address-plan.ts'
 
 /** Headers behind which others may hide: of hop-by-hop and destination options, routes, fragments, AH, and rarer ones. */
-export const EXTENSIONS = '{ 0, 43, 44, 51, 60, 135, 139, 140 }'
+export const EXTENSION_HEADERS: readonly number[] = [0, 43, 44, 51, 60, 135, 139, 140]
+export const EXTENSIONS = `{ ${EXTENSION_HEADERS.join(', ')} }`
 /** Unreachable, packet too big, time exceeded, parameter problem; echo request and reply. */
 const ICMP_TYPES = '{ 1, 2, 3, 4, 128, 129 }'
 

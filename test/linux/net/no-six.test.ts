@@ -85,6 +85,48 @@ test.serial('a vserver’s traffic ends at its time', async (t) => {
   t.is(await one.probe.ask(ask), `${lab.nodeAddress}:9090`)
 })
 
+test.serial('a vserver that shares the node’s network has IPv4, and sends nothing over IPv6', async (t) => {
+  const firstId = 11 * 65_536
+  const neighbour = '2001:db8:9::2'
+  await lab.onNode(['ip', 'addr', 'add', '2001:db8:9::1/64', 'dev', 'up0', 'nodad'])
+  const mac = '02:00:00:00:00:09'
+  await lab.onNode(['ip', 'neigh', 'add', neighbour, 'lladdr', mac, 'dev', 'up0', 'nud', 'permanent'])
+  await lab.nft(`table netdev spy {
+    counter left {}
+    chain up0 { type filter hook egress device "up0" priority 10; udp dport 7001 counter name left; }
+  }`)
+  const left = async (): Promise<string> =>
+    /packets \d+/.exec(await lab.onNode(['nft', 'list', 'counter', 'netdev', 'spy', 'left']))?.[0] ?? ''
+  const send = async (uid: number, family: 'AF_INET' | 'AF_INET6', host: string): Promise<string> =>
+    lab.onNode([
+      'setpriv',
+      `--reuid=${uid}`,
+      '--clear-groups',
+      '/usr/bin/python3',
+      '-c',
+      `import socket; socket.socket(socket.${family}, socket.SOCK_DGRAM).sendto(b"x", ("${host}", 7001))`
+    ])
+  await lab.ask({ op: 'attachIds', user: { ...lab.link('watch', 0), firstId, lastId: firstId + 65_535 } })
+  await send(firstId, 'AF_INET6', neighbour)
+  t.is(await left(), 'packets 0')
+  await send(firstId, 'AF_INET', lab.worldAddress)
+  t.is(await left(), 'packets 1')
+  const flows = await lab.ask<Flow[]>({ op: 'takeFlows', all: true })
+  const own = flows.filter(({ vserver }) => vserver === 'watch')
+  t.like(own, [{ protocol: 'udp', remoteAddress: lab.worldAddress, remotePort: 7001 }])
+  // Others are none of it.
+  await send(0, 'AF_INET6', neighbour)
+  t.is(await left(), 'packets 2')
+  // A daemon puts its rules in place once more when it looks at the devices for the first time.
+  for (let round = 0; round < 5 && (await left()) === 'packets 2'; round++) {
+    await lab.nft(`flush chain netdev slicenet_users on_${Buffer.from('up0').toString('hex')}`)
+    await send(firstId, 'AF_INET6', neighbour)
+  }
+  t.is(await left(), 'packets 3', 'without the rule it leaves')
+  await lab.ask({ op: 'detach', id: 'watch' })
+  await lab.nft('delete table netdev spy')
+})
+
 test.serial('all of it can be taken away', async (t) => {
   await lab.ask({ op: 'detach', id: 'one' })
   await lab.ask({ op: 'remove' })
