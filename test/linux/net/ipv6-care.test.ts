@@ -7,6 +7,7 @@ import { DEFAULT_SHAPING } from '../../../src/enforce/network/rates.ts'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import { framed6, message6, segment6 } from './frames6.ts'
 import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const RST = 4
@@ -240,14 +241,6 @@ s.sendto(b"answer", s.recvfrom(100)[1])`
   while (!over.signal.aborted && heard !== 'answer') heard = await world6.ask({ op: 'ask', host: NODE, port })
   await answering.catch(() => {})
   return heard
-}
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
 }
 
 test.serial('an IPv6 address that comes beside the node’s own ends no connection', async (t) => {

@@ -1,7 +1,6 @@
 /** What vservers that run are given when their node gets IPv6, and lose when it has none any more. */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { run } from '../../../src/base/host-program.ts'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
@@ -9,6 +8,7 @@ import type { LinkRecord } from '../../../src/enforce/network/link-records.ts'
 import type { PortRange } from '../../../src/ticket/ports.ts'
 import { datagram6, framed6 } from './frames6.ts'
 import { insideOf, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const lab = new Lab({ letter: 'l', hasSix: true })
 const NODE = lab.sixOf('node')
@@ -50,14 +50,6 @@ const hasNoWay = async (who: Party): Promise<boolean> => (await ask(who)) === NO
 const inside = async ({ pid }: Party, ...argv: readonly string[]): Promise<string> => {
   const [, ...enter] = insideOf(pid)
   return run('nsenter', [...enter, ...argv])
-}
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
 }
 
 test.serial('vservers that run have all of IPv6 as soon as their node has it', async (t) => {
