@@ -279,13 +279,13 @@ export class NodeRole implements Startable {
       { directory: join(this.#init.stateDirectory, 'flows'), bytesMax: node.flowLog }
     )
     this.#flows = flows
-    const ends = new LeaseEnds({
-      hasSix: () => this.#network.uplinks.some(({ address6 }) => address6 !== undefined)
-    })
+    const hasSix = (): boolean => this.#network.uplinks.some(({ address6 }) => address6 !== undefined)
+    const ends = new LeaseEnds({ hasSix })
     const trafficEnds = new TrafficEnds({
       manager,
       set: async (all) => (this.#network.isUp ? ends.set(all) : undefined),
       addressOf: (vserver) => this.#network.addressOf(vserver),
+      hasSix,
       clock,
       logger: logger.child('network')
     })

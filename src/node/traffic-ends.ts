@@ -16,11 +16,13 @@ export interface TrafficEndsComponents {
   readonly set: (ends: ReadonlyMap<string, number>) => Promise<void>
   /** The inside address of a vserver that has one. */
   readonly addressOf: (vserver: string) => string | undefined
+  /** Whether vservers have IPv6 now: once they have, the ends of all are told of it as well. */
+  readonly hasSix: () => boolean
   readonly clock: Clock
   readonly logger: Logger
 }
 
-/** A renewal is told within this: one that comes later before the end than that costs as much. */
+/** A renewal, or that vservers have IPv6, is told within this: one that comes later before the end than that costs as much. */
 const LOOK_INTERVAL_MS = 1000
 
 export class TrafficEnds implements Startable {
@@ -59,7 +61,7 @@ export class TrafficEnds implements Startable {
   async #tell(): Promise<void> {
     const tell = async (): Promise<void> => {
       const ends = this.#ends()
-      const told = JSON.stringify([...ends])
+      const told = JSON.stringify([this.#c.hasSix(), ...ends])
       if (told === this.#told) return
       await this.#c.set(ends)
       this.#told = told

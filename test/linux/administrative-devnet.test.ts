@@ -1,29 +1,29 @@
 /** An administrative slice from its description to what is noted of it, on a devnet with an administrator. */
-import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { cp, mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import anyTest, { type TestFn } from 'ava'
 import { run } from '../../src/base/host-program.ts'
 import type { AuditEntry } from '../../src/daemon/audit-protocol.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
-import { runCommand, type Outcome } from './command-line.ts'
+import type { Outcome } from './command-line.ts'
+import { SmallDevnet } from './small-devnet.ts'
 
 /** They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
-const NAME = 'adm'
-let home = ''
+const devnet = new SmallDevnet({
+  name: 'adm',
+  image: async () => ['import', await watchRoot(), '--name', 'watch'],
+  flags: ['--administrator']
+})
 
-async function slicenet(...words: string[]): Promise<Outcome> {
-  return runCommand(words, { home })
-}
-
-const on = async (host: string, ...words: string[]): Promise<Outcome> =>
-  slicenet('devnet', 'exec', '--name', NAME, host, '--', 'slicenet', ...words)
+const on = async (host: string, ...words: string[]): Promise<Outcome> => devnet.on(host, ...words)
+let watchFile = ''
+let plainFile = ''
 
 /** A root with perl, busybox and what they want. */
 async function watchRoot(): Promise<string> {
-  const root = join(home, 'root')
+  const root = join(devnet.home, 'root')
   await mkdir(join(root, 'bin'), { recursive: true })
   await mkdir(join(root, 'etc'))
   await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\n')
@@ -37,22 +37,13 @@ async function watchRoot(): Promise<string> {
 
 test.before(async (t) => {
   t.timeout(180_000)
-  home = await mkdtemp(join(tmpdir(), 'sn-'))
-  const imported = await slicenet('image', 'import', await watchRoot(), '--name', 'watch')
-  t.is(imported.exitCode, 0, imported.stderr)
-  const counts = ['--nodes', '1', '--agents', '1', '--administrator']
-  const up = await slicenet('devnet', 'up', '--name', NAME, ...counts)
-  t.is(up.exitCode, 0, up.stderr)
-  const common = 'image: watch\nlease: 10m\nresources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
+  await devnet.up()
   const rights = 'rights: [administrative, cap-net-raw]\nprogram: { argv: [sleep, "4321"] }\n'
-  await writeFile(join(home, 'watch.yaml'), `name: watch\n${common}${rights}`)
-  await writeFile(join(home, 'plain.yaml'), `name: plain\n${common}`)
+  watchFile = await devnet.sliceFile('watch', 'watch', rights)
+  plainFile = await devnet.sliceFile('plain', 'watch')
 })
 
-test.after.always(async () => {
-  await slicenet('devnet', 'down', '--name', NAME)
-  await rm(home, { recursive: true, force: true })
-})
+test.after.always(async () => devnet.down())
 
 /** Prints where a frame came from that another host sent to the node over IPv4. */
 const LISTEN = String.raw`
@@ -69,7 +60,7 @@ const LISTEN = String.raw`
   }`
 
 test('an administrator gets the slice, sees the node’s devices and the frames of another host', async (t) => {
-  const made = await on('administrator', 'slice', 'create', join(home, 'watch.yaml'))
+  const made = await on('administrator', 'slice', 'create', watchFile)
   t.is(made.exitCode, 0, made.stderr)
   const look = 'ls /sys/class/net; grep CapEff /proc/self/status'
   const seen = await on('administrator', 'slice', 'exec', 'watch', '--', 'sh', '-c', look)
@@ -105,13 +96,13 @@ test('a complaint about its packets is answered with the slice and its holder', 
 })
 
 test('an ordinary holder is told why it gets none, and gets an ordinary slice', async (t) => {
-  const refused = await on('researcher', 'slice', 'create', join(home, 'watch.yaml'))
+  const refused = await on('researcher', 'slice', 'create', watchFile)
   t.is(refused.exitCode, 3, refused.stdout)
   t.regex(refused.stderr, /NO_MATCH/)
-  const explained = await on('researcher', 'explain', '--slice', join(home, 'watch.yaml'))
+  const explained = await on('researcher', 'explain', '--slice', watchFile)
   t.is(explained.exitCode, 3)
   t.regex(explained.stdout, /administrative slices for 12D3/)
-  const plain = await on('researcher', 'slice', 'create', join(home, 'plain.yaml'))
+  const plain = await on('researcher', 'slice', 'create', plainFile)
   t.is(plain.exitCode, 0, plain.stderr)
   const look = await on('researcher', 'slice', 'exec', 'plain', '--', 'sh', '-c', 'ls /sys/class/net')
   t.notRegex(look.stdout, /^up0$/m)
@@ -154,7 +145,7 @@ test('the node’s administrator reads what was done and what ran', async (t) =>
 })
 
 test('nothing is left of it', async (t) => {
-  const directories = [join(home, 'devnet', NAME)]
-  t.is((await slicenet('devnet', 'down', '--name', NAME)).exitCode, 0)
-  t.deepEqual(await devnetLeftovers(NAME, { directories }), [])
+  const directories = [join(devnet.home, 'devnet', devnet.name)]
+  t.is((await devnet.slicenet('devnet', 'down', '--name', devnet.name)).exitCode, 0)
+  t.deepEqual(await devnetLeftovers(devnet.name, { directories }), [])
 })

@@ -1,20 +1,17 @@
 /** A complaint about a slice's packets, from the slice to the answer, by commands on a devnet. */
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import anyTest, { type TestFn } from 'ava'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
-import { runCommand, type Outcome } from './command-line.ts'
+import type { Outcome } from './command-line.ts'
+import { SmallDevnet } from './small-devnet.ts'
 
 /** They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
-const NAME = 'flw'
-let home = ''
+const devnet = new SmallDevnet({ name: 'flw' })
 
-const slicenet = async (...words: string[]): Promise<Outcome> => runCommand(words, { home })
-const on = async (host: string, ...words: string[]): Promise<Outcome> =>
-  slicenet('devnet', 'exec', '--name', NAME, host, '--', 'slicenet', ...words)
+const on = async (host: string, ...words: string[]): Promise<Outcome> => devnet.on(host, ...words)
 
 interface Shown {
   readonly slice?: string
@@ -34,22 +31,14 @@ const documentsOf = ({ stdout }: Outcome): Record<string, unknown>[] =>
 
 test.before(async (t) => {
   t.timeout(180_000)
-  home = await mkdtemp(join(tmpdir(), 'sn-'))
-  const built = await slicenet('image', 'build', 'busybox')
-  t.is(built.exitCode, 0, built.stderr)
-  const up = await slicenet('devnet', 'up', '--name', NAME, '--nodes', '1', '--agents', '1')
-  t.is(up.exitCode, 0, up.stderr)
+  await devnet.up()
   const shaping = 'shaping: { icmp: 64kbps, destinationsPerMinute: 30, egressShare: 3 }\n'
-  const resources = 'resources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
-  await writeFile(join(home, 'slice.yaml'), `name: noisy\nimage: busybox\nlease: 10m\n${resources}${shaping}`)
-  const created = await on('researcher', 'slice', 'create', join(home, 'slice.yaml'))
+  const file = await devnet.sliceFile('noisy', 'busybox', shaping)
+  const created = await on('researcher', 'slice', 'create', file)
   t.is(created.exitCode, 0, created.stderr)
 })
 
-test.after.always(async () => {
-  await slicenet('devnet', 'down', '--name', NAME)
-  await rm(home, { recursive: true, force: true })
-})
+test.after.always(async () => devnet.down())
 
 test('a complaint is answered with the slice, the lease and the holder, and all of it is as it was signed', async (t) => {
   t.timeout(120_000)
@@ -71,8 +60,8 @@ test('a complaint is answered with the slice, the lease and the holder, and all 
   ).leases
   t.deepEqual(lease?.shaping, { icmpBps: 64_000, destinationsPerMinute: 30, egressShare: 3 })
   // And kept to: eight times the usual turn is the most that a node of a devnet gives, and three were asked for.
-  const host = ['devnet', 'exec', '--name', NAME, 'node1', '--']
-  const classes = (await slicenet(...host, 'tc', '-d', 'class', 'show', 'dev', 'up0')).stdout
+  const host = ['devnet', 'exec', '--name', devnet.name, 'node1', '--']
+  const classes = (await devnet.slicenet(...host, 'tc', '-d', 'class', 'show', 'dev', 'up0')).stdout
   t.regex(classes, /quantum 18168 .*\n/)
   t.regex(classes, /ceil 64Kbit/)
   t.like(flow, {
@@ -92,14 +81,14 @@ test('the record is given to other programs, and verified', async (t) => {
   t.timeout(120_000)
   const lines = documentsOf(await on('node1', 'node', 'flows', '--since', '10m', '--json-lines'))
   t.true(lines.some((flow) => flow['remotePort'] === 5353 && flow['slice'] === 'noisy'))
-  const file = join(home, 'flows.ipfix')
+  const file = join(devnet.home, 'flows.ipfix')
   const written = await on('node1', 'node', 'flows', '--ipfix', file, '--json')
   t.is(written.exitCode, 0, written.stderr)
   t.is((await readFile(file)).readUInt16BE(0), 10)
   const root = await on('node1', 'node', 'audit', 'root', '--sign')
   t.is(root.exitCode, 0, root.stderr)
-  await writeFile(join(home, 'root'), root.stdout)
-  const verified = await on('node1', 'node', 'audit', 'verify', '--root', join(home, 'root'), '--json')
+  await writeFile(join(devnet.home, 'root'), root.stdout)
+  const verified = await on('node1', 'node', 'audit', 'verify', '--root', join(devnet.home, 'root'), '--json')
   t.is(verified.exitCode, 0, verified.stdout)
   t.like(documentsOf(verified)[0], { sound: true, faults: [], unwatched: [] })
   const elsewhere = await on('researcher', 'node', 'flows')
@@ -108,7 +97,7 @@ test('the record is given to other programs, and verified', async (t) => {
 
 test('nothing of it is left on the machine', async (t) => {
   t.timeout(120_000)
-  const down = await slicenet('devnet', 'down', '--name', NAME)
+  const down = await devnet.slicenet('devnet', 'down', '--name', devnet.name)
   t.is(down.exitCode, 0, down.stderr)
-  t.deepEqual(await devnetLeftovers(NAME), [])
+  t.deepEqual(await devnetLeftovers(devnet.name), [])
 })

@@ -1,22 +1,17 @@
 /** The address that a lease names, by commands on a devnet, while the address of its node's uplink changes. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import anyTest, { type TestFn } from 'ava'
 import { run } from '../../src/base/host-program.ts'
-import { runCommand, type Outcome } from './command-line.ts'
+import type { Outcome } from './command-line.ts'
+import { SmallDevnet } from './small-devnet.ts'
 
 const test = (anyTest as TestFn<undefined>).serial
 
-const NAME = 'ladr'
-let home = ''
+const devnet = new SmallDevnet({ name: 'ladr' })
 
-const slicenet = async (...words: string[]): Promise<Outcome> => runCommand(words, { home })
-const asResearcher = async (...words: string[]): Promise<Outcome> =>
-  slicenet('devnet', 'exec', '--name', NAME, 'researcher', '--', 'slicenet', ...words)
+const asResearcher = async (...words: string[]): Promise<Outcome> => devnet.on('researcher', ...words)
 const onNode = async (...words: string[]): Promise<string> =>
-  run('ip', ['-n', `slicenet-${NAME}-node1`, ...words])
+  run('ip', ['-n', `slicenet-${devnet.name}-node1`, ...words])
 
 async function addressOf(slice: string): Promise<string> {
   const { stdout, stderr } = await asResearcher('slice', 'show', slice, '--json')
@@ -25,24 +20,17 @@ async function addressOf(slice: string): Promise<string> {
 }
 
 async function create(slice: string): Promise<Outcome> {
-  const resources = 'resources: { cpu: 100m, memory: 64MiB, disk: 32MiB, pids: 32 }\n'
-  await writeFile(join(home, `${slice}.yaml`), `name: ${slice}\nimage: busybox\nlease: 10m\n${resources}`)
-  return asResearcher('slice', 'create', join(home, `${slice}.yaml`))
+  return asResearcher('slice', 'create', await devnet.sliceFile(slice, 'busybox'))
 }
 
 test.before(async (t) => {
   t.timeout(300_000)
-  home = await mkdtemp(join(tmpdir(), 'sn-'))
-  const built = await slicenet('image', 'build', 'busybox')
-  t.is(built.exitCode, 0, built.stderr)
-  const up = await slicenet('devnet', 'up', '--name', NAME, '--nodes', '1', '--agents', '1')
-  t.is(up.exitCode, 0, up.stderr)
+  await devnet.up()
 })
 
 test.after.always(async (t) => {
-  const down = await slicenet('devnet', 'down', '--name', NAME)
+  const down = await devnet.down()
   t.is(down.exitCode, 0, down.stderr)
-  await rm(home, { recursive: true, force: true })
 })
 
 test('leases name the uplink’s address as it is, without a restart, and one that runs goes on', async (t) => {

@@ -14,6 +14,7 @@ function lab(): {
   leases: Tenant[]
   told: Map<string, number>[]
   fails: boolean
+  hasSix: boolean
   changed: () => void
   ends: TrafficEnds
   clock: ManualClock
@@ -23,6 +24,7 @@ function lab(): {
     leases: [] as Tenant[],
     told: [] as Map<string, number>[],
     fails: false,
+    hasSix: false,
     changed: (): void => {},
     clock
   }
@@ -40,6 +42,7 @@ function lab(): {
       state.told.push(new Map(all))
     },
     addressOf: (vserver) => ({ one: '100.64.1.2', two: '100.64.2.2' })[vserver],
+    hasSix: () => state.hasSix,
     clock,
     logger: silentLogger
   })
@@ -78,5 +81,20 @@ test('what the network could not be told is told again', async (t) => {
   state.fails = false
   await state.clock.advance(2000)
   t.deepEqual(state.told.at(-1), new Map([['100.64.2.2', NOW + HOUR]]))
+  await state.ends.stop()
+})
+
+test('the ends of all are told again when vservers have IPv6, though no lease changed', async (t) => {
+  const state = lab()
+  state.leases = [of('one', 1, NOW + HOUR)]
+  await state.ends.start()
+  await state.clock.advance(5000)
+  t.is(state.told.length, 1, 'nothing changed yet')
+  state.hasSix = true
+  await state.clock.advance(1000)
+  t.is(state.told.length, 2)
+  t.deepEqual(state.told.at(-1), new Map([['100.64.1.2', NOW + HOUR]]))
+  await state.clock.advance(5000)
+  t.is(state.told.length, 2, 'and once')
   await state.ends.stop()
 })

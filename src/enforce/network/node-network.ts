@@ -13,6 +13,7 @@ import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
+import { followFamilies } from './link-families.ts'
 import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
 import { requireNone, requireUnheard, supersededLines } from './link-lines.ts'
 import { LinkNumbers } from './link-numbers.ts'
@@ -30,7 +31,6 @@ import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import type { Uplink } from './uplink.ts'
-import { forwardSix } from './uplink6.ts'
 import { familyOf, Uplinks } from './uplinks.ts'
 import {
   addressInside,
@@ -128,7 +128,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     }
     await boundFragmentMemory()
     await writeFile('/proc/sys/net/ipv4/ip_forward', '1')
-    if (familyOf(uplinks) !== undefined) await forwardSix()
+    await followFamilies(links, { address6: familyOf(uplinks) }, this.#logger)
     this.#numbers.goOnFrom(Math.max(0, ...records.map((record) => record.index)))
     await this.#uplinks.open(uplinks)
     // Devices come and go.
@@ -258,17 +258,14 @@ class LinuxNodeNetwork implements NodeNetwork {
   /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
   async #renew(uplinks: readonly Uplink[], rest: () => Promise<void>): Promise<void> {
     await this.#turns.takeAlone(async () => {
-      const had = this.#uplinks.address6
       const present = await presentLinks()
       const there = [...this.#records.values()].filter(
         ({ index, ids }) => ids !== undefined || present.has(index)
       )
       await applyRules(await nodeRules(this.#rulesInit(uplinks), there))
       await rest()
-      const has = this.#uplinks.address6
-      if (has !== undefined) await forwardSix()
-      // Links are given the addresses of families that were not there, or lose them, when they are attached again.
-      if (had !== has) this.#whole.clear()
+      // What could not be changed is put right when it is attached again.
+      for (const id of await followFamilies(there, this.#uplinks, this.#logger)) this.#whole.delete(id)
     })
   }
 

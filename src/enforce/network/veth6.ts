@@ -2,7 +2,7 @@
  * What ip(8) is told of IPv6 on a link: addresses and neighbours are fixed on both ends, so that neither has to ask for the
  * other or to hear of routers, and the source check lets none of that pass.
  */
-import type { LinkPlan } from './address-plan.ts'
+import { VSERVER_POOL_6, type LinkPlan } from './address-plan.ts'
 
 /** Of the vserver's end, after it was raised. */
 export function insideLines6(plan: LinkPlan, device: string): string[] {
@@ -16,6 +16,15 @@ export function insideLines6(plan: LinkPlan, device: string): string[] {
 /** Of the node's end, after it was raised. */
 export function gatewayLines6({ device, address6, gateway6, insideMac }: LinkPlan): string[] {
   return endLines({ device, own: gateway6, other: address6, otherMac: insideMac })
+}
+
+/** Of either end, for `ip -6`: takes away what the lines above put there, whatever of it is there. */
+export function withdrawalLines6(device: string): string[] {
+  return [
+    `route flush dev ${device}`,
+    `addr flush dev ${device} to ${VSERVER_POOL_6}`,
+    `neigh flush dev ${device} nud permanent`
+  ]
 }
 
 interface End {

@@ -117,7 +117,8 @@ export function ethernet(to: Buffer, from: Buffer, type: number, body: Buffer): 
 
 export const address = (text: string): number[] => text.split('.').map(Number)
 
-function checksum(data: Buffer): number {
+/** Of the internet protocols (RFC 1071). */
+export function checksum(data: Buffer): number {
   const even = data.length % 2 === 0 ? data : Buffer.concat([data, Buffer.alloc(1)])
   let total = 0
   for (let at = 0; at < even.length; at += 2) total += even.readUInt16BE(at)

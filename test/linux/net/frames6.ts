@@ -1,7 +1,7 @@
 /** Builds packets of IPv6 byte by byte, wrong ones too, as frames.ts does those of IPv4. */
 import { addressBytes } from '../../../src/base/ip-address.ts'
 import type { LinkPlan } from '../../../src/enforce/network/address-plan.ts'
-import { TCP, UDP } from './frames.ts'
+import { checksum, TCP, UDP } from './frames.ts'
 
 export const ICMP6 = 58
 
@@ -88,11 +88,7 @@ function summed({ src, dst }: Ends, number: number, body: Buffer, at: number): B
   pseudo.set(addressBytes(dst), 16)
   pseudo.writeUInt32BE(body.length, 32)
   pseudo.writeUInt8(number, 39)
-  const all = Buffer.concat([pseudo, body, Buffer.alloc(body.length % 2)])
-  let total = 0
-  for (let offset = 0; offset < all.length; offset += 2) total += all.readUInt16BE(offset)
-  while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000)
-  body.writeUInt16BE(~total & 0xffff, at)
+  body.writeUInt16BE(checksum(Buffer.concat([pseudo, body])), at)
   return body
 }
 

@@ -8,11 +8,11 @@ import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
 import { icmp, Lab, tcp, udp, type LineProgram } from './lab.ts'
 import { MARKS, OTHERS, OWN, type SpoofClass } from './spoof-classes.ts'
 import { ordinary6, spoofClasses6, translated6 } from './spoof-classes6.ts'
+import { dropped, gained, hex, seen, snifferBehind } from './spoof-counts.ts'
 
 /** Ten thousand by night, as of IPv4. */
 const COUNT = process.env['SLICENET_NIGHTLY'] === undefined ? 2000 : 10_000
 const CONTROL_COUNT = 500
-const WAIT_SECONDS = 4
 const lab = new Lab({ letter: 'y', hasSix: true })
 const parties = { world: lab.sixOf('world'), node: lab.sixOf('node') }
 let sender: LineProgram
@@ -25,20 +25,9 @@ test.before(async () => {
   await lab.up()
   const vserver = await lab.vserver('one', owned(OWN))
   await lab.vserver('two', owned(OTHERS))
-  // Shaping would lose what is sent fast.
-  await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
-  await lab.onNode(['ip', 'link', 'add', 'copies', 'type', 'veth', 'peer', 'name', 'seen'])
-  for (const device of ['copies', 'seen']) {
-    await lab.onNode(['ip', 'link', 'set', device, 'addrgenmode', 'none', 'up'])
-  }
-  await lab.nft(`
-    add table netdev spy
-    add chain netdev spy sl1 { type filter hook ingress device "sl1" priority 0; }
-    add rule netdev spy sl1 dup to "copies"
-  `)
+  behind = await snifferBehind(lab)
   sender = await lab.program(vserver.pid, 'spoof.py', 'eth0')
   world = await lab.program('world', 'spoof.py', 'up0')
-  behind = await lab.program('node', 'spoof.py', 'seen')
   await settled()
 })
 test.after.always(() => lab.down())
@@ -47,40 +36,10 @@ test.after.always(() => lab.down())
 async function settled(): Promise<void> {
   for (let quiet = 0, last = ''; quiet < 6;) {
     await delay(500)
-    const now = JSON.stringify(await dropped())
+    const now = JSON.stringify(await dropped(lab))
     quiet = now === last ? quiet + 1 : 0
     last = now
   }
-}
-
-interface Count {
-  readonly spoof: number
-  readonly legitimate: number
-}
-
-/** How many marked frames a sniffer has seen so far, from any port or from one. */
-async function seen(
-  sniffer: LineProgram,
-  port?: number,
-  wanted?: { mark: string; least: number }
-): Promise<Count> {
-  const asked = { op: 'seen', ...(wanted === undefined ? {} : { ...wanted, wait: WAIT_SECONDS }) }
-  const { counts, lost } = await sniffer.ask<{ counts: Record<string, number>; lost: number }>(asked)
-  if (lost > 0) throw new Error(`the sniffer lost ${lost} frames`)
-  const of = (mark: string): number =>
-    Object.entries(counts)
-      .filter(([key]) => (port === undefined ? key.startsWith(`${mark}:`) : key === `${mark}:${port}`))
-      .reduce((sum, [, count]) => sum + count, 0)
-  return { spoof: of(MARKS.spoof), legitimate: of(MARKS.legitimate) }
-}
-
-const dropped = async (): Promise<Record<string, number>> => lab.ask({ op: 'dropped', id: 'one' })
-
-function gained(after: Record<string, number>, before: Record<string, number>): Record<string, number> {
-  const changes = Object.entries(after).map(
-    ([reason, count]) => [reason, count - (before[reason] ?? 0)] as const
-  )
-  return Object.fromEntries(changes.filter(([, count]) => count !== 0))
 }
 
 const send = async (
@@ -90,7 +49,7 @@ const send = async (
 ): Promise<number> =>
   sender.ask({
     op: 'send',
-    frames: frames.map((frame) => frame.toString('hex')),
+    frames: hex(frames),
     count,
     ...(how === undefined ? {} : { how })
   })
@@ -99,7 +58,7 @@ test.serial(
   'nothing of any class leaves and all of it is counted, while as much that is right passes',
   async (t) => {
     const neighbour = (await lab.counters()).dropped['two']
-    let counts = await dropped()
+    let counts = await dropped(lab)
     for (const each of spoofClasses6(parties)) {
       const legitimate = each.legitimate ?? [ordinary6(parties)]
       const before = [await seen(world), await seen(behind)] as const
@@ -110,7 +69,7 @@ test.serial(
       const expected = (REFUSALS as readonly string[]).includes(each.counted) ? 0 : COUNT
       const copies = { mark: MARKS.spoof, least: before[1].spoof + expected }
       const past = (await seen(behind, undefined, copies)).spoof - before[1].spoof
-      const after = await dropped()
+      const after = await dropped(lab)
       const counted = gained(after, counts)
       counts = after
       t.log(

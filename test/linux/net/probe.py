@@ -1,26 +1,11 @@
-"""Sends and sees packets in one network namespace for the tests of the node's network.
+"""Sends and sees packets in one network namespace for the tests of the node's network; probing.py says how it is asked."""
+import socket, struct, sys, time
 
-One JSON request a line on standard input, one answer a line on standard output. What arrives on the device named by the
-first argument is kept, bounded, until taken.
-"""
-import errno, json, socket, struct, sys, threading, time
+sys.dont_write_bytecode = True
+import probing
+from probing import checksum
 
-DEVICE = sys.argv[1]
-# Waits are so many times longer.
-PATIENCE = float(sys.argv[2]) if len(sys.argv) > 2 else 1
-KEPT_MAX = 20000
-kept, kept_lock = [], threading.Lock()
-counted = {}
-held = {}
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+DEVICE = probing.DEVICE
 
 
 def transport(p, src, dst):
@@ -110,22 +95,8 @@ def describe(data, nested=False):
     return seen
 
 
-def watch(s):
-    while True:
-        try:
-            data, address = s.recvfrom(65535)
-        except OSError:
-            # The link was taken away.
-            return
-        if address[2] == socket.PACKET_OUTGOING or len(data) < 20 or address[1] != 0x0800:
-            continue
-        port = struct.unpack("!H", data[22:24])[0] if data[9] == 17 and data[0] == 0x45 else 0
-        if port in counted:
-            counted[port] += len(data)
-            continue
-        with kept_lock:
-            if len(kept) < KEPT_MAX:
-                kept.append(describe(data))
+def port_of(data):
+    return struct.unpack("!H", data[22:24])[0] if data[9] == 17 and data[0] == 0x45 else 0
 
 
 def op_bytes(p):
@@ -174,78 +145,6 @@ def op_route(p):
             s.sendto(ip_packet(p), (p["dst"], 0))
 
 
-def op_take(p):
-    """What arrived, once it is at least `least` packets matching `match`, or the wait is over."""
-    end = time.monotonic() + p.get("wait", 0.3) * PATIENCE
-    wanted = p.get("match", {})
-    while True:
-        with kept_lock:
-            found = [each for each in kept if all(each.get(k) == v for k, v in wanted.items())]
-        if len(found) >= p.get("least", 1 << 30) or time.monotonic() > end:
-            break
-        time.sleep(0.01)
-    with kept_lock:
-        kept.clear()
-    return found
-
-
-def op_listen(p):
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind((p.get("host", "0.0.0.0"), p["port"]))
-    s.listen(16)
-
-    def serve():
-        while True:
-            c, address = s.accept()
-            c.sendall(("%s:%d" % address).encode())
-            c.close()
-
-    threading.Thread(target=serve, daemon=True).start()
-
-
-def op_connect(p):
-    """Gives what the listener saw of us, or the name of the error."""
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        s.settimeout(p.get("timeout", 0.4) * PATIENCE)
-        try:
-            if "sport" in p:
-                s.bind((p.get("source", "0.0.0.0"), p["sport"]))
-            s.connect((p["host"], p["port"]))
-            return s.recv(100).decode()
-        except socket.timeout:
-            return "timeout"
-        except OSError as e:
-            return errno.errorcode.get(e.errno, str(e))
-
-
-def op_answer(p):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.bind((p.get("host", "0.0.0.0"), p["port"]))
-
-    def serve():
-        while True:
-            _, address = s.recvfrom(2000)
-            s.sendto(("%s:%d" % address).encode(), address)
-
-    threading.Thread(target=serve, daemon=True).start()
-
-
-def op_ask(p):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.settimeout(p.get("timeout", 0.4) * PATIENCE)
-        try:
-            if "sport" in p:
-                s.bind((p.get("source", "0.0.0.0"), p["sport"]))
-            s.sendto(b"?", (p["host"], p["port"]))
-            return s.recvfrom(100)[0].decode()
-        except socket.timeout:
-            return "timeout"
-        except OSError as e:
-            return errno.errorcode.get(e.errno, str(e))
-
-
 def op_exchange(p):
     """One datagram at a time for some seconds, once at least: milliseconds to the answer of each, none for those without."""
     times = []
@@ -274,35 +173,6 @@ def op_sweep(p):
                 s.sendto(b"x", (p["host"], port))
             except ConnectionRefusedError:
                 s.sendto(b"x", (p["host"], port))
-
-
-def op_hold(p):
-    """Exchanges one datagram with who answers, and keeps the socket."""
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.settimeout(5)
-    s.bind(("0.0.0.0", p["sport"]))
-    s.connect((p["host"], p["port"]))
-    s.send(b"?")
-    held[p["sport"]] = s
-    return s.recv(100).decode()
-
-
-def op_fault(p):
-    """The name of the error that the kernel has noted for a kept socket, or none within the wait."""
-    end = time.monotonic() + p.get("wait", 0.3)
-    while True:
-        fault = held[p["sport"]].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if fault != 0 or time.monotonic() > end:
-            return errno.errorcode.get(fault, "none")
-        time.sleep(0.01)
-
-
-def op_count(p):
-    counted[p["port"]] = 0
-
-
-def op_counted(p):
-    return counted[p["port"]]
 
 
 def op_flood(p):
@@ -347,18 +217,5 @@ def op_scan(p):
             time.sleep(p.get("pause", 0.001))
 
 
-def main():
-    s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.ntohs(3))
-    s.bind((DEVICE, 3))
-    threading.Thread(target=watch, args=(s,), daemon=True).start()
-    print(json.dumps({"result": "ready"}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            result = globals()["op_" + request["op"]](request)
-            print(json.dumps({"result": result}), flush=True)
-        except Exception as e:
-            print(json.dumps({"error": repr(e)}), flush=True)
-
-
-main()
+probing.keep(0x0800, 20, port_of, describe)
+probing.answer({**probing.with_sockets(socket.AF_INET, "0.0.0.0", "%s:%d"), **globals()})

@@ -1,11 +1,14 @@
-"""Sends frames as fast as exact counts allow, and counts marked ones that arrive, for spoof.test.ts.
+"""Sends frames as fast as exact counts allow, and counts marked ones that arrive; probing.py says how it is asked.
 
-One JSON request a line on standard input, one answer a line on standard output. Of what arrives on the device named by the
-first argument each frame with a mark, `#` and five characters, is counted, by mark and source port.
+Of what arrives on the device each frame with a mark, `#` and five characters, is counted, by mark and source port.
 """
-import json, socket, struct, sys, threading, time
+import socket, struct, sys, time
 
-DEVICE = sys.argv[1]
+sys.dont_write_bytecode = True
+import probing
+from probing import checksum
+
+DEVICE = probing.DEVICE
 SOL_PACKET, PACKET_STATISTICS, PACKET_QDISC_BYPASS, SO_RCVBUFFORCE = 263, 6, 20, 33
 MARK_LENGTH = 6
 BURST = 32
@@ -25,13 +28,6 @@ def watch():
         port = 0 if ports is None else struct.unpack("!H", data[ports:ports + 2])[0]
         key = "%s:%d" % (data[at:at + MARK_LENGTH].decode(), port)
         seen[key] = seen.get(key, 0) + 1
-
-
-def checksum(data):
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def numbered(frame, number):
@@ -91,21 +87,11 @@ def op_device(p):
     return sniffer.getsockname()[4].hex()
 
 
-def main():
-    try:
-        sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
-    except PermissionError:
-        # Inside a vserver, where nothing is counted.
-        pass
-    sniffer.bind((DEVICE, 3))
-    threading.Thread(target=watch, daemon=True).start()
-    print(json.dumps({"result": "ready"}), flush=True)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            print(json.dumps({"result": globals()["op_" + request["op"]](request)}), flush=True)
-        except Exception as e:
-            print(json.dumps({"error": repr(e)}), flush=True)
-
-
-main()
+try:
+    sniffer.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+except PermissionError:
+    # Inside a vserver, where nothing is counted.
+    pass
+sniffer.bind((DEVICE, 3))
+probing.in_background(watch)
+probing.answer(globals())

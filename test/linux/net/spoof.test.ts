@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { run } from '../../../src/base/host-program.ts'
 import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
-import { icmp, insideOf, Lab, PATIENCE, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
+import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 import {
   inPieces,
   MARKS,
@@ -19,6 +19,7 @@ import {
   unfinished,
   type SpoofClass
 } from './spoof-classes.ts'
+import { dropped, gained, hex, minus, seen, snifferBehind, type Count } from './spoof-counts.ts'
 
 /** Of each class; `SLICENET_SPOOF_PACKETS` makes them fewer where the processor is emulated. */
 const COUNT = Number(process.env.SLICENET_SPOOF_PACKETS ?? 10_000)
@@ -26,7 +27,6 @@ const COUNT = Number(process.env.SLICENET_SPOOF_PACKETS ?? 10_000)
 const CONTROL_COUNT = Math.min(COUNT, 1000)
 /** More than the kernel has room for. */
 const UNFINISHED_COUNT = 10_000
-const WAIT_SECONDS = 4 * PATIENCE
 const lab = new Lab({ letter: 's' })
 let sender: LineProgram
 let neighbour: LineProgram
@@ -40,63 +40,14 @@ test.before(async () => {
   await lab.up()
   vserver = await lab.vserver('one', owned(OWN))
   const two = await lab.vserver('two', owned(OTHERS))
-  // Shaping would lose what is sent fast.
-  await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
-  await lab.onNode(['ip', 'link', 'add', 'copies', 'type', 'veth', 'peer', 'name', 'seen'])
-  for (const device of ['copies', 'seen']) await lab.onNode(['ip', 'link', 'set', device, 'up'])
-  await lab.nft(`
-    add table netdev spy
-    add chain netdev spy sl1 { type filter hook ingress device "sl1" priority 0; }
-    add rule netdev spy sl1 dup to "copies"
-  `)
+  behind = await snifferBehind(lab)
   sender = await lab.program(vserver.pid, 'spoof.py', 'eth0')
   neighbour = await lab.program(two.pid, 'spoof.py', 'eth0')
   world = await lab.program('world', 'spoof.py', 'up0')
-  behind = await lab.program('node', 'spoof.py', 'seen')
 })
 test.after.always(() => lab.down())
 
-interface Count {
-  readonly spoof: number
-  readonly legitimate: number
-}
-
-/** How many marked frames a sniffer has seen so far, from any port or from one. */
-async function seen(
-  sniffer: LineProgram,
-  port?: number,
-  wanted?: { mark: string; least: number }
-): Promise<Count> {
-  const asked = { op: 'seen', ...(wanted === undefined ? {} : { ...wanted, wait: WAIT_SECONDS }) }
-  const { counts, lost } = await sniffer.ask<{ counts: Record<string, number>; lost: number }>(asked)
-  if (lost > 0) throw new Error(`the sniffer lost ${lost} frames`)
-  const of = (mark: string): number =>
-    Object.entries(counts)
-      .filter(([key]) => (port === undefined ? key.startsWith(`${mark}:`) : key === `${mark}:${port}`))
-      .reduce((sum, [, count]) => sum + count, 0)
-  return { spoof: of(MARKS.spoof), legitimate: of(MARKS.legitimate) }
-}
-
 const isNamed = (names: readonly string[], name: string): boolean => names.includes(name)
-
-const minus = (after: Count, before: Count): Count => ({
-  spoof: after.spoof - before.spoof,
-  legitimate: after.legitimate - before.legitimate
-})
-
-/** What was dropped of vserver one, by reason; of both tables. */
-async function dropped(): Promise<Record<string, number>> {
-  return lab.ask({ op: 'dropped', id: 'one' })
-}
-
-function gained(after: Record<string, number>, before: Record<string, number>): Record<string, number> {
-  const changes = Object.entries(after).map(
-    ([reason, count]) => [reason, count - (before[reason] ?? 0)] as const
-  )
-  return Object.fromEntries(changes.filter(([, count]) => count !== 0))
-}
-
-const hex = (frames: readonly Buffer[]): string[] => frames.map((frame) => frame.toString('hex'))
 
 async function send(
   frames: readonly Buffer[],
@@ -116,7 +67,7 @@ test.serial(
   async (t) => {
     const parties = { world: lab.worldAddress, node: lab.nodeAddress }
     const nodeBefore = (await lab.counters()).dropped['two']
-    let counts = await dropped()
+    let counts = await dropped(lab)
     for (const each of spoofClasses(parties)) {
       const legitimate = each.legitimate ?? [ordinary(parties)]
       const sniffer = each.counted === 'arp' ? behind : world
@@ -127,7 +78,7 @@ test.serial(
       const passed = minus(await seen(sniffer, undefined, { mark: MARKS.legitimate, least }), before[1])
       const leaked = minus(await seen(world), before[0]).spoof
       const past = minus(await seen(behind), before[2]).spoof
-      const after = await dropped()
+      const after = await dropped(lab)
       const counted = gained(after, counts)
       counts = after
       const ms = Math.round(performance.now() - began)
@@ -190,7 +141,7 @@ test.serial(
     const datagrams = 500
     const frames = hex(inPieces(parties).map((frame) => ofNeighbour(frame)))
     const flood = async (): Promise<Count & { refused: number }> => {
-      const [before, counts] = [await seen(world), await dropped()]
+      const [before, counts] = [await seen(world), await dropped(lab)]
       await sender.ask({
         op: 'send',
         frames: hex([unfinished(parties)]),
@@ -200,7 +151,7 @@ test.serial(
       await neighbour.ask({ op: 'send', frames, count: datagrams, varied: true })
       const wanted = { mark: MARKS.legitimate, least: before.legitimate + datagrams }
       const after = minus(await seen(world, undefined, wanted), before)
-      return { ...after, refused: gained(await dropped(), counts)['fragment'] ?? 0 }
+      return { ...after, refused: gained(await dropped(lab), counts)['fragment'] ?? 0 }
     }
     const bounded = await flood()
     // What still waits would count as the same pieces once more.

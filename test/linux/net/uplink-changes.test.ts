@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import { Lab, udp, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const NET = '198.19.202'
@@ -28,14 +29,6 @@ test.before(async () => {
   await lab.world.ask({ op: 'answer', port: 7000 })
 })
 test.after.always(() => lab.down())
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
-}
 
 const guaranteed = async (device: string, index: number): Promise<string | undefined> => {
   const shown = await lab.onNode(['tc', 'class', 'show', 'dev', device]).catch(() => '')

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import { Lab, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const lab = new Lab({ letter: 'k', network: { rootBps: 10 * MEGABIT, nodeBps: MEGABIT } })
@@ -76,14 +77,6 @@ test.serial('a queue that somebody else put on the uplink is left alone, and nam
 /** The address that the world sees a vserver under. */
 const seenAs = async (port: number): Promise<string> =>
   one.probe.ask({ op: 'ask', host: lab.worldAddress, port, timeout: 0.2 })
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
-}
 
 const gateway = (): string => lab.nodeAddress.replace(/\d+$/, '1')
 const moved = (): string => lab.nodeAddress.replace(/\d+$/, '6')

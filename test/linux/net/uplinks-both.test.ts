@@ -1,11 +1,11 @@
 /** A node with two uplinks that both have IPv6: `up0` by way of the router, `up1` straight to the world. */
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import type { UplinkInit } from '../../../src/enforce/network/uplink.ts'
 import { framed6, message6, segment6, type Ends } from './frames6.ts'
 import { icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const FIN = 1
@@ -58,14 +58,6 @@ test.after.always(() => lab.down())
 const restart = async (...uplinks: readonly UplinkInit[]): Promise<void> => {
   await lab.killNode()
   await lab.startNode({ uplinks })
-}
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
 }
 
 /** Each uplink: who is reached by it, under which address of the node, and who sees it there. */

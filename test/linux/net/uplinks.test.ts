@@ -1,10 +1,10 @@
 /** A node with two uplinks: `up0` by way of the router, `up1` straight to the world. */
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import type { UplinkInit } from '../../../src/enforce/network/uplink.ts'
 import { gre, icmp, Lab, tcp, udp, type LineProgram, type Seen, type Vserver } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const FIN = 1
@@ -47,14 +47,6 @@ const rates = async (device: string, minor: string): Promise<readonly string[]> 
   const [, rate = '', ceil = ''] =
     new RegExp(`^class htb 51ce:${minor} .* rate (\\S+) ceil (\\S+)`, 'm').exec(shown) ?? []
   return [rate, ceil]
-}
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
 }
 
 /** Each uplink: who is reached by it, under which address of the node, and who sees it there. */

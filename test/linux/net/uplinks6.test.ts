@@ -1,7 +1,7 @@
 /** IPv6 of vservers on a node with two uplinks, of which the second gets its address while the node runs. */
-import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { Lab, udp, type LineProgram } from './lab.ts'
+import { until } from './until.ts'
 
 const MEGABIT = 1_000_000
 const [WORLD_1, NODE_1] = ['2001:db8:f1::1', '2001:db8:f1::2']
@@ -25,14 +25,6 @@ test.before(async () => {
   await world.ask({ op: 'answer', port: 7000 })
 })
 test.after.always(() => lab.down())
-
-async function until(condition: () => Promise<boolean>): Promise<boolean> {
-  for (let round = 0; round < 100; round++) {
-    if (await condition()) return true
-    await delay(100)
-  }
-  return false
-}
 
 const seenAs = async (host: string, sport: number): Promise<string> =>
   one.ask({ op: 'ask', host, port: 7000, sport, timeout: 0.2 })
