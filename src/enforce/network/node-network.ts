@@ -14,8 +14,8 @@ import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { followFamilies } from './link-families.ts'
-import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
-import { requireNone, requireUnheard, supersededLines } from './link-lines.ts'
+import { linkCheckLines, linkElementLines, linkLines, linkPortLines } from './link-lines.ts'
+import { notAttached, removalLines, requireNone, requireUnheard, supersededLines } from './link-lines.ts'
 import { LinkNumbers } from './link-numbers.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
@@ -295,18 +295,17 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
-      const ends = [
-        this.#endInside(record, { isThere: same, isWhole }, link.pid),
-        silenceLink(link, before?.ports, this.#logger),
-        requireUnheard(gained, uplinks.current)
-      ]
-      const lines = [
-        ...(same ? supersededLines(before, record, uplinks) : []),
-        ...(isWhole ? linkPortLines('add', { plan, ports }, uplinks) : this.#deviceLines(record))
-      ]
+      const began = { isThere: same, isWhole }
+      const superseded = same ? supersededLines(before, record, uplinks) : []
+      const elements = isWhole
+        ? linkPortLines('add', { plan, ports }, uplinks)
+        : linkElementLines(record, uplinks)
+      const ready = [silenceLink(link, before?.ports, this.#logger), requireUnheard(gained, uplinks.current)]
       const parts = [
-        // The source check stands on the device.
-        together(ends).then(async () => applyRules(lines)),
+        together(ready).then(async () => applyRules([...superseded, ...elements])),
+        this.#endInside(record, began, link.pid).then(async () =>
+          applyRules(isWhole ? [] : this.#deviceLines(record))
+        ),
         this.#uplinks.shape(record)
       ]
       await together(parts)
@@ -388,7 +387,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const { device } = planLink(record.index)
     const hasUsers = usersOf(this.#records.values()).length > 0
     return [
-      ...linkLines(record, this.#uplinks),
+      ...linkCheckLines(record, this.#uplinks),
       ...(hasUsers ? userDeviceLines(device, this.#uplinks.devices) : [])
     ]
   }

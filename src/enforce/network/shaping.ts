@@ -20,6 +20,7 @@ import {
   vserverRates,
   type ShapingPolicy
 } from './rates.ts'
+import { putShaping, removeClasses, type ShapingChange } from './traffic-control.ts'
 
 const ROOT_CLASS = `${SHAPING_MAJOR}:1`
 const NODE_CLASS = `${SHAPING_MAJOR}:2`
@@ -73,15 +74,11 @@ export type LeafQueue = 'fq_codel' | 'bfifo'
  */
 export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
   const present = await rootQueue(init.uplink)
-  const lines =
-    present?.handle === SHAPING_MAJOR
-      ? []
-      : [`qdisc replace dev ${init.uplink} root handle ${SHAPING_MAJOR}: htb default 2`]
+  if (present?.handle !== SHAPING_MAJOR) await putRoot(init.uplink)
   const cap = Math.max(init.rootBps, RATE_BPS_MIN)
-  await tcBatch([
-    ...lines,
-    classLine(init.uplink, { parent: SHAPING_MAJOR, id: ROOT_CLASS, rateBps: cap, capBps: cap }),
-    classLine(init.uplink, {
+  await putShaping(init.uplink, [
+    putClass({ parent: `${SHAPING_MAJOR}:`, id: ROOT_CLASS, rateBps: cap, capBps: cap }),
+    putClass({
       parent: ROOT_CLASS,
       id: NODE_CLASS,
       rateBps: Math.min(init.nodeBps, cap),
@@ -91,9 +88,10 @@ export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
       prio: 0
     })
   ])
-  const fair = fairQueueLine(init.uplink, NODE_CLASS, '2', cap)
-  const tried = await runAnyway('tc', ['-batch', '-'], { input: `${fair}\n` })
-  return tried.exitCode === 0 ? 'fq_codel' : 'bfifo'
+  return putShaping(init.uplink, [fairQueue(NODE_CLASS, '2', cap)]).then(
+    () => 'fq_codel',
+    () => 'bfifo'
+  )
 }
 
 /** A link and what it is shaped by. */
@@ -110,20 +108,24 @@ export async function shapeLinks(
   init: ShapingInit & { readonly leaf: LeafQueue },
   links: readonly ShapedLink[]
 ): Promise<void> {
-  await tcBatch(links.flatMap((link) => [...classLines(init, link), ...queueLines(init, link)]))
+  await putShaping(
+    init.uplink,
+    links.flatMap((link) => [...classesOf(init, link), ...queuesOf(init, link)])
+  )
 }
 
 /** Changes the rates of vservers that have their classes, and nothing else. */
 export async function changeRates(init: ShapingInit, links: readonly ShapedLink[]): Promise<void> {
-  await tcBatch(links.flatMap((link) => classLines(init, link)))
+  await putShaping(
+    init.uplink,
+    links.flatMap((link) => classesOf(init, link))
+  )
 }
 
 /** Removes a vserver's classes; those that are not there are passed over. */
 export async function unshapeLink(uplink: string, plan: LinkPlan): Promise<void> {
-  const lines = [plan.dataClass, plan.icmpClass, plan.optionsClass, plan.newClass, plan.vserverClass].map(
-    (minor) => `class del dev ${uplink} classid ${SHAPING_MAJOR}:${minor}`
-  )
-  await runAnyway('tc', ['-force', '-batch', '-'], { input: `${lines.join('\n')}\n` })
+  const { dataClass, icmpClass, optionsClass, newClass, vserverClass } = plan
+  await removeClasses(uplink, [dataClass, icmpClass, optionsClass, newClass, vserverClass].map(classId))
 }
 
 /** Removes all classes and gives the uplink its default queue again. Idempotent. */
@@ -164,8 +166,7 @@ function cautionBuckets(
   ]
 }
 
-function classLines(init: ShapingInit, link: ShapedLink): string[] {
-  const { uplink } = init
+function classesOf(init: ShapingInit, link: ShapedLink): ShapingChange[] {
   const { plan, resources, shaping, narrowedBps } = link
   const { rateBps, capBps } = vserverRates(init.rootBps, resources, narrowedBps)
   const quantumBytes = quantumOf(shapingOf(init.policy, shaping).egressShare)
@@ -173,17 +174,10 @@ function classLines(init: ShapingInit, link: ShapedLink): string[] {
   const buckets = cautionBuckets(init, link, capBps)
   const dataBps = rateBps - CAUTION_BPS_MIN * buckets.length
   return [
-    classLine(uplink, { parent: ROOT_CLASS, id: parent, rateBps, capBps, quantumBytes }),
-    classLine(uplink, {
-      parent,
-      id: classId(plan.dataClass),
-      rateBps: dataBps,
-      capBps,
-      quantumBytes,
-      prio: 1
-    }),
+    putClass({ parent: ROOT_CLASS, id: parent, rateBps, capBps, quantumBytes }),
+    putClass({ parent, id: classId(plan.dataClass), rateBps: dataBps, capBps, quantumBytes, prio: 1 }),
     ...buckets.map(({ minor, bps }) =>
-      classLine(uplink, {
+      putClass({
         parent,
         id: classId(minor),
         rateBps: CAUTION_BPS_MIN,
@@ -194,15 +188,16 @@ function classLines(init: ShapingInit, link: ShapedLink): string[] {
   ]
 }
 
-function queueLines(init: ShapingInit & { readonly leaf: LeafQueue }, link: ShapedLink): string[] {
-  const { uplink } = init
+function queuesOf(init: ShapingInit & { readonly leaf: LeafQueue }, link: ShapedLink): ShapingChange[] {
   const { plan, resources, narrowedBps } = link
   const { capBps } = vserverRates(init.rootBps, resources, narrowedBps)
-  const bounded = (minor: string, bytes: number): string =>
-    `qdisc replace dev ${uplink} parent ${classId(minor)} handle ${minor}: bfifo limit ${bytes}`
+  const bounded = (minor: string, bytesMax: number): ShapingChange => ({
+    put: 'queue',
+    init: { parent: classId(minor), handle: `${minor}:`, kind: 'bfifo', bytesMax }
+  })
   return [
     init.leaf === 'fq_codel'
-      ? fairQueueLine(uplink, classId(plan.dataClass), plan.fairQueue, capBps)
+      ? fairQueue(classId(plan.dataClass), plan.fairQueue, capBps)
       : bounded(plan.dataClass, dataQueueBytes(capBps)),
     ...cautionBuckets(init, link, capBps).map(({ minor, bps }) => bounded(minor, cautionQueueBytes(bps)))
   ]
@@ -210,11 +205,11 @@ function queueLines(init: ShapingInit & { readonly leaf: LeafQueue }, link: Shap
 
 /**
  * A queue has another handle than one of another kind: the kernel refuses to make one kind of the other. The number of flows
- * is the kernel's (1024 of 64 bytes each): it refuses to change a queue by a line that names one.
+ * is the kernel's (1024 of 64 bytes each): it refuses to change a queue with a word that names one.
  */
-function fairQueueLine(uplink: string, parent: string, handle: string, capBps: number): string {
-  const bytes = FAIR_QUEUE_OVERHEAD * dataQueueBytes(capBps)
-  return `qdisc replace dev ${uplink} parent ${parent} handle ${handle}: fq_codel memory_limit ${bytes}`
+function fairQueue(parent: string, handle: string, capBps: number): ShapingChange {
+  const bytesMax = FAIR_QUEUE_OVERHEAD * dataQueueBytes(capBps)
+  return { put: 'queue', init: { parent, handle: `${handle}:`, kind: 'fq_codel', bytesMax } }
 }
 
 function classId(minor: string): string {
@@ -231,21 +226,33 @@ interface ClassInit {
   readonly prio?: number
 }
 
-function classLine(uplink: string, init: ClassInit): string {
-  const { parent, id, capBps, quantumBytes = CAUTION_QUANTUM_BYTES } = init
-  const parentId = parent.includes(':') ? parent : `${parent}:`
-  const rate = Math.max(init.rateBps, CAUTION_BPS_MIN)
-  const [burst, capBurst] = [rate, capBps].map((bps) =>
+function putClass(init: ClassInit): ShapingChange {
+  const { parent, id, capBps, quantumBytes = CAUTION_QUANTUM_BYTES, prio = 0 } = init
+  const rateBps = Math.max(init.rateBps, CAUTION_BPS_MIN)
+  const [burstBytes, capBurstBytes] = [rateBps, capBps].map((bps) =>
     Math.max(BURST_BYTES_MIN, bytesIn(BURST_SECONDS, bps))
-  )
-  const prio = init.prio === undefined ? '' : ` prio ${init.prio}`
-  return `class replace dev ${uplink} parent ${parentId} classid ${id} htb rate ${rate}bit ceil ${capBps}bit burst ${burst}b cburst ${capBurst}b quantum ${quantumBytes}${prio}`
+  ) as [number, number]
+  return {
+    put: 'class',
+    init: { parent, id, rateBps, capBps, burstBytes, capBurstBytes, quantumBytes, prio }
+  }
 }
 
-async function tcBatch(lines: readonly string[]): Promise<void> {
-  if (lines.length === 0) return
+/** Throws `KERNEL_FEATURE_MISSING`. */
+async function putRoot(uplink: string): Promise<void> {
   try {
-    await run('tc', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
+    await run('tc', [
+      'qdisc',
+      'replace',
+      'dev',
+      uplink,
+      'root',
+      'handle',
+      `${SHAPING_MAJOR}:`,
+      'htb',
+      'default',
+      '2'
+    ])
   } catch (error) {
     if (
       error instanceof SlicenetError &&

@@ -1,0 +1,51 @@
+/** What the kernel is asked by netlink it answers one by one; only things are asked here that change nothing. */
+import test from 'ava'
+import { askKernel, deviceNumber, type NetlinkRequest } from '../../src/enforce/route-netlink.ts'
+
+const RTM_GETLINK = 18
+const RTM_DELTCLASS = 41
+const LOOPBACK = 1
+
+/** `struct ifinfomsg` and `struct tcmsg`. */
+const getLink = (device: number): NetlinkRequest => ({ type: RTM_GETLINK, payload: words(0, device, 0, 0) })
+const deleteClass = (device: number): NetlinkRequest => ({
+  type: RTM_DELTCLASS,
+  payload: words(0, device, 0x51ce_0009, 0, 0)
+})
+
+function words(...values: readonly number[]): Buffer {
+  return Buffer.from(new Uint32Array(values).buffer)
+}
+
+test('each request is answered for itself, in their order, whatever came of those before', async (t) => {
+  const [there, refused, gone, again] = await askKernel([
+    getLink(LOOPBACK),
+    deleteClass(LOOPBACK),
+    deleteClass(0x7fff_ffff),
+    getLink(LOOPBACK)
+  ])
+  t.is(there, undefined)
+  t.regex(refused?.errno ?? '', /^E[A-Z]+$/)
+  t.is(gone?.errno, 'ENODEV')
+  t.is(again, undefined)
+})
+
+test('the kernel’s words come with a refusal where it has any', async (t) => {
+  const [refused] = await askKernel([{ type: RTM_GETLINK, payload: words(0) }])
+  t.is(refused?.errno, 'EINVAL')
+  t.regex(refused?.message ?? '', /[a-z]+ [a-z]+/i)
+})
+
+test('as many may be asked at once as one has', async (t) => {
+  const refusals = await askKernel(
+    Array.from({ length: 3000 }, (_, index) => (index % 2 === 0 ? getLink(LOOPBACK) : deleteClass(LOOPBACK)))
+  )
+  t.is(refusals.length, 3000)
+  t.true(refusals.every((refusal, index) => (refusal === undefined) === (index % 2 === 0)))
+  t.deepEqual(await askKernel([]), [])
+})
+
+test('a device has its number, and one that is not there has none', (t) => {
+  t.is(deviceNumber('lo'), LOOPBACK)
+  t.is(deviceNumber('slicenet-none'), undefined)
+})
