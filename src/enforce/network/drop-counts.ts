@@ -8,6 +8,7 @@ import { LIMITS } from '../../base/limits.ts'
 /** The sets' names. */
 const DROP_COUNTS = 'drop_counts'
 const USER_DROP_COUNTS = 'user_drop_counts'
+const MARKED_DROP_COUNTS = 'marked_drop_counts'
 /** Ranges of user ids begin at multiples of their size. */
 export const IDS_MASK = 0xffff_0000
 const IDS_IN_RANGE = 0x1_0000
@@ -17,11 +18,39 @@ export const USER_BLOCK = `meta skuid & ${IDS_MASK}`
 /** By the name of a link's host end, or the first id of a range of users: packets by reason. */
 export type DropCounts = ReadonlyMap<string, ReadonlyMap<string, number>>
 
-/** The set's declaration, for a table in which `reasons` reasons are counted. */
-export function dropCountsSet(reasons: number): string {
-  // Reasons are written as if they were names of devices, which nft keeps as text of the same length.
-  return `${DROP_COUNTS} { type ifname . ifname; flags dynamic; size ${LIMITS.linksPerNodeMax * reasons}; counter; }`
+/** How a table's set has reasons. */
+export interface ReasonKeys {
+  readonly set: string
+  readonly type: 'ifname' | 'mark'
+  readonly write: (reason: string) => string
+  readonly read: (key: string) => string
 }
+
+/** As if they were names of devices, which nft keeps as text of the same length. */
+const NAMED: ReasonKeys = {
+  set: DROP_COUNTS,
+  type: 'ifname',
+  write: (reason) => `"${reason}"`,
+  read: (key) => key
+}
+
+/** By the mark that a packet bears: the reason's place among these, from 1 on. */
+export function markedBy(reasons: readonly string[]): ReasonKeys {
+  return {
+    set: MARKED_DROP_COUNTS,
+    type: 'mark',
+    write: (reason) => `${reasons.indexOf(reason) + 1}`,
+    read: (key) => reasons[Number(key) - 1] ?? key
+  }
+}
+
+/** The set's declaration, for a table in which `reasons` reasons are counted. */
+export function dropCountsSet(reasons: number, { set, type } = NAMED): string {
+  return `${set} { type ifname . ${type}; flags dynamic; size ${LIMITS.linksPerNodeMax * reasons}; counter; }`
+}
+
+/** A statement that counts a packet for the link that it came by and the reason that it is marked with, alone in its rule as well. */
+export const COUNT_MARKED_DROP = `update @${MARKED_DROP_COUNTS} { iifname . meta mark }`
 
 /**
  * A statement that counts a packet for the link that it came by, or that it was to leave by. In a rule of its own: where
@@ -32,9 +61,14 @@ export function countDrop(reason: string, link: 'iifname' | 'oifname' = 'iifname
 }
 
 /** Lines for nft that forget the counts of a link; adding first makes deleting certain. */
-export function dropCountsRemoval(table: string, device: string, reasons: readonly string[]): string[] {
-  const keys = reasons.map((reason) => `"${device}" . "${reason}"`).join(', ')
-  return ['add', 'delete'].map((verb) => `${verb} element ${table} ${DROP_COUNTS} { ${keys} }`)
+export function dropCountsRemoval(
+  table: string,
+  device: string,
+  reasons: readonly string[],
+  { set, write } = NAMED
+): string[] {
+  const keys = reasons.map((reason) => `"${device}" . ${write(reason)}`).join(', ')
+  return ['add', 'delete'].map((verb) => `${verb} element ${table} ${set} { ${keys} }`)
 }
 
 /** The same of what users of vservers without a link send; the table has a set `users` of them. */
@@ -80,23 +114,28 @@ export async function keptDropCounts(table: string, senders: ReadonlySet<string>
 }
 
 /** Lines for nft that forget the counts of all links but these; their numbers will be those of others. */
-export async function strayDropCountsRemoval(table: string, devices: ReadonlySet<string>): Promise<string[]> {
-  const counts = await readDropCounts(table).catch((): DropCounts => new Map())
+export async function strayDropCountsRemoval(
+  table: string,
+  devices: ReadonlySet<string>,
+  keys = NAMED
+): Promise<string[]> {
+  const counts = await readDropCounts(table, keys).catch((): DropCounts => new Map())
   return [...counts].flatMap(([device, reasons]) =>
-    devices.has(device) ? [] : dropCountsRemoval(table, device, [...reasons.keys()])
+    devices.has(device) ? [] : dropCountsRemoval(table, device, [...reasons.keys()], keys)
   )
 }
 
 /** Since the set was made. Throws `HOST_PROGRAM_FAILED` where the table (`family name`) is not there. */
-export async function readDropCounts(table: string): Promise<DropCounts> {
-  return readSet(table, DROP_COUNTS)
+export async function readDropCounts(table: string, keys = NAMED): Promise<DropCounts> {
+  return readSet(table, keys.set, keys)
 }
 
-async function readSet(table: string, name: string): Promise<DropCounts> {
+async function readSet(table: string, name: string, { read } = NAMED): Promise<DropCounts> {
   const printed = JSON.parse(await run('nft', ['-j', 'list', 'set', ...table.split(' '), name])) as Printed
   const counts = new Map<string, Map<string, number>>()
   for (const { elem } of printed.nftables?.flatMap(({ set }) => set?.elem ?? []) ?? []) {
-    const [sender = '', reason = ''] = elem.val.concat.map(String)
+    const [sender = '', key = ''] = elem.val.concat.map(String)
+    const reason = read(key)
     const ofSender = counts.get(sender) ?? new Map<string, number>()
     counts.set(sender, ofSender.set(reason, elem.counter.packets))
   }

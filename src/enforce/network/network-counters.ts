@@ -8,7 +8,7 @@ import { INJECTED_COUNTER, USERS_TABLE } from './node-users.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
-import { REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
+import { REFUSAL_KEYS, REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
 import { VSERVER_TABLE } from './vserver-table.ts'
 
 export interface NetworkCounters {
@@ -31,7 +31,7 @@ export async function readNetworkCounters(
     Promise.all([NODE_TABLE, NODE_TABLE_6, VSERVER_TABLE].map(readCounters)),
     readCounters(USERS_TABLE),
     Promise.all([...nodeCounts(families, readDropCounts), readDropCounts(VSERVER_TABLE)]).then(sumOf),
-    readDropCounts(SOURCE_CHECK_TABLE)
+    readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS)
   ])
   const all = (name: string): number => drops.reduce((sum, table) => sum + (table.get(name) ?? 0), 0)
   const links = [...records].map(({ id, index }) => [id, planLink(index).device] as const)
@@ -54,7 +54,11 @@ export async function readDropsOf(
 ): Promise<Record<string, number>> {
   const counts = await Promise.all(
     ids === undefined
-      ? [...nodeCounts(families, readDropCounts), ...[VSERVER_TABLE, SOURCE_CHECK_TABLE].map(readDropCounts)]
+      ? [
+          ...nodeCounts(families, readDropCounts),
+          readDropCounts(VSERVER_TABLE),
+          readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS)
+        ]
       : [...nodeCounts(families, readUserDropCounts), readUserDropCounts(USERS_TABLE)]
   )
   return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])

@@ -11,7 +11,7 @@ import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from '.
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { removalOfTables } from './ruleset.ts'
-import { sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import { REFUSAL_KEYS, sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
 import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
@@ -35,7 +35,7 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     vserverTable(init, init.uplinks),
     ...(await keptDropCounts(VSERVER_TABLE, senders)),
     ...sharedCheckLines(),
-    ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders)),
+    ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders, REFUSAL_KEYS)),
     ...reservedLines(init.reservedPorts),
     ...links.flatMap((record) => linkLines(record, { address6: six[0]?.address })),
     ...(await currentUsersLines(records, usersInit(init)))

@@ -20,10 +20,25 @@ export const USERS_TABLE_6 = 'ip6 slicenet_users'
 /** Counts the frames that were not let out. */
 export const INJECTED_COUNTER = 'injected'
 
+const CLASSES = ['class', 'icmp_class', 'options_class'] as const
+/** Rules for what a user sends on an uplink; the last class that is set counts. */
+const CLASSIFY = [
+  'meta priority set meta skuid map @class',
+  'ip protocol icmp meta priority set meta skuid map @icmp_class',
+  'meta l4proto ipv6-icmp meta priority set meta skuid map @icmp_class',
+  'ip hdrlength > 5 meta priority set meta skuid map @options_class',
+  'accept'
+]
+
 const DECLARATIONS = [
   `add table ${USERS_TABLE}`,
   `add set ${USERS_TABLE} users { typeof meta skuid; flags interval; }`,
-  `add map ${USERS_TABLE} class { typeof meta skuid : meta priority; flags interval; }`,
+  ...CLASSES.map(
+    (map) => `add map ${USERS_TABLE} ${map} { typeof meta skuid : meta priority; flags interval; }`
+  ),
+  `add chain ${USERS_TABLE} classify`,
+  `flush chain ${USERS_TABLE} classify`,
+  ...CLASSIFY.map((rule) => `add rule ${USERS_TABLE} classify ${rule}`),
   `add counter ${USERS_TABLE} ${INJECTED_COUNTER}`,
   `add set ${USERS_TABLE} ${userDropCountsSet(1)}`
 ]
@@ -54,11 +69,17 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
     ...(isSixKept ? ipv6Lines(users, init) : []),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
-    `flush map ${USERS_TABLE} class`,
-    ...users.flatMap(({ plan, ids }) => [
-      `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
-      `add element ${USERS_TABLE} class { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${plan.dataClass} }`
-    ]),
+    ...CLASSES.map((map) => `flush map ${USERS_TABLE} ${map}`),
+    ...users.flatMap(({ plan, ids }) => {
+      const classes = { class: plan.dataClass, icmp_class: plan.icmpClass, options_class: plan.optionsClass }
+      return [
+        `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
+        ...CLASSES.map(
+          (map) =>
+            `add element ${USERS_TABLE} ${map} { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${classes[map]} }`
+        )
+      ]
+    }),
     ...devices.flatMap((device) => deviceLines(device, uplinks, isSixKept))
   ]
 }
@@ -106,7 +127,7 @@ export function userDeviceLines(device: string, uplinks: readonly string[]): str
 
 function deviceLines(device: string, uplinks: readonly string[], isSixKept: boolean): string[] {
   const chain = `${USERS_TABLE} ${chainOf(device)}`
-  const mark = uplinks.includes(device) ? 'meta priority set meta skuid map @class ' : ''
+  const verdict = uplinks.includes(device) ? 'goto classify' : 'accept'
   return [
     `add chain ${chain} { type filter hook egress device "${device}" priority 0; policy accept; }`,
     `flush chain ${chain}`,
@@ -114,7 +135,7 @@ function deviceLines(device: string, uplinks: readonly string[], isSixKept: bool
       ? []
       : [`add rule ${chain} meta protocol ip6 meta skuid @users counter drop`]),
     // Only what the IP stack made has a route; any number may be set on a packet socket, but not that.
-    `add rule ${chain} meta skuid @users meta rtclassid 0 ${mark}accept`,
+    `add rule ${chain} meta skuid @users meta rtclassid 0 ${verdict}`,
     `add rule ${chain} ${countUserDrop(INJECTED_COUNTER)}`,
     `add rule ${chain} meta skuid @users counter name ${INJECTED_COUNTER} drop`
   ]

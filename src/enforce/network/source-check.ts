@@ -4,7 +4,7 @@
  * A link's chain lets through what is plain and its own; the rest is judged by chains that all links share.
  */
 import type { LinkPlan } from './address-plan.ts'
-import { countDrop, dropCountsRemoval, dropCountsSet } from './drop-counts.ts'
+import { COUNT_MARKED_DROP, dropCountsRemoval, dropCountsSet, markedBy } from './drop-counts.ts'
 import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
 import { EXTENSIONS, linkRules6, sharedChains6 } from './source-check6.ts'
 
@@ -29,6 +29,8 @@ export const REFUSALS = [
   'other'
 ] as const
 export type Refusal = (typeof REFUSALS)[number]
+/** Of the set that counts them. */
+export const REFUSAL_KEYS = markedBy(REFUSALS)
 
 /** The shortest piece of a datagram but its last: what every host takes in one (RFC 791). Shorter ones serve evasion. */
 export const PIECE_BYTES_MIN = 576
@@ -40,7 +42,7 @@ export const ALLOWED_OPTIONS: readonly number[] = [0, 1, 7, 68, 148]
 
 /** What a chain says of a packet that is refused for this; the last that is said counts. Packets come with no mark. */
 const mark = (refusal: Refusal): string => `meta mark set ${markNumber(refusal)}`
-const markNumber = (refusal: Refusal): number => REFUSALS.indexOf(refusal) + 1
+const markNumber = (refusal: Refusal): string => REFUSAL_KEYS.write(refusal)
 /**
  * A shared chain's verdict. What no chain accepts goes back to the link's own, and from there to where it is counted: were there
  * a way to that from each rule, the kernel would look at it for each of them, for each link, whenever any rule is changed.
@@ -53,7 +55,7 @@ function atOnce(foreign: string): string[] {
 
 /** Chains that judge what the links' own did not let through; a packet comes back from them only to be refused. */
 const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
-  refuse: [...REFUSALS.map((refusal) => `meta mark ${markNumber(refusal)} ${countDrop(refusal)}`), 'drop'],
+  refuse: [COUNT_MARKED_DROP, 'drop'],
   // Who asks for an address has none yet. All else is refused for its source.
   foreign: [`ip saddr 0.0.0.0 udp sport 68 udp dport 67 ${refuse('dhcp')}`],
   judge: [
@@ -113,7 +115,7 @@ export function sharedCheckLines(): string[] {
   return [
     `add table ${SOURCE_CHECK_TABLE}`,
     ...greCheckLines(SOURCE_CHECK_TABLE),
-    `add set ${SOURCE_CHECK_TABLE} ${dropCountsSet(REFUSALS.length)}`,
+    `add set ${SOURCE_CHECK_TABLE} ${dropCountsSet(REFUSALS.length, REFUSAL_KEYS)}`,
     `add set ${SOURCE_CHECK_TABLE} pieces { type ifname; flags dynamic; size 65535; }`,
     ...names.flatMap((name) => [
       `add chain ${SOURCE_CHECK_TABLE} ${name}`,
@@ -161,6 +163,6 @@ export function sourceCheckRemoval(device: string): string[] {
     `add chain ${chain}`,
     `flush chain ${chain}`,
     `delete chain ${chain}`,
-    ...dropCountsRemoval(SOURCE_CHECK_TABLE, device, REFUSALS)
+    ...dropCountsRemoval(SOURCE_CHECK_TABLE, device, REFUSALS, REFUSAL_KEYS)
   ]
 }

@@ -91,6 +91,30 @@ test.serial(
 
 const egress = (): Promise<number> => lab.ask<number>({ op: 'egressBytes', id: 'watch' })
 
+test.serial('echoes that it sends have a bucket of their own, until they are not told apart', async (t) => {
+  const echo = Buffer.concat([Buffer.from([8, 0, 0, 0, 0, 7, 0, 1]), Buffer.alloc(1000)])
+  const flood = `
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+  s.sendto(bytes.fromhex("${echo.toString('hex')}"), ("${lab.worldAddress}", 0))
+  time.sleep(0.001)
+`
+  const leaving = async (): Promise<number> => {
+    const before = await lab.settledBytes('watch')
+    await as(FIRST, flood)
+    return (await egress()) - before
+  }
+  const told = await leaving()
+  await lab.nft(
+    'flush chain netdev slicenet_users classify; add rule netdev slicenet_users classify meta priority set meta skuid map @class; add rule netdev slicenet_users classify accept'
+  )
+  const untold = await leaving()
+  t.log({ told, untold })
+  t.true(told > 0 && told * 4 < untold)
+  await attach()
+})
+
 const ways: Readonly<Record<string, string>> = {
   plainly: '',
   'past the queue': 's.setsockopt(263, 20, 1)',
