@@ -3,6 +3,7 @@
  * number of new destinations a minute they are dropped.
  */
 import { LIMITS } from '../../base/limits.ts'
+import { USER_BLOCK } from './drop-counts.ts'
 
 /**
  * How long a destination is known after it was new. It is not kept for longer when there are more connections to it: so what
@@ -14,35 +15,70 @@ const KNOWN_AT_ONCE = 0.5
 /** The part of a minute's worth that may come at once. */
 const AT_ONCE = 0.25
 
+/** How nft tells who talks to somebody. */
+export interface Talkers {
+  /** Of the names of sets and chains. */
+  readonly prefix: '' | 'user_'
+  /** One for each, and the declaration of a set of these. */
+  readonly who: string
+  readonly whoSet: string
+  /** What looks at those whose lease allows less than the policy does: its declaration, and the rule that asks it. */
+  readonly fewer: { readonly declaration: string; readonly rule: string }
+  /** What stands before the destination among those that are known, of each family, and the declarations of these. */
+  readonly from: { readonly ip: string; readonly ip6: string }
+  readonly knownSet: { readonly ip: string; readonly ip6: string }
+}
+
+/** Vservers with a link. */
+export const LINKS: Talkers = {
+  prefix: '',
+  who: 'iifname',
+  whoSet: 'type ifname',
+  fewer: {
+    declaration: 'map fewer_destinations { type ifname : verdict; }',
+    rule: 'iifname vmap @fewer_destinations'
+  },
+  from: { ip: 'ip saddr', ip6: 'ip6 saddr' },
+  knownSet: { ip: 'type ipv4_addr . ipv4_addr', ip6: 'type ipv6_addr . ipv6_addr' }
+}
+/** Those that share the node's network. */
+export const USERS: Talkers = {
+  prefix: 'user_',
+  who: USER_BLOCK,
+  whoSet: 'typeof meta skuid',
+  fewer: { declaration: 'chain user_fewer_destinations {\n  }', rule: 'jump user_fewer_destinations' },
+  from: { ip: USER_BLOCK, ip6: USER_BLOCK },
+  knownSet: { ip: 'typeof meta skuid . ip daddr', ip6: 'typeof meta skuid . ip6 daddr' }
+}
+
 /**
- * Sets and the chain `destinations`, for nft, within the table of vservers. `drop`: the verdict on what is too much; `classify`: rules that
- * put what is new in its class. There is room for what all vservers may have known; of one that knows as many as it may, others count
- * as new: they pass, as slowly and as rarely as new ones do.
+ * Sets and the chain `destinations`, for nft, within the table of vservers. `drop`: the verdict on what is too much; `classify`: rules
+ * that put what is new in its class. There is room for what all may have known; of one that knows as many as it may, others count as
+ * new: they pass, as slowly and as rarely as new ones do.
  */
 export function destinationRules(
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds,
+  { prefix, who, whoSet, fewer, from, knownSet }: Talkers,
   { drop, classify }: { readonly drop: string; readonly classify: readonly string[] }
 ): string {
-  const room = knownDestinationsMax * LIMITS.linksPerNodeMax
-  const known = (type: string): string =>
-    `{ type ${type} . ${type}; flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${room}; }`
+  const room = `flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${knownDestinationsMax * LIMITS.linksPerNodeMax}`
+  const set = (name: string): string => `@${prefix}${name}`
   return `
-  set destinations ${known('ipv4_addr')}
-  set destinations6 ${known('ipv6_addr')}
-  set known_rates { type ifname; flags dynamic, timeout; timeout ${KNOWN_FOR}; }
-  # Whose lease allows less than the policy does.
-  map fewer_destinations { type ifname : verdict; }
-  set destination_rates { type ifname; flags dynamic, timeout; timeout 2m; }
-  chain destinations {
-    ip saddr . ip daddr @destinations return
-    ip6 saddr . ip6 daddr @destinations6 return
-    iifname vmap @fewer_destinations
-    update @destination_rates { iifname ${rateOver(destinationsPerMinute)} } ${drop}
+  set ${prefix}destinations { ${knownSet.ip}; ${room}; }
+  set ${prefix}destinations6 { ${knownSet.ip6}; ${room}; }
+  set ${prefix}known_rates { ${whoSet}; flags dynamic, timeout; timeout ${KNOWN_FOR}; }
+  ${fewer.declaration}
+  set ${prefix}destination_rates { ${whoSet}; flags dynamic, timeout; timeout 2m; }
+  chain ${prefix}destinations {
+    ${from.ip} . ip daddr ${set('destinations')} return
+    ${from.ip6} . ip6 daddr ${set('destinations6')} return
+    ${fewer.rule}
+    update ${set('destination_rates')} { ${who} ${rateOver(destinationsPerMinute)} } ${drop}
     # What is allowed counts as new whether or not it is remembered.
     ${classify.join('\n    ')}
-    update @known_rates { iifname ${knownOver(knownDestinationsMax)} } return
-    add @destinations { ip saddr . ip daddr }
-    add @destinations6 { ip6 saddr . ip6 daddr }
+    update ${set('known_rates')} { ${who} ${knownOver(knownDestinationsMax)} } return
+    add ${set('destinations')} { ${from.ip} . ip daddr }
+    add ${set('destinations6')} { ${from.ip6} . ip6 daddr }
   }`
 }
 
@@ -65,7 +101,7 @@ function rateOver(perMinute: number): string {
   return `limit rate over ${perMinute - atOnce}/minute burst ${atOnce} packets`
 }
 
-/** Lines for nft that hold a vserver to fewer new destinations a minute than the policy allows; none where it may have all. */
+/** Lines for nft that hold a link to fewer new destinations a minute than the policy allows; none where it may have all. */
 export function fewerDestinationsLines(
   { table, device, drop }: { readonly table: string; readonly device: string; readonly drop: string },
   perMinute: number | undefined
@@ -76,7 +112,7 @@ export function fewerDestinationsLines(
     `add chain ${chain}`,
     `flush chain ${chain}`,
     `add rule ${chain} ${rateOver(perMinute)} ${drop}`,
-    `add element ${table} ${fewerOf(device)}`
+    `add element ${table} ${fewerElement(device)}`
   ]
 }
 
@@ -90,14 +126,22 @@ export function fewerDestinationsRemoval(
   const chain = `${table} ${chainOf(device)}`
   return [
     `add chain ${chain}`,
-    `add element ${table} ${fewerOf(device)}`,
-    `delete element ${table} ${fewerOf(device)}`,
+    `add element ${table} ${fewerElement(device)}`,
+    `delete element ${table} ${fewerElement(device)}`,
     `flush chain ${chain}`,
     `delete chain ${chain}`
   ]
 }
 
-function fewerOf(device: string): string {
+/** A line for nft that does the same for users, in an empty chain. What each has used of its minute is forgotten with the chain. */
+export function fewerOfUsersLine(
+  { table, ids, drop }: { readonly table: string; readonly ids: string; readonly drop: string },
+  perMinute: number
+): string {
+  return `add rule ${table} user_fewer_destinations meta skuid ${ids} ${rateOver(perMinute)} ${drop}`
+}
+
+function fewerElement(device: string): string {
   return `fewer_destinations { "${device}" : jump ${chainOf(device)} }`
 }
 
@@ -105,17 +149,16 @@ function chainOf(device: string): string {
   return `new_of_${device}`
 }
 
-/** Lines for nft that forget how much a vserver has used of its minute and its hour; adding first makes deleting certain. */
+/** Lines for nft that forget how much one, as the sets have it, has used of its minute and its hour; adding first makes deleting certain. */
 export function destinationRateRemoval(
-  table: string,
-  device: string,
+  { table, talkers, key }: { readonly table: string; readonly talkers: Talkers; readonly key: string },
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds
 ): string[] {
   return [
     ['destination_rates', rateOver(destinationsPerMinute)],
     ['known_rates', knownOver(knownDestinationsMax)]
   ].flatMap(([set, limit]) => [
-    `add element ${table} ${set} { "${device}" ${limit} }`,
-    `delete element ${table} ${set} { "${device}" }`
+    `add element ${table} ${talkers.prefix}${set} { ${key} ${limit} }`,
+    `delete element ${table} ${talkers.prefix}${set} { ${key} }`
   ])
 }

@@ -1,6 +1,6 @@
 /** Where the node's tables drop packets, counted by reason. */
 import { ANY_LINK } from './address-plan.ts'
-import { countDrop, countUserDrop, dropCountsSet } from './drop-counts.ts'
+import { countDrop, countUserDrop, dropCountsSet, userDropCountsSet } from './drop-counts.ts'
 
 /**
  * Why the node's tables drop a packet; each is counted for the node, and for the vserver that sent the packet. What came from
@@ -27,7 +27,8 @@ export const USER_DROP_REASONS = [
   'forged',
   'port',
   'device',
-  'denied'
+  'denied',
+  'destinations'
 ] as const satisfies readonly DropReason[]
 
 /** What a vserver has too much of, which the table of both families says. */
@@ -45,15 +46,12 @@ export function dropCounter(reason: DropReason): string {
 /** The verdict on a packet that is dropped for a reason. */
 export const drop = (reason: DropReason): string => `goto drop_${reason}`
 
-/** Where packets end, with what counts them. `hasUsers`: the table has the sets that those are counted in who share the node's network. */
-export function dropChains(
-  reasons: readonly DropReason[],
-  { hasUsers }: { readonly hasUsers: boolean }
-): string {
+/** Where packets end, with what counts them. The table has a set `users` of those that share the node's network. */
+export function dropChains(reasons: readonly DropReason[]): string {
   const chains = reasons.map((reason) => {
     const toVserver =
       reason === 'flows' ? `iifname != ${ANY_LINK} oifname ${ANY_LINK} ${countDrop(reason, 'oifname')}` : ''
-    const ofUsers = hasUsers && (USER_DROP_REASONS as readonly DropReason[]).includes(reason)
+    const ofUsers = (USER_DROP_REASONS as readonly DropReason[]).includes(reason)
     return `
   counter ${dropCounter(reason)} {}
   chain drop_${reason} {
@@ -63,5 +61,6 @@ export function dropChains(
     counter name ${dropCounter(reason)} drop
   }`
   })
-  return `  set ${dropCountsSet(reasons.length)}${chains.join('')}`
+  return `  set ${dropCountsSet(reasons.length)}
+  set ${userDropCountsSet(USER_DROP_REASONS.length)}${chains.join('')}`
 }

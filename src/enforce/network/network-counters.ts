@@ -59,7 +59,7 @@ export async function readDropsOf(
           readDropCounts(VSERVER_TABLE),
           readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS)
         ]
-      : [...nodeCounts(families, readUserDropCounts), readUserDropCounts(USERS_TABLE)]
+      : [...nodeCounts(families, readUserDropCounts), ...[VSERVER_TABLE, USERS_TABLE].map(readUserDropCounts)]
   )
   return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])
 }

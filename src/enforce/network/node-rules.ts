@@ -48,6 +48,7 @@ export function usersInit(init: NodeRulesInit): Omit<UsersInit, 'devices'> {
   return {
     uplinks: uplinks.map(({ device }) => device),
     hasSix: uplinks6(init).length > 0,
+    bounds: init,
     reach6: { allowedPrivateRanges, neighbours6: neighboursOf(uplinks) }
   }
 }

@@ -5,8 +5,7 @@
 import { isIP, isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { SHARED_PORTS, VSERVER_POOL } from './address-plan.ts'
-import { drop, dropChains, FAMILY_DROP_REASONS, USER_DROP_REASONS } from './drop-chains.ts'
-import { userDropCountsSet } from './drop-counts.ts'
+import { drop, dropChains, FAMILY_DROP_REASONS } from './drop-chains.ts'
 import { familyChains, type Family } from './family-chains.ts'
 import { GRE_INWARD, GRE_TAKEN, GRE_TO_OWNER, greChains, greFromOwner, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ERRORS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
@@ -46,8 +45,7 @@ ${OWNER_SETS}
   set denied { type ipv4_addr; flags interval; elements = { ${DENIED.join(', ')} } }
   set allowed { type ipv4_addr; flags interval; auto-merge; ${allowed} }
   set users { typeof meta skuid; flags interval; }
-  set ${userDropCountsSet(USER_DROP_REASONS.length)}
-${dropChains(FAMILY_DROP_REASONS, { hasUsers: true })}
+${dropChains(FAMILY_DROP_REASONS)}
 ${familyChains(family(init.uplinks), init.uplinks)}
 ${greChains(init.uplinks)}
 ${uplinkMarks(init.uplinks)}

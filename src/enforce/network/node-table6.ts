@@ -4,8 +4,7 @@
  */
 import { isIPv6 } from 'node:net'
 import { SHARED_PORTS, VSERVER_POOL_6 } from './address-plan.ts'
-import { drop, dropChains, FAMILY_DROP_REASONS, USER_DROP_REASONS } from './drop-chains.ts'
-import { userDropCountsSet } from './drop-counts.ts'
+import { drop, dropChains, FAMILY_DROP_REASONS } from './drop-chains.ts'
 import { familyChains, type Family } from './family-chains.ts'
 import type { NodeTableInit } from './node-table.ts'
 import { NODE_TABLE_6, OWNER_SETS_6 } from './owned-ports6.ts'
@@ -80,8 +79,7 @@ table ${NODE_TABLE_6} {
 ${OWNER_SETS_6}
   ${reachSets6(init).join('\n  ')}
   set users { typeof meta skuid; flags interval; }
-  set ${userDropCountsSet(USER_DROP_REASONS.length)}
-${dropChains(FAMILY_DROP_REASONS, { hasUsers: true })}
+${dropChains(FAMILY_DROP_REASONS)}
 ${familyChains(FAMILY, init.uplinks)}
 ${uplinkMarks(init.uplinks, hasOneUplink)}
 ${users()}

@@ -4,7 +4,8 @@
  * they watch, and inject nothing. The check is an egress hook, which packet sockets cannot go past.
  */
 import { run } from '../../base/host-program.ts'
-import { planLink, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
+import { planLink, SHAPING_MAJOR } from './address-plan.ts'
+import type { DestinationBounds } from './destinations.ts'
 import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './drop-chains.ts'
@@ -13,6 +14,7 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules, hasTablesOfSix, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
+import { boundUserRemoval, boundUsersLines, VSERVER_TABLE, type BoundUser } from './vserver-table.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
 /** Of IPv6, also on a node whose vservers with a link of their own have none. */
@@ -23,7 +25,8 @@ export const INJECTED_COUNTER = 'injected'
 const CLASSES = ['class', 'icmp_class', 'options_class'] as const
 /** Rules for what a user sends on an uplink; the last class that is set counts. */
 const CLASSIFY = [
-  'meta priority set meta skuid map @class',
+  // What is new to it has its class by now.
+  'meta skuid . meta priority != @new_classes meta priority set meta skuid map @class',
   'ip protocol icmp meta priority set meta skuid map @icmp_class',
   'meta l4proto ipv6-icmp meta priority set meta skuid map @icmp_class',
   'ip hdrlength > 5 meta priority set meta skuid map @options_class',
@@ -36,6 +39,7 @@ const DECLARATIONS = [
   ...CLASSES.map(
     (map) => `add map ${USERS_TABLE} ${map} { typeof meta skuid : meta priority; flags interval; }`
   ),
+  `add set ${USERS_TABLE} new_classes { typeof meta skuid . meta priority; flags interval; }`,
   `add chain ${USERS_TABLE} classify`,
   `flush chain ${USERS_TABLE} classify`,
   ...CLASSIFY.map((rule) => `add rule ${USERS_TABLE} classify ${rule}`),
@@ -43,11 +47,8 @@ const DECLARATIONS = [
   `add set ${USERS_TABLE} ${userDropCountsSet(1)}`
 ]
 
-interface NodeUser {
-  readonly plan: LinkPlan
-  /** On the host, both included. */
-  readonly ids: { readonly first: number; readonly last: number }
-}
+/** Ids are on the host, both included. */
+type NodeUser = BoundUser
 
 export interface UsersInit {
   /** Devices. */
@@ -57,6 +58,7 @@ export interface UsersInit {
   /** Whether vservers own ports of IPv6 as well. */
   readonly hasSix: boolean
   readonly reach6: Reach6
+  readonly bounds: DestinationBounds
 }
 
 /** `isSixKept`: whether the kernel has tables that hold IPv6 to `reach6`; else none of it leaves the node. */
@@ -70,10 +72,12 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     ...CLASSES.map((map) => `flush map ${USERS_TABLE} ${map}`),
+    `flush set ${USERS_TABLE} new_classes`,
     ...users.flatMap(({ plan, ids }) => {
       const classes = { class: plan.dataClass, icmp_class: plan.icmpClass, options_class: plan.optionsClass }
       return [
         `add element ${USERS_TABLE} users { ${ids.first}-${ids.last} }`,
+        `add element ${USERS_TABLE} new_classes { ${ids.first}-${ids.last} . ${SHAPING_MAJOR}:${plan.newClass} }`,
         ...CLASSES.map(
           (map) =>
             `add element ${USERS_TABLE} ${map} { ${ids.first}-${ids.last} : ${SHAPING_MAJOR}:${classes[map]} }`
@@ -84,12 +88,20 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
   ]
 }
 
+/** Those that have rules for users. */
+function nodeTables(hasSix: boolean): string[] {
+  return [NODE_TABLE, ...(hasSix ? [NODE_TABLE_6] : []), VSERVER_TABLE]
+}
+
 /** Who is held to the rules of the node's tables for them. */
 function namedLines(users: readonly NodeUser[], hasSix: boolean): string[] {
-  return (hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]).flatMap((table) => [
-    `flush set ${table} users`,
-    ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
-  ])
+  return [
+    ...nodeTables(hasSix).flatMap((table) => [
+      `flush set ${table} users`,
+      ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
+    ]),
+    ...boundUsersLines(users)
+  ]
 }
 
 /** From no address but the node's own, and on uplinks to what vservers reach (node-table6.ts). */
@@ -159,7 +171,11 @@ function chainOf(device: string): string {
 
 /** Of the records, those without a link of their own. */
 export function usersOf(records: Iterable<LinkRecord>): NodeUser[] {
-  return [...records].flatMap(({ index, ids }) => (ids === undefined ? [] : [{ plan: planLink(index), ids }]))
+  return [...records].flatMap(({ index, ids, shaping }) =>
+    ids === undefined
+      ? []
+      : [{ plan: planLink(index), ids, destinationsPerMinute: shaping?.destinationsPerMinute }]
+  )
 }
 
 /** Lines for those that share the node's network, on every device that there is now. */
@@ -250,10 +266,13 @@ export class NodeUsers {
     try {
       await this.apply()
       if (ids !== undefined) {
-        const tables = this.#init().hasSix ? [NODE_TABLE, NODE_TABLE_6] : [NODE_TABLE]
-        await applyRules(
-          tables.flatMap((table) => userDropCountsRemoval(table, ids.first, USER_DROP_REASONS))
-        )
+        const { hasSix, bounds } = this.#init()
+        await applyRules([
+          ...nodeTables(hasSix).flatMap((table) =>
+            userDropCountsRemoval(table, ids.first, USER_DROP_REASONS)
+          ),
+          ...boundUserRemoval(ids.first, bounds)
+        ])
       }
     } finally {
       this.#leaving.delete(id)

@@ -8,10 +8,13 @@ import {
   destinationRules,
   fewerDestinationsLines,
   fewerDestinationsRemoval,
+  fewerOfUsersLine,
+  LINKS,
+  USERS,
   type DestinationBounds
 } from './destinations.ts'
 import { BOUND_DROP_REASONS, drop, dropChains } from './drop-chains.ts'
-import { dropCountsRemoval } from './drop-counts.ts'
+import { blockOf, dropCountsRemoval } from './drop-counts.ts'
 import { devicesOf, type UplinkPlace } from './uplink-rules.ts'
 
 export const VSERVER_TABLE = 'inet slicenet'
@@ -36,8 +39,14 @@ delete table ${VSERVER_TABLE}
 table ${VSERVER_TABLE} {
   map new_class { typeof iifname : meta priority; }
   set flow_counts { type ifname; flags dynamic; }
-${dropChains(BOUND_DROP_REASONS, { hasUsers: false })}
-${destinationRules(bounds, { drop: drop('destinations'), classify })}
+  set users { typeof meta skuid; flags interval; }
+  map user_new_class { typeof meta skuid : meta priority; flags interval; }
+${dropChains(BOUND_DROP_REASONS)}
+${destinationRules(bounds, LINKS, { drop: drop('destinations'), classify })}
+${destinationRules(bounds, USERS, {
+  drop: drop('destinations'),
+  classify: ['meta priority set meta skuid map @user_new_class']
+})}
   chain forwarding {
     type filter hook forward priority 1; policy accept;
     ct state established accept
@@ -47,6 +56,11 @@ ${destinationRules(bounds, { drop: drop('destinations'), classify })}
   chain outward {
     ${count('iifname')}
     oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto destinations
+  }
+  chain from_node {
+    type filter hook output priority 1; policy accept;
+    ct state established accept
+    meta skuid @users oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto user_destinations
   }
 }
 `
@@ -81,6 +95,35 @@ export function vserverRemoval(
     ...dropCountsRemoval(VSERVER_TABLE, device, BOUND_DROP_REASONS),
     `add ${count} { "${device}" ct count over ${bounds.flowsPerVserverMax} }`,
     `delete ${count} { "${device}" }`,
-    ...destinationRateRemoval(VSERVER_TABLE, device, bounds)
+    ...destinationRateRemoval({ table: VSERVER_TABLE, talkers: LINKS, key: `"${device}"` }, bounds)
   ]
+}
+
+/** One that shares the node's network, by its ids on the host. */
+export interface BoundUser {
+  readonly plan: LinkPlan
+  readonly ids: { readonly first: number; readonly last: number }
+  readonly destinationsPerMinute?: number | undefined
+}
+
+/** Lines for nft that hold these users to the bounds of new destinations, and no others; the table must be there. */
+export function boundUsersLines(users: readonly BoundUser[]): string[] {
+  const map = `${VSERVER_TABLE} user_new_class`
+  return [
+    `flush map ${map}`,
+    `flush chain ${VSERVER_TABLE} user_fewer_destinations`,
+    ...users.flatMap(({ plan, ids: { first, last }, destinationsPerMinute }) => {
+      const ids = `${first}-${last}`
+      const fewer = { table: VSERVER_TABLE, ids, drop: drop('destinations') }
+      return [
+        `add element ${map} { ${ids} : ${SHAPING_MAJOR}:${plan.newClass} }`,
+        ...(destinationsPerMinute === undefined ? [] : [fewerOfUsersLine(fewer, destinationsPerMinute)])
+      ]
+    })
+  ]
+}
+
+/** Lines for nft that forget what the ids from this one on have used of the bounds of new destinations. */
+export function boundUserRemoval(firstId: number, bounds: DestinationBounds): string[] {
+  return destinationRateRemoval({ table: VSERVER_TABLE, talkers: USERS, key: blockOf(firstId) }, bounds)
 }

@@ -24,6 +24,8 @@ async function kernelState(): Promise<string> {
   const parts = await Promise.all([
     lab.onNode(['nft', '-s', 'list', 'table', 'ip', 'slicenet']),
     lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet']),
+    lab.onNode(['nft', '-s', 'list', 'chain', 'inet', 'slicenet', 'user_fewer_destinations']),
+    lab.onNode(['nft', '-s', 'list', 'map', 'inet', 'slicenet', 'user_new_class']),
     ...['netdev', 'ip6'].map(async (family) =>
       lab.onNode(['nft', '-s', 'list', 'table', family, 'slicenet_users']).catch(() => 'none')
     ),
@@ -32,9 +34,9 @@ async function kernelState(): Promise<string> {
   return parts.join('\n')
 }
 
-const attach = async (id = 'watch', first = FIRST): Promise<unknown> => {
+const attach = async (id = 'watch', first = FIRST, more: object = {}): Promise<unknown> => {
   const user = lab.link(id, 0, [], RESOURCES)
-  return lab.ask({ op: 'attachIds', user: { ...user, firstId: first, lastId: first + 65_535 } })
+  return lab.ask({ op: 'attachIds', user: { ...user, firstId: first, lastId: first + 65_535, ...more } })
 }
 
 /** Runs python on the node as a user with CAP_NET_RAW; sockets are made as that user. */
@@ -114,6 +116,41 @@ while time.monotonic() < end:
   t.true(told > 0 && told * 4 < untold)
   await attach()
 })
+
+test.serial(
+  'a scan of its is cut and counted, as its lease says and the policy, until it is not',
+  async (t) => {
+    const scan = async (uid: number, net: string): Promise<number> => {
+      const before = (await lab.counters()).drops.destinations
+      const script = `
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for host in range(1, 201):
+  try: s.sendto(b"x", ("198.18.${net}.%d" % host, 9))
+  except OSError: pass
+`
+      await as(uid, script)
+      return (await lab.counters()).drops.destinations - before
+    }
+    const [byPolicy, ofOther] = [await scan(FIRST, '210'), await scan(OTHER, '211')]
+    await attach('watch', FIRST, { shaping: { destinationsPerMinute: 40 } })
+    await attach('more', OTHER, { shaping: { destinationsPerMinute: 40 } })
+    const byLease = await scan(OTHER, '212')
+    const dropped = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'more' })
+    await lab.nft('flush chain inet slicenet user_destinations')
+    const uncut = await scan(OTHER, '213')
+    t.log({ byPolicy, ofOther, byLease, uncut })
+    // A quarter of a minute's worth may come at once.
+    t.true(byPolicy >= 40 && byPolicy <= 51)
+    t.is(ofOther, 0)
+    t.true(byLease >= 185 && byLease <= 191)
+    t.is(dropped.destinations, byLease)
+    t.is(uncut, 0)
+    await lab.ask({ op: 'detach', id: 'more' })
+    await lab.killNode()
+    await lab.startNode()
+    await attach()
+  }
+)
 
 const ways: Readonly<Record<string, string>> = {
   plainly: '',
