@@ -44,6 +44,7 @@ export const MOUNT_FLAGS = { nosuid: 2, nodev: 4, bind: 4096, noatime: 1024 } as
 const RESOLVE_NO_XDEV = 0x01n
 const RESOLVE_NO_MAGICLINKS = 0x02n
 const RESOLVE_IN_ROOT = 0x10n
+const OPEN_ATTEMPTS_MAX = 10_000
 
 interface Calls {
   readonly openTree: (number: number, fd: number, path: string, flags: number) => number
@@ -206,7 +207,13 @@ export function openBeneath(
   how.writeBigUInt64LE(BigInt(options.mode ?? 0), 8)
   const resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
   how.writeBigUInt64LE(options.crossMounts === true ? resolve : resolve | RESOLVE_NO_XDEV, 16)
-  return check('openat2', calls().openat2(SYS_OPENAT2, rootFd, path, how, how.length), path)
+  for (let attempt = 1; ; attempt++) {
+    const fd = calls().openat2(SYS_OPENAT2, rootFd, path, how, how.length)
+    // While anything on the machine is renamed or mounted, the kernel is not sure where `..` leads, and asks to be asked again.
+    if (fd >= 0 || koffi.errno() !== koffi.os.errno.EAGAIN || attempt === OPEN_ATTEMPTS_MAX) {
+      return check('openat2', fd, path)
+    }
+  }
 }
 
 /** Makes one directory in the directory behind `fd`; `name` has no slash. */

@@ -196,6 +196,6 @@ test.serial('the comparison finds a rule that is not what is told', async (t) =>
   t.like(checkPacket(frame.toString('hex'), lease), { outcome: 'related', reason: 'untracked' })
   t.like(await actual(frame), { outcome: 'dropped', reason: 'untracked' })
   await lab.nft('flush chain ip6 slicenet outward_untracked; flush chain ip6 slicenet leaving_vserver')
-  await lab.nft(`add rule ip6 slicenet untracked_out ip6 saddr ${one.address6} ip6 saddr set ${NODE}`)
+  await lab.nft(`add rule ip6 slicenet leaving_vserver ip6 saddr ${one.address6} ip6 saddr set ${NODE}`)
   t.is((await actual(frame)).outcome, 'kept')
 })
