@@ -198,7 +198,7 @@ test.serial('common buckets follow the lease and its ticket, over a restart, and
   t.deepEqual(await table(), without)
 })
 
-test.serial('a rate that changes while packets are sent holds from then on', async (t) => {
+test.serial('a rate that a ticket narrows holds from then on, by all uplinks together', async (t) => {
   const narrowBps = 32_000
   const wide = await sent(async () => floodBoth({ kind: 'icmp' }))
   await lease(one, { icmpBps: narrowBps })
