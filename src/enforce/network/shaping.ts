@@ -153,8 +153,8 @@ export function parseSentBytes(printed: string): Map<number, number> {
 }
 
 /** The buckets for packets that raise alarms, and what each lets out at most. */
-function cautionBuckets(
-  { policy }: ShapingInit,
+export function cautionBuckets(
+  { policy }: Pick<ShapingInit, 'policy'>,
   { plan, shaping }: ShapedLink,
   capBps: number
 ): { readonly minor: string; readonly bps: number }[] {

@@ -1,100 +1,146 @@
 /**
- * A vserver's cap over all uplinks together: each of them has a class with that cap, and so would let it out as often as there
- * are uplinks. What is more is dropped, whichever uplink it is for. In a table of its own, which counts IPv4 and IPv6 together
- * and stands only where there are several uplinks.
+ * A vserver's cap over all uplinks together, and those of its buckets for packets that raise alarms: each uplink has classes
+ * with these caps, and so would let it out as often as there are uplinks. What is more is dropped, whichever uplink it is for.
+ * In a table of its own, which counts IPv4 and IPv6 together and stands only where there are several uplinks.
  */
-import { ANY_LINK, planLink } from './address-plan.ts'
+import { ANY_LINK, SHAPING_MAJOR } from './address-plan.ts'
 import { blockOf, USER_BLOCK } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { bytesIn } from './rates.ts'
+import { bytesIn, vserverRates, type ShapingPolicy } from './rates.ts'
 import { applyRules } from './ruleset.ts'
+import { cautionBuckets, type ShapedLink } from './shaping.ts'
 import { devicesOf, type UplinkPlace } from './uplink-rules.ts'
 
 const TABLE = 'inet slicenet_caps'
 /** What may come at once, beyond the second's worth that nft adds to it: two of the largest packets that offloading makes. */
 const BURST_BYTES = 128 * 1024
+/** The same of a bucket: with the second's worth more than what one uplink takes at once, so that who uses one loses nothing by it. */
+const BUCKET_BURST_BYTES = 8 * 1024
 
-/** Of a link, told by its device, or of a vserver that shares the node's network, told by its users. */
-interface SharedCap {
-  readonly index: number
+/** Who has caps: a link, told by its device, or a vserver that shares the node's network, told by its users. */
+export interface Capped {
   readonly ids?: LinkRecord['ids'] | undefined
+  readonly shaped: ShapedLink
+}
+
+/** A limit of nft, and by which element of which map packets come to it. */
+interface SharedCap {
+  readonly limit: string
+  readonly map: 'links' | 'users' | 'buckets'
+  readonly key: string
   /** Bits a second. */
   readonly bps: number
 }
 
+export interface SharedCapsInit {
+  /** Of all uplinks together. */
+  readonly rootBps: number
+  readonly policy: ShapingPolicy
+}
+
 /** The caps that are in place. */
 export class SharedCaps {
+  readonly #init: SharedCapsInit
   /** By the link's number. */
-  readonly #caps = new Map<number, SharedCap>()
+  #caps = new Map<number, readonly SharedCap[]>()
   #isLaid = false
 
-  /** Puts those of these vservers in place, and no others. `capOf`: bits a second, where there is a cap. */
-  async lay(
-    uplinks: readonly UplinkPlace[],
-    records: readonly LinkRecord[],
-    capOf: (record: LinkRecord) => number | undefined
-  ): Promise<void> {
-    this.#isLaid = uplinks.length > 1
-    this.#caps.clear()
-    const caps = (this.#isLaid ? records : []).flatMap((record) => {
-      const bps = capOf(record)
-      return bps === undefined ? [] : [{ index: record.index, ids: record.ids, bps }]
-    })
-    await applyRules([...tableLines(uplinks), ...caps.flatMap(addition)])
-    for (const cap of caps) this.#caps.set(cap.index, cap)
+  constructor(init: SharedCapsInit) {
+    this.#init = init
   }
 
-  /** Changes one, or takes it away. */
-  async set({ index, ids }: Pick<SharedCap, 'index' | 'ids'>, bps: number | undefined): Promise<void> {
-    const before = this.#caps.get(index)
-    if (!this.#isLaid || before?.bps === bps) return
-    const after = bps === undefined ? undefined : { index, ids, bps }
-    await applyRules([
-      ...(before === undefined ? [] : removal(before)),
-      ...(after === undefined ? [] : addition(after))
-    ])
-    if (after === undefined) this.#caps.delete(index)
-    else this.#caps.set(index, after)
+  /** Puts those of these vservers in place, and no others. */
+  async lay(uplinks: readonly UplinkPlace[], vservers: readonly Capped[]): Promise<void> {
+    const isLaid = uplinks.length > 1
+    const caps = (isLaid ? vservers : []).map(
+      (capped) => [capped.shaped.plan.index, capsOf(this.#init, capped)] as const
+    )
+    await applyRules([...tableLines(uplinks), ...caps.flatMap(([, each]) => each.flatMap(addition))])
+    this.#isLaid = isLaid
+    this.#caps = new Map(caps)
+  }
+
+  /** Changes those of one vserver; what stays the same is left as it is, with what has been used of it. */
+  async set(capped: Capped): Promise<void> {
+    await this.#change(capped.shaped.plan.index, capsOf(this.#init, capped))
+  }
+
+  /** Takes away all of one, whichever there are. */
+  async unset(index: number): Promise<void> {
+    await this.#change(index, [])
   }
 
   async remove(): Promise<void> {
-    await this.lay([], [], () => undefined)
+    await this.lay([], [])
   }
+
+  async #change(index: number, after: readonly SharedCap[]): Promise<void> {
+    if (!this.#isLaid) return
+    const before = this.#caps.get(index) ?? []
+    const isIn = (caps: readonly SharedCap[], { key, bps }: SharedCap): boolean =>
+      caps.some((cap) => cap.key === key && cap.bps === bps)
+    await applyRules([
+      ...before.filter((cap) => !isIn(after, cap)).flatMap(removal),
+      ...after.filter((cap) => !isIn(before, cap)).flatMap(addition)
+    ])
+    if (after.length === 0) this.#caps.delete(index)
+    else this.#caps.set(index, after)
+  }
+}
+
+/** Where they are less than what bounds them anyway: the cap than the uplinks, a bucket than the cap. */
+function capsOf({ rootBps, policy }: SharedCapsInit, { ids, shaped }: Capped): SharedCap[] {
+  const { device } = shaped.plan
+  const { capBps } = vserverRates(rootBps, shaped.resources, shaped.narrowedBps)
+  const cap = { limit: `cap_${device}`, bps: capBps }
+  const caps: SharedCap[] = [
+    ids === undefined
+      ? { ...cap, map: 'links', key: `"${device}"` }
+      : { ...cap, map: 'users', key: blockOf(ids.first) }
+  ]
+  // What users of the node's network send has no class but that of data.
+  const buckets = ids === undefined ? cautionBuckets({ policy }, shaped, capBps) : []
+  return [
+    ...caps.filter(({ bps }) => bps < rootBps),
+    ...buckets
+      .filter(({ bps }) => bps < capBps)
+      .map(({ minor, bps }): SharedCap => ({
+        limit: `class_${minor}`,
+        map: 'buckets',
+        key: `${SHAPING_MAJOR}:${minor}`,
+        bps
+      }))
+  ]
 }
 
 function tableLines(uplinks: readonly UplinkPlace[]): readonly string[] {
   const gone = [`add table ${TABLE}`, `delete table ${TABLE}`]
   if (uplinks.length < 2) return gone
   const by = devicesOf(uplinks)
+  const sent = `add rule ${TABLE} forwarded iifname ${ANY_LINK} oifname ${by}`
   return [
     ...gone,
     `add table ${TABLE}`,
     `add map ${TABLE} links { type ifname : limit; }`,
     `add map ${TABLE} users { type uid : limit; }`,
+    `add map ${TABLE} buckets { type classid : limit; }`,
     `add chain ${TABLE} forwarded { type filter hook forward priority 10; policy accept; }`,
-    `add rule ${TABLE} forwarded iifname ${ANY_LINK} oifname ${by} limit name iifname map @links counter drop`,
+    // What a bucket has no room for takes none of the cap. The tables before this one have said which class a packet is in.
+    `${sent} limit name meta priority map @buckets counter drop`,
+    `${sent} limit name iifname map @links counter drop`,
     `add chain ${TABLE} sent { type filter hook output priority 10; policy accept; }`,
     `add rule ${TABLE} sent oifname ${by} limit name ${USER_BLOCK} map @users counter drop`
   ]
 }
 
-function addition(cap: SharedCap): readonly string[] {
-  const { map, key, limit } = namesOf(cap)
+function addition({ limit, map, key, bps }: SharedCap): readonly string[] {
+  const burst = map === 'buckets' ? BUCKET_BURST_BYTES : BURST_BYTES
   return [
-    `add limit ${TABLE} ${limit} { rate over ${bytesIn(1, cap.bps)} bytes/second burst ${BURST_BYTES} bytes; }`,
+    `add limit ${TABLE} ${limit} { rate over ${bytesIn(1, bps)} bytes/second burst ${burst} bytes; }`,
     `add element ${TABLE} ${map} { ${key} : "${limit}" }`
   ]
 }
 
-function removal(cap: SharedCap): readonly string[] {
-  const { map, key, limit } = namesOf(cap)
+function removal({ limit, map, key }: SharedCap): readonly string[] {
   return [`delete element ${TABLE} ${map} { ${key} }`, `delete limit ${TABLE} ${limit}`]
-}
-
-function namesOf({ index, ids }: SharedCap): Readonly<Record<'map' | 'key' | 'limit', string>> {
-  const { device } = planLink(index)
-  const limit = `cap_${device}`
-  return ids === undefined
-    ? { map: 'links', key: `"${device}"`, limit }
-    : { map: 'users', key: blockOf(ids.first), limit }
 }

@@ -13,9 +13,9 @@ import { planLink } from './address-plan.ts'
 import { BudgetKeeper, type SentBytes } from './budget-keeper.ts'
 import { shapedLink } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
-import { vserverRates, type ShapingPolicy } from './rates.ts'
+import type { ShapingPolicy } from './rates.ts'
 import { requireUnshaped, type ShapedLink } from './shaping.ts'
-import { SharedCaps } from './shared-cap.ts'
+import { SharedCaps, type Capped } from './shared-cap.ts'
 import { forgetMoved, forgetThrough } from './tracked-flows.ts'
 import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
@@ -59,7 +59,7 @@ export class Uplinks {
   readonly #watches: readonly UplinkWatch[]
   readonly #budgetFile: string
   readonly #budgets: BudgetKeeper
-  readonly #caps = new SharedCaps()
+  readonly #caps: SharedCaps
   readonly #routes = [new UplinkRoutes('ipv4'), new UplinkRoutes('ipv6')]
   /** What was said last, so that it is said once. */
   #routesTrouble: string | undefined
@@ -83,6 +83,7 @@ export class Uplinks {
           renew: async (found) => this.#replace(at, found)
         })
     )
+    this.#caps = new SharedCaps({ rootBps: this.#rootBps, policy: init.policy })
     this.#budgetFile = join(init.stateDirectory, 'egress.json')
     this.#budgets = new BudgetKeeper(
       {
@@ -140,7 +141,7 @@ export class Uplinks {
     await this.#budgets.open(records, await this.#sentBytes())
     const links = records.map((record) => this.#shaped(record))
     for (const shaper of this.#shapers) await shaper.shapeOnly(links)
-    await this.#caps.lay(uplinks, records, (record) => this.#sharedCap(record))
+    await this.#caps.lay(uplinks, this.#capped(records))
   }
 
   /** From here on they are current. */
@@ -186,13 +187,13 @@ export class Uplinks {
   async shape(record: LinkRecord): Promise<void> {
     const shaped = this.#shaped(record)
     await this.#onEach((shaper) => shaper.shape(shaped))
-    await this.#caps.set(record, this.#sharedCap(record))
+    await this.#caps.set({ ids: record.ids, shaped })
   }
 
   /** Removes a vserver's classes, whichever there are. */
   async unshape(index: number): Promise<void> {
     await Promise.all(this.#shapers.map((shaper) => shaper.unshape(index)))
-    await this.#caps.set({ index }, undefined)
+    await this.#caps.unset(index)
   }
 
   /** All that is remembered of it. */
@@ -262,7 +263,7 @@ export class Uplinks {
         uplink.device,
         records.map((record) => this.#shaped(record))
       )
-      await this.#caps.lay(uplinks, records, (record) => this.#sharedCap(record))
+      await this.#caps.lay(uplinks, this.#capped(records))
       this.#current = uplinks
       const plans = records.map(({ index }) => planLink(index))
       await forgetMoved(plans, before, uplink)
@@ -310,7 +311,7 @@ export class Uplinks {
     if (record === undefined) return
     const shaped = this.#shaped(record)
     await this.#onEach((shaper) => shaper.changeRates(shaped))
-    await this.#caps.set(record, this.#sharedCap(record))
+    await this.#caps.set({ ids: record.ids, shaped })
   }
 
   #shaped(record: LinkRecord): ShapedLink {
@@ -318,9 +319,7 @@ export class Uplinks {
     return { ...shapedLink(record), ...(narrowedBps === undefined ? {} : { narrowedBps }) }
   }
 
-  /** What all uplinks together let out for it, where that is less than they can. */
-  #sharedCap(record: LinkRecord): number | undefined {
-    const { capBps } = vserverRates(this.#rootBps, record.resources, this.#budgets.narrowedBps(record))
-    return capBps < this.#rootBps ? capBps : undefined
+  #capped(records: readonly LinkRecord[]): Capped[] {
+    return records.map((record) => ({ ids: record.ids, shaped: this.#shaped(record) }))
   }
 }
