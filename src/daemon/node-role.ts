@@ -155,7 +155,7 @@ export class NodeRole implements Startable {
 
   /** What is worse on this machine than its administrator may think. */
   get warnings(): readonly string[] {
-    return this.#oci.warnings
+    return [...this.#oci.warnings, ...this.#network.troubles]
   }
 
   /** Who has which port of the node's address now. */
@@ -311,7 +311,8 @@ export class NodeRole implements Startable {
 
   /** The one whose address is to be named first. */
   async #findUplinks(): Promise<readonly Uplink[]> {
-    return this.#network.isUp ? this.#network.uplinks : findUplinks(uplinkInits(this.#init.node))
+    if (this.#network.isUp) return this.#network.uplinks
+    return (await findUplinks(uplinkInits(this.#init.node))).there
   }
 
   /** What vservers are reached by over IPv6, of a node whose own network they have. */
