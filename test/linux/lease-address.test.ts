@@ -77,3 +77,23 @@ test('adverts name the uplink’s IPv6 address as it is, without a restart', asy
     t.true(await until(async () => (await advertised6()) === undefined))
   }
 })
+
+test('a node whose uplink is away warns of it until it is back', async (t) => {
+  t.timeout(300_000)
+  const warnings = async (): Promise<readonly string[]> => {
+    const { stdout } = await devnet.on('node1', 'status', '--json')
+    const { status } = JSON.parse(stdout) as { status: { warnings: string[] } }
+    return status.warnings.filter((warning) => warning.startsWith('the uplink up0 is not used: '))
+  }
+  t.deepEqual(await warnings(), [])
+  const shown = JSON.parse(await onNode('-j', '-4', 'addr', 'show', 'dev', 'up0')) as {
+    addr_info: { local: string }[]
+  }[]
+  const addresses = shown[0]?.addr_info.map(({ local }) => local) ?? []
+  await onNode('-4', 'addr', 'flush', 'dev', 'up0')
+  t.true(await until(async () => (await warnings()).length === 1))
+  for (const address of addresses) await onNode('addr', 'add', `${address}/24`, 'dev', 'up0')
+  const gateway = addresses[0]?.replace(/\d+$/, '1') ?? ''
+  await onNode('route', 'add', 'default', 'via', gateway, 'dev', 'up0')
+  t.true(await until(async () => (await warnings()).length === 0))
+})
