@@ -17,6 +17,7 @@ import { OciEnforcer } from '../enforce/oci-enforcer.ts'
 import { tunnelKeys } from '../enforce/network/tunnel-keys.ts'
 import { addressOn, findUplinks, listeningPorts, type Uplink } from '../enforce/network/uplink.ts'
 import { obtainImage } from '../node/image-obtaining.ts'
+import { AddressWatch } from '../node/address-watch.ts'
 import { leasableRights } from '../node/administration.ts'
 import { AuditTrail } from '../node/audit-trail.ts'
 import { auditedHandlers } from '../node/audited-handlers.ts'
@@ -155,7 +156,7 @@ export class NodeRole implements Startable {
 
   /** What is worse on this machine than its administrator may think. */
   get warnings(): readonly string[] {
-    return this.#oci.warnings
+    return [...this.#oci.warnings, ...this.#network.troubles]
   }
 
   /** Who has which port of the node's address now. */
@@ -239,6 +240,7 @@ export class NodeRole implements Startable {
         agents: () => delegator.agents(),
         delegatedPercent: () => delegator.delegatedPercent,
         multiaddrs: () => host.multiaddrs(),
+        addressAttributes: () => this.#familyAttributes(),
         memberships: () => memberships.shown(),
         measured: () => measuredBy(measuring, uplink),
         publish: (advert, record) => directory.publish(advert, { topics, agents: delegator.agents(), record })
@@ -250,7 +252,6 @@ export class NodeRole implements Startable {
         attributes: {
           ...attributes,
           ...placeAttributes(config),
-          ...this.#familyAttributes(uplinksNow()),
           ...(node.images.fetch ? { [FETCHES_IMAGES]: 'yes' } : {})
         },
         rights: [...new Set(shares.flatMap(({ rights }) => rights))].sort(),
@@ -263,6 +264,12 @@ export class NodeRole implements Startable {
     )
     // Whoever takes a delegation is to hear of the node at once.
     delegator.onChange(() => monitor.reportSoon())
+    const addressWatch = new AddressWatch({
+      clock,
+      logger: logger.child('monitor'),
+      addresses: () => [...host.multiaddrs(), ...Object.values(this.#familyAttributes())],
+      report: () => monitor.reportSoon()
+    })
     this.#unsubscribe = memberships.onChange(() => monitor.reportSoon())
     this.#manager = manager
     this.#delegator = delegator
@@ -298,7 +305,8 @@ export class NodeRole implements Startable {
       watch,
       delegator,
       ...(uplink === undefined ? [] : [uplink]),
-      monitor
+      monitor,
+      addressWatch
     ])
     await this.#parts.start()
     const plain = nodeHandlers({ manager, enforcer: this.#enforcer })
@@ -311,13 +319,14 @@ export class NodeRole implements Startable {
 
   /** The one whose address is to be named first. */
   async #findUplinks(): Promise<readonly Uplink[]> {
-    return this.#network.isUp ? this.#network.uplinks : findUplinks(uplinkInits(this.#init.node))
+    if (this.#network.isUp) return this.#network.uplinks
+    return (await findUplinks(uplinkInits(this.#init.node))).there
   }
 
   /** What vservers are reached by over IPv6, of a node whose own network they have. */
-  #familyAttributes(uplinks: readonly Uplink[]): Record<string, string> {
-    const address6 = uplinks.find((each) => each.address6 !== undefined)?.address6
-    return address6 === undefined || !this.#network.isUp ? {} : { address6 }
+  #familyAttributes(): Record<string, string> {
+    const address6 = this.#network.uplinks.find((each) => each.address6 !== undefined)?.address6
+    return address6 === undefined ? {} : { address6 }
   }
 
   /** Another monitor than the node's own uses no network of its, and the machine's is left alone. */

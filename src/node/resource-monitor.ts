@@ -27,6 +27,8 @@ export interface ResourceMonitorComponents {
   /** What it has delegated at most, of its capacity. */
   readonly delegatedPercent: () => number
   readonly multiaddrs: () => readonly string[]
+  /** Attributes that say by what else it is reached. */
+  readonly addressAttributes?: () => Readonly<Record<string, string>>
   /** Envelopes: who vouches for the node. */
   readonly memberships?: () => readonly Uint8Array[]
   /** Where the node is, and what else is measured, as attributes. */
@@ -156,7 +158,11 @@ export class ResourceMonitor implements Startable {
         name,
         epoch,
         multiaddrs: [...multiaddrs()],
-        attributes: { ...attributes, ...measured.attributes },
+        attributes: {
+          ...attributes,
+          ...this.#components.addressAttributes?.(),
+          ...measured.attributes
+        },
         capacity,
         free: manager.free(),
         delegatedPercent: this.#components.delegatedPercent(),

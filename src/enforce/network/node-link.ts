@@ -29,8 +29,13 @@ export interface NodeNetwork extends VserverNetwork {
   counters(): Promise<NetworkCounters>
   /** Whether it has been started. */
   readonly isUp: boolean
-  /** What the world knows the node by now, in the order of the configuration, those that are there first. Empty unless it is up. */
+  /**
+   * What the world knows the node by now, in the order of the configuration, those that are there first, without those that
+   * never were. Empty unless it is up.
+   */
   readonly uplinks: readonly Uplink[]
+  /** Of each uplink that is away, or cannot be used: which, and why. */
+  readonly troubles: readonly string[]
   /** The id of the vserver that has an inside address, or had it last if nobody has. */
   ownerOf(address: string): string | undefined
   /** Vservers that share the node's network, or did, by the first of their ids. */

@@ -30,7 +30,7 @@ import { DEFAULT_SHAPING } from './rates.ts'
 import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
-import type { Uplink } from './uplink.ts'
+import type { NumberedUplink, Uplink } from './uplink.ts'
 import { familyOf, Uplinks } from './uplinks.ts'
 import {
   addressInside,
@@ -87,7 +87,6 @@ class LinuxNodeNetwork implements NodeNetwork {
       knownDestinationsMax: init.knownDestinationsMax ?? LIMITS.knownDestinationsPerVserverMax
     }
     this.#recordsDirectory = join(init.stateDirectory, 'links')
-    const { uplinks, stateDirectory, budgetIntervalMs } = init
     this.#uplinks = new Uplinks(
       {
         clock: components.clock,
@@ -96,7 +95,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         inOrder: async (id, task) => this.#inOrder(id, task),
         renew: async (changed, rest) => this.#renew(changed, rest)
       },
-      { uplinks, policy, stateDirectory, budgetIntervalMs }
+      { ...init, policy }
     )
   }
 
@@ -236,6 +235,10 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#uplinks.thereFirst
   }
 
+  get troubles(): readonly string[] {
+    return this.#uplinks.troubles
+  }
+
   ownerOf(address: string): string | undefined {
     const index = indexOfAddress(address)
     return index === undefined ? undefined : this.#owners.get(planLink(index).address)
@@ -256,7 +259,7 @@ class LinuxNodeNetwork implements NodeNetwork {
   }
 
   /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
-  async #renew(uplinks: readonly Uplink[], rest: () => Promise<void>): Promise<void> {
+  async #renew(uplinks: readonly NumberedUplink[], rest: () => Promise<void>): Promise<void> {
     await this.#turns.takeAlone(async () => {
       const present = await presentLinks()
       const there = [...this.#records.values()].filter(
@@ -433,10 +436,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     return this.#turns.take(id, task)
   }
 
-  #rulesInit(uplinks: readonly Uplink[]): NodeRulesInit {
+  #rulesInit(uplinks: readonly NumberedUplink[]): NodeRulesInit {
     const { allowedPrivateRanges, reservedPorts } = this.#init
-    const numbered = uplinks.map((uplink, number) => ({ ...uplink, number }))
-    return { uplinks: numbered, allowedPrivateRanges, reservedPorts, ...this.#bounds }
+    return { uplinks, allowedPrivateRanges, reservedPorts, ...this.#bounds }
   }
 
   #running(): Uplinks {

@@ -7,7 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { run } from '../../base/host-program.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { markOf, type MarkedUplink } from './uplink-rules.ts'
-import type { Uplink } from './uplink.ts'
+import type { NumberedUplink, Uplink } from './uplink.ts'
 
 /** Before that of the main table. */
 const RULE_PRIORITY = 0x51ce
@@ -51,7 +51,7 @@ export class UplinkRoutes {
    * Puts them in place as the host's routes are now. Gives the uplinks that no longer have a way to everywhere: what is
    * connected by their address has none either.
    */
-  async look(uplinks: readonly Uplink[]): Promise<readonly MarkedUplink[]> {
+  async look(uplinks: readonly NumberedUplink[]): Promise<readonly MarkedUplink[]> {
     const marked = this.#marked(uplinks)
     if (uplinks.length < 2 || marked.length === 0) return []
     const [routes, rules] = await Promise.all([
@@ -79,18 +79,19 @@ export class UplinkRoutes {
     return lost
   }
 
-  /** Takes away those of uplinks from this place in their order on. */
-  async remove(from = 0): Promise<void> {
+  /** Takes away those of all uplinks but these, by their numbers. */
+  async remove(kept: ReadonlySet<number> = new Set()): Promise<void> {
     // A kernel without them has none to take away.
     const rules = await this.#show<HostRule>(['rule', 'show']).catch(() => [])
-    const places = Array.from({ length: LIMITS.uplinksPerNodeMax }, (_, at) => at).slice(from)
-    const present = places.filter((at) => rules.some(({ table }) => table === tableOf(at)))
+    const places = Array.from({ length: LIMITS.uplinksPerNodeMax }, (_, at) => at)
+    const gone = places.filter((at) => !kept.has(at))
+    const present = gone.filter((at) => rules.some(({ table }) => table === tableOf(at)))
     await this.#batch(present.flatMap((at) => [`rule del ${ruleOf(at)}`, `route flush table ${tableOf(at)}`]))
   }
 
   /** Those that have an address of this family, with it. */
-  #marked(uplinks: readonly Uplink[]): readonly MarkedUplink[] {
-    return uplinks.flatMap(({ device, address, address6 }, number) => {
+  #marked(uplinks: readonly NumberedUplink[]): readonly MarkedUplink[] {
+    return uplinks.flatMap(({ device, address, address6, number }) => {
       const own = this.#family === 'ipv4' ? address : address6
       return own === undefined ? [] : [{ device, number, address: own }]
     })

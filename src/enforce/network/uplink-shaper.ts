@@ -16,6 +16,8 @@ import {
 } from './shaping.ts'
 
 export interface UplinkShaperInit {
+  /** What the uplink is called until it is started, which it is once it is there. */
+  readonly name: string
   readonly rootBps: number
   readonly nodeBps: number
   readonly policy: ShapingPolicy
@@ -30,7 +32,7 @@ export class UplinkShaper {
     this.#init = init
   }
 
-  /** The uplink's, once started. */
+  /** The uplink's, once started; empty before. */
   get device(): string {
     return this.#device
   }
@@ -49,18 +51,19 @@ export class UplinkShaper {
     await shapeLinks(this.#shaping(), links)
   }
 
-  /** Shapes another device instead, which may be of the same name. Throws `CONFIG_INVALID` where another program does. */
+  /** Shapes another device instead, which may be of the same name, for these vservers alone. Throws `CONFIG_INVALID` where another program does. */
   async move(device: string, links: readonly ShapedLink[]): Promise<void> {
     const before = this.#device
     await requireUnshaped(device)
     try {
       await this.#install(device)
-      await shapeLinks(this.#shaping(), links)
+      // One that comes late may have classes of a daemon before.
+      await this.shapeOnly(links)
     } catch (error) {
       this.#device = before
       throw error
     }
-    if (before !== device) await removeShaping(before)
+    if (before !== device && before !== '') await removeShaping(before)
   }
 
   /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than there is. `takenBps`: to the others. */
@@ -68,7 +71,7 @@ export class UplinkShaper {
     const { rootBps, nodeBps } = this.#init
     const roomBps = Math.max(0, rootBps - nodeBps)
     if (takenBps + wantedBps <= roomBps) return
-    const uplink = this.#device
+    const uplink = this.#device === '' ? this.#init.name : this.#device
     throw new SlicenetError(
       'VSERVER_FAILED',
       `${wantedBps} bits a second cannot be guaranteed: of ${roomBps} that the uplink ${uplink} has beside the node's own, ${takenBps} are`,
@@ -88,7 +91,7 @@ export class UplinkShaper {
 
   /** Removes a vserver's classes, whichever there are. */
   async unshape(index: number): Promise<void> {
-    await unshapeLink(this.#device, planLink(index))
+    if (this.#device !== '') await unshapeLink(this.#device, planLink(index))
   }
 
   /** By the link's number. */
@@ -97,7 +100,7 @@ export class UplinkShaper {
   }
 
   async remove(): Promise<void> {
-    await removeShaping(this.#device)
+    if (this.#device !== '') await removeShaping(this.#device)
   }
 
   async #install(device: string): Promise<void> {

@@ -1,10 +1,12 @@
-/** Notices within seconds that an uplink of the node went away, came back as another device, or has another address. */
+/** Notices within seconds that an uplink of the node came, went away, came back as another device, or has another address. */
 import { asSlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
 import type { Uplink } from './uplink.ts'
 
 export interface UplinkWatchComponents {
   readonly logger: Logger
+  /** What it is called while nobody knows which device it is. */
+  readonly name: string
   /** What the uplink is now; throws where there is none. */
   readonly find: () => Promise<Uplink>
   /** Puts rules and queues in place for another uplink. */
@@ -25,32 +27,55 @@ export class UplinkWatch {
     return this.#trouble !== undefined
   }
 
-  /** Looks once. `known`: the uplink that rules and queues are for. */
-  async look(known: Uplink): Promise<void> {
+  /** Why. */
+  get trouble(): string | undefined {
+    return this.#trouble
+  }
+
+  /** Looks once. `known`: the uplink that rules and queues are for, where it ever was there. */
+  async look(known: Uplink | undefined): Promise<void> {
     const { logger, find, renew } = this.#components
-    const about = { uplink: known.device, address: known.address }
     try {
       const found = await find()
-      const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
-        (name) => found[name] === known[name]
-      )
-      const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
-      // One that was away may have come back without its queue, whatever it looks like.
-      if (!isSame || !hasSameNeighbours || this.isAway) await renew(found)
-      if (!isSame) {
-        logger.error('an uplink has changed; leases that run name the address before', {
-          before: about,
-          after: { uplink: found.device, address: found.address }
-        })
-      } else if (this.isAway) {
-        logger.warn('an uplink is back', about)
+      if (known === undefined) {
+        await renew(found)
+        logger.warn('an uplink has come', { uplink: found.device, address: found.address })
+      } else {
+        await this.#follow(known, found)
       }
       this.#trouble = undefined
     } catch (error) {
-      const { message } = asSlicenetError(error)
-      if (message !== this.#trouble)
-        logger.error('an uplink is not there, or cannot be used', { ...about, error })
-      this.#trouble = message
+      this.miss(error, known)
+    }
+  }
+
+  /** Says why it is not there, unless that was said last. */
+  miss(error: unknown, known?: Uplink): void {
+    const { logger, name } = this.#components
+    const { message } = asSlicenetError(error)
+    if (message !== this.#trouble) {
+      const about = known === undefined ? { uplink: name } : { uplink: known.device, address: known.address }
+      logger.error('an uplink is not there, or cannot be used', { ...about, error })
+    }
+    this.#trouble = message
+  }
+
+  async #follow(known: Uplink, found: Uplink): Promise<void> {
+    const { logger, renew } = this.#components
+    const about = { uplink: known.device, address: known.address }
+    const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
+      (name) => found[name] === known[name]
+    )
+    const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
+    // One that was away may have come back without its queue, whatever it looks like.
+    if (!isSame || !hasSameNeighbours || this.isAway) await renew(found)
+    if (!isSame) {
+      logger.error('an uplink has changed; leases that run name the address before', {
+        before: about,
+        after: { uplink: found.device, address: found.address }
+      })
+    } else if (this.isAway) {
+      logger.warn('an uplink is back', about)
     }
   }
 }

@@ -30,21 +30,38 @@ export interface Uplink {
   readonly mtu: number
 }
 
+/** One of the several that a node may have. */
+export interface NumberedUplink extends Uplink {
+  /** From 0 on, in the order of the configuration; one that is away keeps its own. */
+  readonly number: number
+}
+
+type Sought = Pick<UplinkInit, 'device' | 'address' | 'address6'>
+
 /**
  * Finds an uplink: the device of the default route, its first global address of IPv4 and a lasting one of IPv6, where they
  * are not given. `known6`: the one of IPv6 that it had, which is kept while it lasts. Throws `CONFIG_INVALID`.
  */
-export async function findUplink(
-  init: Pick<UplinkInit, 'device' | 'address' | 'address6'> = {},
-  known6?: string
-): Promise<Uplink> {
+export async function findUplink(init: Sought = {}, known6?: string): Promise<Uplink> {
+  const found = await seekUplink(init, known6)
+  if (found instanceof SlicenetError) throw found
+  return found
+}
+
+/** The same, or why it is not there, or not yet. */
+async function seekUplink(init: Sought, known6?: string): Promise<Uplink | SlicenetError> {
   const device = init.device ?? (await defaultDevice())
+  if (device === undefined) {
+    return new SlicenetError('CONFIG_INVALID', 'the node has no default route', {
+      hint: 'name the uplink in the node’s configuration'
+    })
+  }
   if (!/^[A-Za-z0-9_.-]{1,15}$/.test(device)) {
     throw new SlicenetError('CONFIG_INVALID', `no device can be called ${JSON.stringify(device)}`)
   }
   const shown = await runAnyway('ip', ['-j', 'addr', 'show', 'dev', device])
   if (/does not exist/.test(shown.stderr)) {
-    throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} is no device of this machine`, {
+    return new SlicenetError('CONFIG_INVALID', `the uplink ${device} is no device of this machine`, {
       hint: 'name another one in the node’s configuration; `ip link` shows those that there are'
     })
   }
@@ -53,7 +70,7 @@ export async function findUplink(
   const found = link?.addr_info?.find((each) => each.family === 'inet' && each.scope === 'global')?.local
   const address = init.address ?? found
   if (address === undefined || !isIPv4(address)) {
-    throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} has no IPv4 address`, {
+    return new SlicenetError('CONFIG_INVALID', `the uplink ${device} has no IPv4 address`, {
       hint: 'name the node’s address, or another uplink, in the node’s configuration'
     })
   }
@@ -68,13 +85,26 @@ export async function findUplink(
   }
 }
 
-/** Finds all of them, in their order. Throws `CONFIG_INVALID`, also where two have one device or one address. */
-export async function findUplinks(
-  inits: readonly Pick<UplinkInit, 'device' | 'address' | 'address6'>[]
-): Promise<readonly Uplink[]> {
-  const uplinks = await Promise.all(inits.map(async (init) => findUplink(init)))
-  requireDistinct(uplinks)
-  return uplinks
+export interface FoundUplinks {
+  /** One at least, in their order. */
+  readonly there: readonly NumberedUplink[]
+  /** Why the others are not there, by their numbers. */
+  readonly away: ReadonlyMap<number, SlicenetError>
+}
+
+/** Finds those that are there. Throws `CONFIG_INVALID` where none is, and where two have one device or one address. */
+export async function findUplinks(inits: readonly Sought[]): Promise<FoundUplinks> {
+  const there: NumberedUplink[] = []
+  const away = new Map<number, SlicenetError>()
+  const sought = await Promise.all(inits.map(async (init) => seekUplink(init)))
+  for (const [number, each] of sought.entries()) {
+    if (each instanceof SlicenetError) away.set(number, each)
+    else there.push({ ...each, number })
+  }
+  requireDistinct(there)
+  const [fault] = away.values()
+  if (there.length === 0 && fault !== undefined) throw fault
+  return { there, away }
 }
 
 /** Throws `CONFIG_INVALID` where two uplinks have one device or one address. */
@@ -163,15 +193,11 @@ export function listeners(
   return ports
 }
 
-async function defaultDevice(): Promise<string> {
+async function defaultDevice(): Promise<string | undefined> {
   const routes = JSON.parse((await run('ip', ['-j', 'route', 'show', 'default'])) || '[]') as readonly {
     readonly dev?: string
   }[]
-  const device = routes[0]?.dev
-  if (device !== undefined) return device
-  throw new SlicenetError('CONFIG_INVALID', 'the node has no default route', {
-    hint: 'name the uplink in the node’s configuration'
-  })
+  return routes[0]?.dev
 }
 
 /** The kernel prints an address as the number it is in memory, which on every machine supported is little-endian. */

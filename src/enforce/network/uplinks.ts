@@ -1,6 +1,6 @@
 /**
  * The uplinks of a node, for as long as its network runs: what each is now, a tree of classes on each, and for every vserver
- * what it sent and may send by all of them together.
+ * what it sent and may send by all of them together. Those that are not there at its start join when they come.
  */
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -25,6 +25,7 @@ import {
   findUplinks,
   isPresent,
   requireDistinct,
+  type NumberedUplink,
   type Uplink,
   type UplinkInit
 } from './uplink.ts'
@@ -37,14 +38,14 @@ export interface UplinksComponents {
   /** Runs a task when no other is at work on that vserver. */
   readonly inOrder: (id: string, task: () => Promise<void>) => Promise<void>
   /** Puts the rules in place for these uplinks while no link is being changed, and then does the rest. */
-  readonly renew: (uplinks: readonly Uplink[], rest: () => Promise<void>) => Promise<void>
+  readonly renew: (uplinks: readonly NumberedUplink[], rest: () => Promise<void>) => Promise<void>
 }
 
 export interface UplinksInit {
   readonly uplinks: readonly UplinkInit[]
   readonly policy: ShapingPolicy
   readonly stateDirectory: string
-  readonly budgetIntervalMs: number | undefined
+  readonly budgetIntervalMs?: number | undefined
 }
 
 /** An IPv6 address of theirs, where any has one: whether vservers have IPv6. */
@@ -63,7 +64,7 @@ export class Uplinks {
   readonly #routes = [new UplinkRoutes('ipv4'), new UplinkRoutes('ipv6')]
   /** What was said last, so that it is said once. */
   #routesTrouble: string | undefined
-  #current: readonly Uplink[] = []
+  #current: readonly NumberedUplink[] = []
   #reading: Promise<SentBytes> | undefined
 
   /** Throws `CONFIG_INVALID` when there is none. */
@@ -73,14 +74,15 @@ export class Uplinks {
     this.#components = components
     this.#inits = init.uplinks
     this.#shapers = init.uplinks.map(
-      ({ rootBps, nodeBps }) => new UplinkShaper({ rootBps, nodeBps, policy: init.policy })
+      (uplink) => new UplinkShaper({ ...uplink, name: nameOf(uplink), policy: init.policy })
     )
     this.#watches = init.uplinks.map(
-      (uplink, at) =>
+      (uplink, number) =>
         new UplinkWatch({
           logger,
-          find: async () => findUplink(uplink, this.#current[at]?.address6),
-          renew: async (found) => this.#replace(at, found)
+          name: nameOf(uplink),
+          find: async () => findUplink(uplink, this.#known(number)?.address6),
+          renew: async (found) => this.#replace({ ...found, number })
         })
     )
     this.#caps = new SharedCaps({ rootBps: this.#rootBps, policy: init.policy })
@@ -101,9 +103,17 @@ export class Uplinks {
     )
   }
 
-  /** In the order of the configuration, as they are now, or were last. Empty unless opened. */
-  get current(): readonly Uplink[] {
+  /** In the order of the configuration, as they are now, or were last; without those that never were. Empty unless opened. */
+  get current(): readonly NumberedUplink[] {
     return this.#current
+  }
+
+  /** Of each that is away: why. */
+  get troubles(): readonly string[] {
+    return this.#watches.flatMap(({ trouble }, number) => {
+      const name = this.#known(number)?.device ?? nameOf(this.#inits[number])
+      return trouble === undefined ? [] : [`the uplink ${name} is not used: ${trouble}`]
+    })
   }
 
   get devices(): readonly string[] {
@@ -112,8 +122,8 @@ export class Uplinks {
 
   /** The same, those that are there first. */
   get thereFirst(): readonly Uplink[] {
-    const there = this.#current.filter((_, at) => !this.#isAway(at))
-    const away = this.#current.filter((_, at) => this.#isAway(at))
+    const there = this.#current.filter(({ number }) => !this.#isAway(number))
+    const away = this.#current.filter(({ number }) => this.#isAway(number))
     return [...there, ...away]
   }
 
@@ -127,33 +137,32 @@ export class Uplinks {
     return Math.min(...this.#current.map(({ mtu }) => mtu))
   }
 
-  /** What they are now. Throws `CONFIG_INVALID`, also where another program shapes one. */
-  async find(): Promise<readonly Uplink[]> {
-    const uplinks = await findUplinks(this.#inits)
-    for (const { device } of uplinks) await requireUnshaped(device)
-    for (const [at, { device }] of uplinks.entries()) await hearRouters(device, this.#inits[at]?.address6)
-    return uplinks
+  /**
+   * What those are now that are there; the others are told of, and join when they come. Throws `CONFIG_INVALID` where none is,
+   * and where another program shapes one.
+   */
+  async find(): Promise<readonly NumberedUplink[]> {
+    const { there, away } = await findUplinks(this.#inits)
+    for (const { device } of there) await requireUnshaped(device)
+    for (const { device, number } of there) await hearRouters(device, this.#inits[number]?.address6)
+    for (const [number, error] of away) this.#watches[number]?.miss(error)
+    return there
   }
 
-  /** Shapes all of them, for these vservers alone. */
-  async startShaping(uplinks: readonly Uplink[], records: readonly LinkRecord[]): Promise<void> {
-    for (const [at, { device }] of uplinks.entries()) await this.#shapers[at]?.start(device)
+  /** Shapes these, for these vservers alone. */
+  async startShaping(uplinks: readonly NumberedUplink[], records: readonly LinkRecord[]): Promise<void> {
+    for (const { device, number } of uplinks) await this.#shapers[number]?.start(device)
     await this.#budgets.open(records, await this.#sentBytes())
     const links = records.map((record) => this.#shaped(record))
-    for (const shaper of this.#shapers) await shaper.shapeOnly(links)
+    for (const { number } of uplinks) await this.#shapers[number]?.shapeOnly(links)
     await this.#caps.lay(uplinks, this.#capped(records))
   }
 
   /** From here on they are current. */
-  async open(uplinks: readonly Uplink[]): Promise<void> {
-    for (const routes of this.#routes) await routes.remove(uplinks.length > 1 ? uplinks.length : 0)
-    const filtered = uplinks.length > 1 ? await strictlyFiltered(uplinks) : []
-    if (filtered.length > 0) {
-      this.#components.logger.warn(
-        'the kernel drops what comes in by these uplinks from where it would not send',
-        { uplinks: filtered, hint: 'set net.ipv4.conf.*.rp_filter to 2' }
-      )
-    }
+  async open(uplinks: readonly NumberedUplink[]): Promise<void> {
+    const kept = new Set(uplinks.length > 1 ? uplinks.map(({ number }) => number) : [])
+    for (const routes of this.#routes) await routes.remove(kept)
+    await this.#warnOfFilters(uplinks)
     this.#current = uplinks
     await this.#route()
   }
@@ -169,14 +178,11 @@ export class Uplinks {
 
   /** Notices what has become of each; one that is away holds up no other. */
   async look(): Promise<void> {
-    for (const [at, watch] of this.#watches.entries()) {
-      const known = this.#current[at]
-      if (known !== undefined) await watch.look(known)
-    }
+    for (const [number, watch] of this.#watches.entries()) await watch.look(this.#known(number))
     await this.#route()
   }
 
-  /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than one of them has. */
+  /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than one of them has, be it there or not. */
   requireRoom(id: string, { egressBps }: Resources): void {
     const others = [...this.#components.records()].filter((record) => record.id !== id)
     const taken = others.reduce((sum, { resources }) => sum + resources.egressBps, 0)
@@ -250,16 +256,27 @@ export class Uplinks {
     }
   }
 
-  /** One uplink is another device or has another address. */
-  async #replace(at: number, uplink: Uplink): Promise<void> {
-    const before = this.#current[at]
-    const uplinks = this.#current.with(at, uplink)
+  async #warnOfFilters(uplinks: readonly Uplink[]): Promise<void> {
+    const filtered = uplinks.length > 1 ? await strictlyFiltered(uplinks) : []
+    if (filtered.length === 0) return
+    this.#components.logger.warn(
+      'the kernel drops what comes in by these uplinks from where it would not send',
+      { uplinks: filtered, hint: 'set net.ipv4.conf.*.rp_filter to 2' }
+    )
+  }
+
+  /** One uplink is another device, has another address, or is there for the first time. */
+  async #replace(uplink: NumberedUplink): Promise<void> {
+    const { number } = uplink
+    const before = this.#known(number)
+    const others = this.#current.filter((each) => each !== before)
+    const uplinks = [...others, uplink].sort((one, other) => one.number - other.number)
     requireDistinct(uplinks)
     await requireUnshaped(uplink.device)
-    await hearRouters(uplink.device, this.#inits[at]?.address6)
+    await hearRouters(uplink.device, this.#inits[number]?.address6)
     await this.#components.renew(uplinks, async () => {
       const records = [...this.#components.records()]
-      await this.#shapers[at]?.move(
+      await this.#shapers[number]?.move(
         uplink.device,
         records.map((record) => this.#shaped(record))
       )
@@ -268,20 +285,27 @@ export class Uplinks {
       const plans = records.map(({ index }) => planLink(index))
       await forgetMoved(plans, before, uplink)
     })
+    if (before === undefined) await this.#warnOfFilters(uplinks)
   }
 
-  #isAway(at: number): boolean {
-    return this.#watches[at]?.isAway ?? false
+  /** Unless it never was there. */
+  #known(number: number): NumberedUplink | undefined {
+    return this.#current.find((each) => each.number === number)
   }
 
-  /** On every uplink; those that are not there, which are seen to when they are back, are passed over where there is another. */
+  #isAway(number: number): boolean {
+    return this.#watches[number]?.isAway ?? false
+  }
+
+  /** On every uplink; those that are not there, which are seen to when they come, are passed over where there is another. */
   async #onEach(task: (shaper: UplinkShaper) => Promise<void>): Promise<void> {
-    const tasks = this.#shapers.map(async (shaper, at) => {
+    const tasks = this.#shapers.map(async (shaper, number) => {
+      if (shaper.device === '') return false
       try {
         await task(shaper)
         return true
       } catch (error) {
-        const isThere = !this.#isAway(at) && (await isPresent(shaper.device))
+        const isThere = !this.#isAway(number) && (await isPresent(shaper.device))
         if (this.#shapers.length === 1 || isThere) throw error
         return false
       }
@@ -322,4 +346,9 @@ export class Uplinks {
   #capped(records: readonly LinkRecord[]): Capped[] {
     return records.map((record) => ({ ids: record.ids, shaped: this.#shaped(record) }))
   }
+}
+
+/** Before it is known which device it is. */
+function nameOf(init: UplinkInit | undefined): string {
+  return init?.device ?? 'of the default route'
 }

@@ -24,6 +24,7 @@ interface Request {
     | 'detach'
     | 'list'
     | 'addresses'
+    | 'troubles'
     | 'egressBytes'
     | 'isEgressNarrowed'
     | 'counters'
@@ -78,6 +79,7 @@ const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
   detach: async ({ id = '' }) => network.detach(id),
   list: async () => network.list(),
   addresses: async () => Promise.resolve(network.uplinks.map(({ address }) => address)),
+  troubles: async () => Promise.resolve(network.troubles),
   egressBytes: async ({ id = '' }) => network.egressBytes(id),
   isEgressNarrowed: async ({ id = '' }) => network.isEgressNarrowed(id),
   counters: async () => {

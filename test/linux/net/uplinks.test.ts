@@ -250,7 +250,14 @@ test.serial('uplinks that do not go together are refused, and what stood before 
     t.regex(error?.message ?? '', message)
     await lab.killNode()
   }
-  await refused([first, { ...second, device: 'up7' }], /up7 is no device/)
+  await refused([{ ...first, device: 'up7' }], /up7 is no device/)
+  await refused(
+    [
+      { ...first, device: 'up7' },
+      { ...second, device: 'up8' }
+    ],
+    /up7 is no device/
+  )
   await refused([first, second, first], /up0 is named twice/)
   // The first is the default route's as well.
   await refused([first, { ...second, device: undefined }], /up0 is named twice/)
