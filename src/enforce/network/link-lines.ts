@@ -20,25 +20,17 @@ import {
 } from './vserver-table.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
-export function linkLines(record: LinkRecord, uplink: Families): string[] {
-  return [...linkElementLines(record, uplink), ...linkCheckLines(record, uplink)]
-}
-
-/** What needs no device. */
-export function linkElementLines(record: LinkRecord, { address6 }: Families): string[] {
+export function linkLines(record: LinkRecord, { address6 }: Families): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports }
+  const hasSix = address6 !== undefined
   return [
     ...ownershipLines('add', ownership),
-    ...(address6 === undefined ? [] : ownershipLines6('add', ownership)),
+    ...(hasSix ? ownershipLines6('add', ownership) : []),
     newClassLine('add', plan),
-    ...fewerLines(plan, record.shaping?.destinationsPerMinute)
+    ...fewerLines(plan, record.shaping?.destinationsPerMinute),
+    ...sourceCheckLines(plan, hasSix)
   ]
-}
-
-/** The source check, which stands on the device. */
-export function linkCheckLines({ index }: Pick<LinkRecord, 'index'>, { address6 }: Families): string[] {
-  return sourceCheckLines(planLink(index), address6 !== undefined)
 }
 
 /** Which families of addresses the node has: IPv4 always. */

@@ -14,7 +14,7 @@ import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { followFamilies } from './link-families.ts'
-import { linkCheckLines, linkElementLines, linkLines, linkPortLines } from './link-lines.ts'
+import { linkLines, linkPortLines } from './link-lines.ts'
 import { notAttached, removalLines, requireNone, requireUnheard, supersededLines } from './link-lines.ts'
 import { LinkNumbers } from './link-numbers.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
@@ -298,20 +298,18 @@ class LinuxNodeNetwork implements NodeNetwork {
     try {
       if (before !== undefined && !same) await this.#release(before)
       await writeRecord(this.#recordsDirectory, record)
-      const began = { isThere: same, isWhole }
-      const superseded = same ? supersededLines(before, record, uplinks) : []
-      const elements = isWhole
-        ? linkPortLines('add', { plan, ports }, uplinks)
-        : linkElementLines(record, uplinks)
-      const ready = [silenceLink(link, before?.ports, this.#logger), requireUnheard(gained, uplinks.current)]
-      const parts = [
-        together(ready).then(async () => applyRules([...superseded, ...elements])),
-        this.#endInside(record, began, link.pid).then(async () =>
-          applyRules(isWhole ? [] : this.#deviceLines(record))
-        ),
-        this.#uplinks.shape(record)
+      const ends = [
+        this.#endInside(record, { isThere: same, isWhole }, link.pid),
+        silenceLink(link, before?.ports, this.#logger),
+        requireUnheard(gained, uplinks.current)
       ]
-      await together(parts)
+      const lines = [
+        ...(same ? supersededLines(before, record, uplinks) : []),
+        ...(isWhole ? linkPortLines('add', { plan, ports }, uplinks) : this.#deviceLines(record))
+      ]
+      // The source check stands on the device; classes would wait for the same lock as that.
+      await together(ends)
+      await together([applyRules(lines), this.#uplinks.shape(record)])
       await Promise.all([
         isWhole ? undefined : raiseLink(plan, uplinks),
         forgetGained(gained, { nodes: uplinks.current, vserver: same ? plan : undefined })
@@ -390,7 +388,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const { device } = planLink(record.index)
     const hasUsers = usersOf(this.#records.values()).length > 0
     return [
-      ...linkCheckLines(record, this.#uplinks),
+      ...linkLines(record, this.#uplinks),
       ...(hasUsers ? userDeviceLines(device, this.#uplinks.devices) : [])
     ]
   }

@@ -144,8 +144,9 @@ export function sourceCheckLines(plan: LinkPlan, hasSix: boolean): string[] {
     rule(`${plain} ip length >= 40 tcp doff >= 5 accept`),
     rule(`${plain} ip length >= 28 udp length >= 8 udp sport != 67-68 accept`),
     ...six.plain.map(rule),
+    // Requests and replies, as a range: a set of each link would be read, and passed over, by whoever changes any rule.
     rule(
-      `ether saddr ${insideMac} ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation { request, reply } accept`
+      `ether saddr ${insideMac} ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation 1-2 accept`
     ),
     rule(`ether type ip ip saddr != ${address} ${mark('source')}`),
     ...six.foreign.map((match) => rule(`${match} ${mark('source')}`)),
