@@ -1,5 +1,5 @@
 /**
- * The one file that makes system calls for which neither Node nor a host program serves: mounts (also idmapped ones),
+ * System calls for which neither Node nor a host program serves, but for netlink's (route-netlink.ts): mounts (also idmapped ones),
  * path look-up confined to a directory, signals to a process that cannot be mistaken for another, pseudo-terminals, and the
  * two calls of btrfs that every vserver waits for, where starting a program takes a hundred times as long. Linux only.
  */
