@@ -1,8 +1,8 @@
 /** Which number the next link has: one that no link has, and for which nobody else made a device. */
 import { LIMITS } from '../../base/limits.ts'
-import { nextIndex } from './address-plan.ts'
+import { nextIndex, planLink } from './address-plan.ts'
 import type { LinkRecord } from './link-records.ts'
-import { isPresent } from './veth.ts'
+import { isPresent } from './uplink.ts'
 
 export class LinkNumbers {
   readonly #records: () => Iterable<LinkRecord>
@@ -21,7 +21,7 @@ export class LinkNumbers {
   async passStrangers(): Promise<void> {
     for (let passed = 0; passed < LIMITS.linksPerNodeMax; passed++) {
       const next = this.#next()
-      if (!(await isPresent(next))) return
+      if (!(await isPresent(planLink(next).device))) return
       this.#last = next
     }
   }

@@ -30,17 +30,9 @@ import { DEFAULT_SHAPING } from './rates.ts'
 import { silenceLink } from './silence.ts'
 import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
-import type { NumberedUplink, Uplink } from './uplink.ts'
+import { isPresent, type NumberedUplink, type Uplink } from './uplink.ts'
 import { familyOf, Uplinks } from './uplinks.ts'
-import {
-  addressInside,
-  isPresent,
-  makeLink,
-  namespaceOf,
-  presentLinks,
-  raiseLink,
-  removeLink
-} from './veth.ts'
+import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 import type { VserverBounds } from './vserver-table.ts'
 
 export interface NodeNetworkComponents {
@@ -278,7 +270,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const namespace = this.#records.has(link.id) ? await namespaceOf(await link.pid) : undefined
     const had = this.#records.get(link.id)
     const [isThere] = await Promise.all([
-      had !== undefined && isPresent(had.index),
+      had !== undefined && isPresent(planLink(had.index).device),
       this.#numbers.passStrangers()
     ])
     // From here to the entry in the map nothing is awaited, so that no two links pass the check with one port.

@@ -1,5 +1,5 @@
 /** What the node's own network is: its uplinks, the addresses the world knows it by, and the ports it listens on. */
-import { readFile } from 'node:fs/promises'
+import { access, readFile } from 'node:fs/promises'
 import { isIPv4 } from 'node:net'
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
@@ -143,10 +143,12 @@ export function addressOn(
 /** The unspecified address. */
 const UNKNOWN_6 = '::'
 
-/** Whether there is such a device in this process's network namespace. */
+/** Whether there is such a device, which knows IPv4, in this process's network namespace; of one among many this is told at once. */
 export async function isPresent(device: string): Promise<boolean> {
-  const table = await readFile('/proc/self/net/dev', 'utf8')
-  return table.split('\n').some((line) => line.trim().startsWith(`${device}:`))
+  return access(`/proc/sys/net/ipv4/conf/${device}`).then(
+    () => true,
+    () => false
+  )
 }
 
 /** Ports of `protocols` that programs of the node listen on at its addresses, without those that only the node itself can reach. */

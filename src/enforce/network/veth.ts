@@ -2,10 +2,10 @@
  * The links themselves: a veth pair per vserver, one end in its network namespace, the other on the node, point to point.
  * Whoever calls keeps the order: the host's end is raised last, when its checks stand.
  */
-import { access, readFile, readlink } from 'node:fs/promises'
+import { readFile, readlink } from 'node:fs/promises'
 import { SlicenetError } from '../../base/errors.ts'
 import { run, runAnyway } from '../../base/host-program.ts'
-import { indexOfDevice, planLink, type LinkPlan } from './address-plan.ts'
+import { indexOfDevice, type LinkPlan } from './address-plan.ts'
 import type { Uplink } from './uplink.ts'
 import { gatewayLines6, insideLines6 } from './veth6.ts'
 
@@ -83,14 +83,6 @@ export async function presentLinks(): Promise<Set<number>> {
   const table = await readFile('/proc/self/net/dev', 'utf8')
   const indexes = table.split('\n').map((line) => indexOfDevice((line.split(':')[0] ?? '').trim()))
   return new Set(indexes.filter((index) => index !== undefined))
-}
-
-/** Whether a link's host end is in this process's network namespace; of one among many this is told at once. */
-export async function isPresent(index: number): Promise<boolean> {
-  return access(`/proc/sys/net/ipv4/conf/${planLink(index).device}`).then(
-    () => true,
-    () => false
-  )
 }
 
 /** No IPv6 address is made up on either end, so that a silent vserver is silent. */
