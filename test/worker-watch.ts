@@ -2,9 +2,10 @@
  * Ends test files that do not end by themselves, and says what they waited for. Ava's own limit is on the time in which no test
  * ends anywhere, and is lost for good where it passes while any test has asked for longer.
  */
-import { readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { sweepAndTell } from './linux/dead-runs.ts'
 
 /** The parts of Node's diagnostic report that are shown. */
 interface Report {
@@ -15,8 +16,21 @@ interface Report {
   })[]
 }
 
+export interface WatchInit {
+  /** How long a file may take. */
+  readonly limitMs: number
+  /** An existing directory, the one that `reportingArguments` was given. */
+  readonly reports: string
+  /** Default 10 s. */
+  readonly lookMs?: number
+  /** How long a process has to say what it waits for; default 5 s. */
+  readonly reportMs?: number
+}
+
 const LOOK_MS = 10_000
 const REPORT_MS = 5_000
+const GONE_MS = 5_000
+const GONE_LOOK_MS = 20
 const ARGUMENTS_SHOWN = 200
 const HANDLES_SHOWN = 20
 
@@ -30,8 +44,8 @@ export function reportingArguments(directory: string): string[] {
   ]
 }
 
-/** Watches the processes that ava starts from this one, each for one test file. `reports` is an existing directory. */
-export function watchWorkers(init: { readonly minutesMax: number; readonly reports: string }): void {
+/** Watches the processes that ava starts from this one, each for one test file. */
+export function watchWorkers(init: WatchInit): void {
   const seen = new Map<number, number>()
   const look = (): void => {
     const processes = readProcesses()
@@ -42,25 +56,40 @@ export function watchWorkers(init: { readonly minutesMax: number; readonly repor
     for (const { pid } of workers) {
       const since = seen.get(pid) ?? performance.now()
       seen.set(pid, since)
-      if (performance.now() - since < init.minutesMax * 60_000) continue
+      if (performance.now() - since < init.limitMs) continue
       seen.set(pid, Infinity)
-      void end(pid, init.reports, processes)
+      void end(pid, init)
     }
   }
-  setInterval(look, LOOK_MS).unref()
+  setInterval(look, init.lookMs ?? LOOK_MS).unref()
 }
 
-/** Ava tells which file it was, and fails. */
-async function end(pid: number, reports: string, processes: readonly Process[]): Promise<void> {
-  process.kill(pid, 'SIGUSR2')
-  await delay(REPORT_MS)
+/** Ava tells which file it was, and fails. What the file started and made goes with it. */
+async function end(pid: number, { reports, reportMs = REPORT_MS }: WatchInit): Promise<void> {
+  signal(pid, 'SIGUSR2')
+  await delay(reportMs)
+  const started = below(pid, readProcesses())
   const told = [
     `test process ${pid} does not end; below it run:`,
-    ...below(pid, processes),
+    ...started.map(
+      (each) => `${each.pid} of ${each.parent}, ${each.state}: ${each.args.slice(0, ARGUMENTS_SHOWN)}`
+    ),
     ...readReport(reports, pid)
   ]
   process.stderr.write(`${told.join('\n  ')}\n`)
-  process.kill(pid, 'SIGKILL')
+  for (const each of [pid, ...started.map((process) => process.pid)]) signal(each, 'SIGKILL')
+  for (let waited = 0; waited < GONE_MS && existsSync(`/proc/${pid}`); waited += GONE_LOOK_MS) {
+    await delay(GONE_LOOK_MS)
+  }
+  await sweepAndTell()
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name)
+  } catch {
+    // It ended by itself meanwhile.
+  }
 }
 
 interface Process {
@@ -85,13 +114,10 @@ function readProcesses(): Process[] {
     })
 }
 
-function below(pid: number, processes: readonly Process[]): string[] {
+function below(pid: number, processes: readonly Process[]): Process[] {
   return processes
     .filter(({ parent }) => parent === pid)
-    .flatMap((each) => [
-      `${each.pid} of ${each.parent}, ${each.state}: ${each.args.slice(0, ARGUMENTS_SHOWN)}`,
-      ...below(each.pid, processes)
-    ])
+    .flatMap((each) => [each, ...below(each.pid, processes)])
 }
 
 /** None where it did not come to write one: it runs without a pause. */

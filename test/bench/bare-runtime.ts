@@ -17,6 +17,7 @@ import { ociConfig } from '../../src/enforce/oci-config.ts'
 import type { OciRuntimeName } from '../../src/enforce/oci-runtime.ts'
 import type { ContainersSeccomp } from '../../src/enforce/seccomp.ts'
 import { VserverRoots } from '../../src/enforce/vserver-root.ts'
+import { ownName } from '../linux/own-names.ts'
 
 /** Beyond the indexes that nodes of one machine have. */
 const UID_INDEX = 100
@@ -37,12 +38,12 @@ export async function withBareRuntime<T>(
   use: (run: BareRun) => Promise<T>
 ): Promise<T> {
   const { spec, runtime } = init
-  const runDirectory = await mkdtemp('/run/slicenet-bare')
+  const runDirectory = await mkdtemp(`/run/slicenet-${ownName('bare')}-`)
   await chmod(runDirectory, 0o711)
   const uidBase = nodeUidBase(UID_INDEX)
   const idRanges = new IdRanges({ uidBase })
   const roots = new VserverRoots({ idRanges }, { runDirectory })
-  const cgroups = new Cgroups({ clock: systemClock }, { parent: `/slicenet-bare-${process.pid}` })
+  const cgroups = new Cgroups({ clock: systemClock }, { parent: `/slicenet-${ownName('bare')}` })
   const stateDir = join(runDirectory, 'state')
   const bundle = roots.bundle(spec.id)
   const command = (...words: readonly string[]): void => {

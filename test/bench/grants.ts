@@ -4,8 +4,7 @@
  */
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Agent } from '../../src/agent/agent.ts'
@@ -23,6 +22,7 @@ import { localCaller } from '../protocol/local-caller.ts'
 import { HOUR, amounts, delegate, makeKey } from '../ticket/fixtures.ts'
 import { figure, type BenchContext, type Figure } from './figure.ts'
 import { askAgain, type Asked, type AskedInit } from './grant-asking.ts'
+import { ownDirectory } from '../linux/own-names.ts'
 
 const CLIENTS = 32
 /** An agent has at most 128 tickets of one node out that were not settled. */
@@ -102,7 +102,7 @@ async function withAgent<T>(
   nodes: readonly SigningKey[],
   use: (agent: Agent) => Promise<T>
 ): Promise<T> {
-  const parent = await mkdtemp(join(tmpdir(), 'slicenet-bench-'))
+  const parent = await ownDirectory('grants')
   const components = { clock: systemClock, logger: silentLogger }
   const store = createStore(components, { directory: join(parent, 'store') })
   const agent = new Agent(

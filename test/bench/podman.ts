@@ -2,12 +2,12 @@
  * Another yardstick, where it is installed: `podman run` of the same program over the same image, with a network and the
  * same limits, until it says that the container runs.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { run, runAnyway } from '../../src/base/host-program.ts'
 import { findHostProgram } from '../../src/enforce/host-requirements.ts'
 import type { Resources } from '../../src/ticket/resources.ts'
+import { ownDirectory } from '../linux/own-names.ts'
 
 export interface PodmanInit {
   /** What comes before the command, so that its bridge is not in the machine's own network. */
@@ -27,7 +27,7 @@ export async function withPodman<T>(
   use: (run: PodmanRun | undefined) => Promise<T>
 ): Promise<T> {
   if ((await findHostProgram('podman')) === undefined) return use(undefined)
-  const directory = await mkdtemp(join(tmpdir(), 'slicenet-podman-'))
+  const directory = await ownDirectory('podman')
   const words = (...more: readonly string[]): [string, string[]] => {
     const [program, ...rest] = [...enter, 'podman']
     const own = ['--root', join(directory, 'root'), '--runroot', join(directory, 'run')]

@@ -5,6 +5,7 @@
  */
 import { cpus, release, totalmem } from 'node:os'
 import { SlicenetError } from '../../src/base/errors.ts'
+import { sweepAndTell } from '../linux/dead-runs.ts'
 import type { Bench, Figure } from './figure.ts'
 
 const BENCHES: Readonly<Record<string, () => Promise<Bench>>> = {
@@ -58,6 +59,7 @@ async function main(words: readonly string[]): Promise<number> {
     )
     return 2
   }
+  await sweepAndTell()
   const controller = new AbortController()
   for (const signal of SIGNALS) {
     process.on(signal, () =>

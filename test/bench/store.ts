@@ -3,8 +3,7 @@
  * and at once, how long a start takes with sound tables and with tables to rebuild, and what compaction makes of a
  * journal whose records mostly replace each other.
  */
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentLogger } from '../../src/base/log.ts'
@@ -14,6 +13,7 @@ import { layoutOf } from '../../src/store/layout.ts'
 import { segmentName } from '../../src/store/record.ts'
 import type { Store } from '../../src/store/store.ts'
 import { figure, type BenchContext, type Figure } from './figure.ts'
+import { ownDirectory } from '../linux/own-names.ts'
 
 /** About a lease with its envelope. */
 const VALUE_BYTES = 600
@@ -26,7 +26,7 @@ const TIMES_REPLACED = 10
 const COMPACTION_RUNS = 3
 
 export async function store({ signal, progress }: BenchContext): Promise<readonly Figure[]> {
-  const parent = await mkdtemp(join(tmpdir(), 'slicenet-bench-'))
+  const parent = await ownDirectory('store')
   const directory = join(parent, 'store')
   const store = createStore({ clock: systemClock, logger: silentLogger }, { directory })
   try {

@@ -3,8 +3,7 @@
  * bare OCI runtime and podman with the same limits; and what 300 idle ones take. What is compared takes turns, so that a
  * busy machine slows all alike.
  */
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemClock } from '../../src/base/clock.ts'
@@ -17,6 +16,7 @@ import { imageNamed } from './devnet.ts'
 import { figure, median, type BenchContext, type Figure } from './figure.ts'
 import type { Made, NodeMachineInit, Taken } from './node-machine.ts'
 import { withPodman, type PodmanRun } from './podman.ts'
+import { ownDirectory, ownName } from '../linux/own-names.ts'
 
 const IMAGE = 'debian'
 const PAIRS = 21
@@ -72,14 +72,14 @@ async function withMachine<T>(
   { signal }: BenchContext,
   use: (machine: Machine, enter: readonly string[]) => Promise<T>
 ): Promise<T> {
-  const directory = await mkdtemp(join(tmpdir(), 'slicenet-bench-'))
+  const directory = await ownDirectory('vs')
   // The roots of vservers lie below it.
   await chmod(directory, 0o711)
-  const network = createDevnetNetwork({ name: `v${process.pid}`, hosts: ['node'] })
+  const network = createDevnetNetwork({ name: ownName('vs'), hosts: ['node'] })
   const init: NodeMachineInit = {
     directory: join(directory, 'state'),
     runDirectory: join(directory, 'run'),
-    nodeShort: `v${process.pid}`,
+    nodeShort: `${ownName('vs')}-node`,
     imagesDirectory: readEnvironment().imagesDirectory,
     image,
     resources: RESOURCES,

@@ -12,7 +12,7 @@ import { SmallDevnet } from './small-devnet.ts'
 const test = (anyTest as TestFn<undefined>).serial
 
 const devnet = new SmallDevnet({
-  name: 'adm',
+  letters: 'adm',
   image: async () => ['import', await watchRoot(), '--name', 'watch'],
   flags: ['--administrator']
 })

@@ -6,9 +6,9 @@ import test from 'ava'
 import { run, runAnyway, start } from '../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../src/daemon/devnet-network.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+import { ownName } from './own-names.ts'
 
-/** Names carry the process id, so that two runs on one machine do not meet. */
-const name = (letter: string): string => `${letter}${process.pid}`
+const name = ownName
 
 async function runOn(argv: readonly string[], input?: string): Promise<string> {
   const [program = '', ...args] = argv

@@ -1,5 +1,4 @@
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -7,13 +6,14 @@ import anyTest, { type TestFn } from 'ava'
 import type { NodePortView } from '../../src/daemon/node-port-protocol.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
 import { runCommand, type Outcome } from './command-line.ts'
+import { ownHome, ownName } from './own-names.ts'
 
 /** Tests of the whole: real daemons on hosts of a devnet, spoken to as a user would. They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
 const REDEEMER = fileURLToPath(new URL('fixtures/redeemer.ts', import.meta.url))
 const CHEATING_AGENT = fileURLToPath(new URL('fixtures/cheating-agent.ts', import.meta.url))
-const NAME = 'whole'
+const NAME = ownName('whole')
 let home = ''
 
 async function slicenet(words: readonly string[], input = ''): Promise<Outcome> {
@@ -58,7 +58,7 @@ const noLease = async (): Promise<boolean> => {
 
 test.before(async (t) => {
   t.timeout(180_000)
-  home = await mkdtemp(join(tmpdir(), 'sn-'))
+  home = await ownHome('whole')
   const image = await slicenet(['image', 'build', 'busybox'])
   t.is(image.exitCode, 0, image.stderr)
   const up = await slicenet([

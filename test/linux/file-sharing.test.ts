@@ -1,16 +1,16 @@
-import { mkdir, mkdtemp, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { systemClock as clock } from '../../src/base/clock.ts'
 import { run } from '../../src/base/host-program.ts'
 import { shareFiles } from '../../src/enforce/file-sharing.ts'
 import { ImageStore } from '../../src/enforce/image-store.ts'
+import { ownDirectory } from './own-names.ts'
 
 let scratch: string
 
 test.beforeEach(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'slicenet-sharing-'))
+  scratch = await ownDirectory('share')
 })
 
 test.afterEach.always(async () => {

@@ -9,7 +9,7 @@ import { SmallDevnet } from './small-devnet.ts'
 /** They share one devnet, in order. */
 const test = (anyTest as TestFn<undefined>).serial
 
-const devnet = new SmallDevnet({ name: 'flw' })
+const devnet = new SmallDevnet({ letters: 'flw' })
 
 const on = async (host: string, ...words: string[]): Promise<Outcome> => devnet.on(host, ...words)
 

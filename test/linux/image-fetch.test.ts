@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { systemClock as clock } from '../../src/base/clock.ts'
@@ -22,11 +21,12 @@ import { nodeAdvert, startPeer, type TestPeer } from '../peer/fixtures/network.t
 import { NO_RESOURCES } from '../../src/ticket/resources.ts'
 import { makeKey } from '../ticket/fixtures.ts'
 import { tarOf, type TarItem } from './fixtures/oci-layout.ts'
+import { ownDirectory } from './own-names.ts'
 
 let scratch: string
 
 test.beforeEach(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'slicenet-fetching-'))
+  scratch = await ownDirectory('fetch')
 })
 
 test.afterEach.always(async () => {

@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { systemClock as clock } from '../../src/base/clock.ts'
@@ -15,6 +14,7 @@ import { parseSliceFile } from '../../src/service/slice-file.ts'
 import { MemoryStore } from '../../src/store/memory-store.ts'
 import { until } from '../peer/fixtures/network.ts'
 import { makeKey } from '../ticket/fixtures.ts'
+import { ownDirectory } from './own-names.ts'
 
 interface Started {
   readonly peer: ComposedPeer
@@ -28,7 +28,7 @@ async function start(
   bootstrap: readonly ComposedPeer[],
   node?: Readonly<Record<string, unknown>>
 ): Promise<Started> {
-  const directory = await mkdtemp(join(tmpdir(), 'slicenet-leased-image-'))
+  const directory = await ownDirectory('leased')
   const imagesDirectory = join(directory, 'images')
   const images = new ImageStore({ clock }, { directory: imagesDirectory })
   await images.start()
@@ -71,7 +71,7 @@ async function start(
 }
 
 async function importOne({ images }: Started): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), 'slicenet-leased-root-'))
+  const root = await ownDirectory('leased')
   try {
     await mkdir(join(root, 'bin'))
     await writeFile(join(root, 'bin/program'), 'x'.repeat(500_000))

@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
@@ -10,12 +9,13 @@ import { run } from '../../src/base/host-program.ts'
 import { buildImage } from '../../src/enforce/image-build.ts'
 import { ImageStore } from '../../src/enforce/image-store.ts'
 import { file, link, pax, tarOf } from './fixtures/oci-layout.ts'
+import { ownDirectory } from './own-names.ts'
 
 let scratch: string
 let images: ImageStore
 
 test.beforeEach(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'slicenet-images-'))
+  scratch = await ownDirectory('images')
   images = new ImageStore({ clock }, { directory: join(scratch, 'store') })
   await images.start()
 })

@@ -1,10 +1,10 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test from 'ava'
 import { run } from '../../src/base/host-program.ts'
 import { readCoreHandler } from '../../src/enforce/core-handler.ts'
 import { KERNEL_PROBES } from '../../src/daemon/kernel-probes.ts'
+import { ownDirectory } from './own-names.ts'
 
 test('every kernel probe succeeds here, and the one of nft leaves no table behind', async (t) => {
   for (const { name, probe } of KERNEL_PROBES) t.is(typeof (await probe({})), 'string', name)
@@ -17,7 +17,7 @@ test('the program that crashes are handed to is read where the kernel has it', a
   const script = `console.log(await (await import('${module}')).readCoreHandler())`
   const seenWith = async (pattern: string): Promise<string> => {
     const shown = 'mount --bind "$1" /proc/sys/kernel/core_pattern && exec "$2" --input-type=module -e "$3"'
-    const file = join(await mkdtemp(join(tmpdir(), 'slicenet-core-')), 'pattern')
+    const file = join(await ownDirectory('core'), 'pattern')
     await writeFile(file, pattern)
     const args = ['--mount', 'sh', '-c', shown, 'sh', file, process.execPath, script]
     const seen = await run('unshare', args)

@@ -1,5 +1,4 @@
-import { mkdtemp, open, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { open, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, normalize } from 'node:path'
 import test from 'ava'
 import { SlicenetError } from '../../src/base/errors.ts'
@@ -8,6 +7,7 @@ import { readTar, type TarEntry } from '../../src/enforce/tar-reader.ts'
 import { tarOfTree } from '../../src/enforce/tar-writer.ts'
 import { numbersOf } from '../base/seeded-numbers.ts'
 import { tarOf, type TarItem } from './fixtures/oci-layout.ts'
+import { ownDirectory } from './own-names.ts'
 
 const ROUNDS = 1000
 const NAMES = [
@@ -50,7 +50,7 @@ function danger(entries: readonly TarEntry[]): string | undefined {
 }
 
 test('whatever layers hold, what they come to is refused or unpacks into its own directories alone', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'slicenet-layers-'))
+  const directory = await ownDirectory('layers')
   t.teardown(async () => rm(directory, { recursive: true, force: true }))
   const seed = Number(process.env.SLICENET_FUZZ_SEED ?? 1)
   const next = numbersOf(seed)

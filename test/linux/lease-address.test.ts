@@ -8,7 +8,7 @@ import { SmallDevnet } from './small-devnet.ts'
 
 const test = (anyTest as TestFn<undefined>).serial
 
-const devnet = new SmallDevnet({ name: 'ladr' })
+const devnet = new SmallDevnet({ letters: 'ladr' })
 
 const asResearcher = async (...words: string[]): Promise<Outcome> => devnet.on('researcher', ...words)
 const onNode = async (...words: string[]): Promise<string> =>

@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -13,6 +12,7 @@ import { DEFAULT_REACH } from '../../src/peer/reach.ts'
 import type { PeerRequest } from './fixtures/peer-process.ts'
 import { LineProgram } from './net/lab.ts'
 import { runCommand, type Outcome } from './command-line.ts'
+import { ownHome, ownName } from './own-names.ts'
 
 /**
  * A node and a researcher behind NATs of their own, beside a public agent, node and researcher: real daemons, vservers and
@@ -21,7 +21,7 @@ import { runCommand, type Outcome } from './command-line.ts'
 const test = (anyTest as TestFn<undefined>).serial
 
 const PEER_PROCESS = fileURLToPath(new URL('fixtures/peer-process.ts', import.meta.url))
-const NAME = 'nat'
+const NAME = ownName('nat')
 let home = ''
 
 interface HostView {
@@ -64,7 +64,7 @@ async function addressesOf(host: string): Promise<string[]> {
 
 test.before(async (t) => {
   t.timeout(180_000)
-  home = await mkdtemp(join(tmpdir(), 'sn-'))
+  home = await ownHome('nat')
   const image = await slicenet(['image', 'build', 'busybox'])
   t.is(image.exitCode, 0, image.stderr)
   const up = await slicenet(['devnet', 'up', '--name', NAME, '--nodes', '1', '--agents', '1', '--nat'])
@@ -164,7 +164,7 @@ async function withPeers(
   lans: readonly Lan[],
   work: (peers: NetworkOfPeers) => Promise<void>
 ): Promise<void> {
-  const name = `l${process.pid}`
+  const name = ownName('lan')
   const network = createDevnetNetwork({ name, hosts, lans })
   const programs: LineProgram[] = []
   await network.up()

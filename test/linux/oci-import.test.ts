@@ -9,7 +9,6 @@ import {
   truncate,
   writeFile
 } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
@@ -33,6 +32,7 @@ import {
   type LayoutImage,
   type TarItem
 } from './fixtures/oci-layout.ts'
+import { ownDirectory } from './own-names.ts'
 
 let scratch: string
 let images: ImageStore
@@ -40,7 +40,7 @@ const INVALID = { code: 'IMAGE_INVALID' }
 const architecture = 'x64'
 
 test.beforeEach(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'slicenet-oci-'))
+  scratch = await ownDirectory('import')
   images = new ImageStore({ clock }, { directory: join(scratch, 'store') })
   await images.start()
 })

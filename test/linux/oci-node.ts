@@ -1,8 +1,6 @@
 /** A node's enforcer in directories of its own, for tests as root, and the probes that show what it left on the host. */
-import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, readFile, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { systemClock as clock } from '../../src/base/clock.ts'
 import { run } from '../../src/base/host-program.ts'
@@ -14,6 +12,7 @@ import { ImageStore } from '../../src/enforce/image-store.ts'
 import { OciEnforcer } from '../../src/enforce/oci-enforcer.ts'
 import type { VserverRecord } from '../../src/enforce/vserver-records.ts'
 import { LoopbackNetwork } from '../enforce/loopback-network.ts'
+import { ownDirectory, ownName } from './own-names.ts'
 
 /** Devnets take ranges from the lower end; administrative slices must lie in the lower half. */
 const UID_INDEX = 42 + (process.pid % 20)
@@ -30,8 +29,11 @@ const LIMIT_FILES = [
   'pids.max'
 ]
 
+/** Of this process. */
+let made = 0
+
 export class OciNode {
-  readonly nodeShort = `t${randomBytes(4).toString('hex')}`
+  readonly nodeShort = `${ownName('oci')}-${++made}`
   readonly network = new LoopbackNetwork()
   readonly uidBase = nodeUidBase(UID_INDEX)
   readonly directory: string
@@ -49,7 +51,7 @@ export class OciNode {
   }
 
   static async start({ spares = 0 }: { readonly spares?: number } = {}): Promise<OciNode> {
-    const directory = await mkdtemp(join(tmpdir(), 'slicenet-test-'))
+    const directory = await ownDirectory('oci')
     // The roots of vservers lie below it.
     await chmod(directory, 0o711)
     const node = new OciNode(directory, spares)

@@ -1,12 +1,12 @@
 /** Paths inside a root are looked up whatever else happens on the machine meanwhile. */
 import { once } from 'node:events'
 import { closeSync, constants, mkdirSync, openSync, symlinkSync } from 'node:fs'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { start } from '../../src/base/host-program.ts'
 import { openBeneath } from '../../src/enforce/syscall.ts'
+import { ownDirectory } from './own-names.ts'
 
 /** Renames a file to and fro for a while, which makes the kernel unsure of every `..` on the machine. */
 const RENAME = `
@@ -17,7 +17,7 @@ end = time.monotonic() + 20
 while time.monotonic() < end: os.rename(a, b); os.rename(b, a)`
 
 test('a path with `..` is opened while files are renamed elsewhere', async (t) => {
-  const directory = await mkdtemp(join(tmpdir(), 'slicenet-open-'))
+  const directory = await ownDirectory('open')
   mkdirSync(join(directory, 'root/deep/down'), { recursive: true })
   symlinkSync('/deep/down', join(directory, 'root/link'))
   const root = openSync(join(directory, 'root'), constants.O_RDONLY | constants.O_DIRECTORY)

@@ -1,12 +1,12 @@
 /** A devnet of one node and one agent that a test speaks to as its user does, by commands, from a home of its own. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { runCommand, type Outcome } from './command-line.ts'
+import { ownHome, ownName } from './own-names.ts'
 
 export interface SmallDevnetInit {
-  /** Distinct in each test file. */
-  readonly name: string
+  /** One to six for its name. */
+  readonly letters: string
   /** Of the command that makes its image; default that of busybox. */
   readonly image?: () => Promise<readonly string[]>
   /** Beside those for nodes and agents. */
@@ -22,7 +22,7 @@ export class SmallDevnet {
   }
 
   get name(): string {
-    return this.#init.name
+    return ownName(this.#init.letters)
   }
 
   /** A directory that is there while it is up. */
@@ -32,13 +32,13 @@ export class SmallDevnet {
 
   /** Throws what the command that failed said. */
   async up(): Promise<void> {
-    const { name, flags = [], image } = this.#init
-    this.#home = await mkdtemp(join(tmpdir(), 'sn-'))
+    const { letters, flags = [], image } = this.#init
+    this.#home = await ownHome(letters)
     const build = image === undefined ? ['build', 'busybox'] : await image()
     const counts = ['--nodes', '1', '--agents', '1']
     for (const words of [
       ['image', ...build],
-      ['devnet', 'up', '--name', name, ...counts, ...flags]
+      ['devnet', 'up', '--name', this.name, ...counts, ...flags]
     ]) {
       const { exitCode, stderr } = await this.slicenet(...words)
       if (exitCode !== 0) throw new Error(`slicenet ${words.join(' ')}: ${stderr}`)

@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
@@ -7,6 +6,7 @@ import { run } from '../../src/base/host-program.ts'
 import { silentLogger } from '../../src/base/log.ts'
 import { isMountPoint } from '../../src/enforce/mount-table.ts'
 import { Volume } from '../../src/enforce/volume.ts'
+import { ownDirectory } from './own-names.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 512 * MIB
@@ -14,7 +14,7 @@ let stateDirectory: string
 let volumes: Volume[]
 
 test.beforeEach(async () => {
-  stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet volume-'))
+  stateDirectory = await ownDirectory('v', 'a volume-')
   volumes = []
 })
 

@@ -1,6 +1,5 @@
 /** An overlay for killing nodes in: hosts as network namespaces, a real agent, one holder, and nodes with their lives. */
-import { mkdir, mkdtemp, open, rm, writeFile, type FileHandle } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, open, rm, writeFile, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemClock } from '../../../src/base/clock.ts'
@@ -11,6 +10,7 @@ import { ImageStore } from '../../../src/enforce/image-store.ts'
 import type { HolderInit } from './holder.ts'
 import { JsonProcess } from './json-process.ts'
 import { NodeLives } from './lives.ts'
+import { ownHome, ownName } from '../own-names.ts'
 
 const HOLDER = fileURLToPath(new URL('holder.ts', import.meta.url))
 const DAEMON = fileURLToPath(new URL('node-daemon.ts', import.meta.url))
@@ -34,8 +34,7 @@ export interface HolderReply {
 }
 
 export class CrashOverlay {
-  /** The process id keeps two runs on one machine apart. */
-  readonly name = `k${process.pid}`
+  readonly name = ownName('k')
   home = ''
   readonly nodes: NodeLives[] = []
   readonly #hosts = createDevnetNetwork({ name: this.name, hosts: ['agent', 'holder', 'node1', 'node2'] })
@@ -45,7 +44,7 @@ export class CrashOverlay {
   #orders = 0
 
   async up(): Promise<void> {
-    this.home = await mkdtemp(join(tmpdir(), 'sn-'))
+    this.home = await ownHome('k')
     const images = new ImageStore({ clock: systemClock }, { directory: join(this.home, 'images') })
     await images.start()
     const image = (await buildImage('busybox', { images })).id

@@ -158,7 +158,7 @@ export class Controls {
    * image's file of that name: after the runtime mounted it, and before it opens it.
    */
   async #runAtConsole(without: readonly Weakness[], program: ProgramSpec): Promise<string> {
-    const id = `control-${this.#init.node.nodeShort}-console`
+    const id = `${this.#init.node.nodeShort}-console`
     const bundle = join(this.#directory, id)
     await mkdir(bundle)
     const config = this.#config(id, without)
@@ -192,7 +192,7 @@ export class Controls {
     const key = [...without].sort().join(' ')
     const made = this.#made.get(key)
     if (made !== undefined) return made
-    const id = `control-${this.#init.node.nodeShort}-${this.#made.size}`
+    const id = `${this.#init.node.nodeShort}-control${this.#made.size}`
     const bundle = join(this.#directory, id)
     await mkdir(bundle)
     await writeFile(join(bundle, 'config.json'), JSON.stringify(this.#config(id, without)))

@@ -126,7 +126,9 @@ export class EscapeLab {
       )
       const seconds = String(randomInt(100_000_000, 999_999_999))
       const stdin = openSync(secret, 'r')
-      marker = start('sleep', [seconds], [stdin, 'ignore', 'ignore'], { env: { SLICENET_ESCAPE: token } })
+      // Its home tells whose it is where this process was killed.
+      const markerEnv = { SLICENET_ESCAPE: token, HOME: outside }
+      marker = start('sleep', [seconds], [stdin, 'ignore', 'ignore'], { env: markerEnv })
       closeSync(stdin)
       await once(marker, 'spawn')
       const socketName = `slicenet-escape-${token}`

@@ -2,9 +2,7 @@
  * A node with a real network and the Debian image, and beside it a host that serves packages over HTTP: both in network
  * namespaces of the test's own.
  */
-import { randomBytes } from 'node:crypto'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemClock as clock } from '../../../src/base/clock.ts'
@@ -15,6 +13,7 @@ import { ImageStore } from '../../../src/enforce/image-store.ts'
 import { LineProgram } from '../net/lab.ts'
 import type { HostInit, HostRequest } from './host-process.ts'
 import { makeRepository, servePackages, type PackageServer } from './package-server.ts'
+import { ownDirectory, ownName } from '../own-names.ts'
 
 /** How long `up` may take where the image is not there yet. */
 export const BUILD_DEADLINE_MS = 20 * 60_000
@@ -36,8 +35,7 @@ export class DebianHost {
 
   constructor(init: DebianHostInit) {
     this.#init = init
-    // The process id keeps two runs on one machine apart.
-    this.#network = createDevnetNetwork({ name: `${init.letter}${process.pid}`, hosts: ['world', 'node'] })
+    this.#network = createDevnetNetwork({ name: ownName(init.letter), hosts: ['world', 'node'] })
   }
 
   /** Of the test alone; the roots of vservers lie in it. */
@@ -67,7 +65,7 @@ export class DebianHost {
 
   async up(): Promise<void> {
     const { letter, packages } = this.#init
-    this.#directory = await mkdtemp(join(tmpdir(), 'slicenet-inside-'))
+    this.#directory = await ownDirectory(letter)
     await chmod(this.#directory, 0o711)
     const { imagesDirectory } = readEnvironment()
     const images = new ImageStore({ clock }, { directory: imagesDirectory })
@@ -79,7 +77,7 @@ export class DebianHost {
     await Promise.all([makeRepository({ directory, imageRoot, packages }), this.#network.up()])
     const where = { enter: this.enterWorld(), address: this.addressOf('world') }
     this.#server = await servePackages({ directory, ...where })
-    const nodeShort = `${letter}${randomBytes(4).toString('hex')}`
+    const nodeShort = `${ownName(letter)}-node`
     const init: HostInit = { directory: this.#directory, nodeShort, imagesDirectory }
     const program = fileURLToPath(new URL('host-process.ts', import.meta.url))
     this.#host = new LineProgram([

@@ -1,7 +1,5 @@
 /** IPv6 of a real vserver on a node that has it: ordinary programs get out by it and are reached by it. */
-import { randomBytes } from 'node:crypto'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
@@ -12,17 +10,18 @@ import { ImageStore } from '../../../src/enforce/image-store.ts'
 import { SMALL, vserverSpec } from '../../enforce/enforcer-contract.ts'
 import { giveSix, LineProgram, sixOf, tcp } from '../net/lab.ts'
 import type { HostInit, HostRequest } from './host-process.ts'
+import { ownDirectory, ownName } from '../own-names.ts'
 
 const HOSTS = ['world', 'node']
 const [WORLD, NODE] = [sixOf(0), sixOf(1)]
-const name = `i${process.pid}`
+const name = ownName('i')
 const network = createDevnetNetwork({ name, hosts: HOSTS })
 let directory = ''
 let host: LineProgram | undefined
 let world: LineProgram | undefined
 
 test.before(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'slicenet-six-'))
+  directory = await ownDirectory('i')
   // The roots of vservers lie below it.
   await chmod(directory, 0o711)
   const imagesDirectory = join(directory, 'images')
@@ -30,7 +29,7 @@ test.before(async () => {
   await images.start()
   const [image] = await Promise.all([buildImage('busybox', { images }), network.up()])
   await giveSix(name, HOSTS)
-  const init: HostInit = { directory, nodeShort: `i${randomBytes(4).toString('hex')}`, imagesDirectory }
+  const init: HostInit = { directory, nodeShort: `${name}-node`, imagesDirectory }
   const program = (file: string): string => fileURLToPath(new URL(file, import.meta.url))
   host = new LineProgram([
     ...network.enter('node'),

@@ -4,9 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile, readlink, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { readFile, readlink, rm } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -19,6 +17,7 @@ import type { DropReason } from '../../../src/enforce/network/drop-chains.ts'
 import type { Refusal } from '../../../src/enforce/network/source-check.ts'
 import type { PortRange } from '../../../src/ticket/ports.ts'
 import { NO_RESOURCES, type Resources } from '../../../src/ticket/resources.ts'
+import { ownDirectory, ownName } from '../own-names.ts'
 
 const MEGABIT = 1_000_000
 const PLENTY_BYTES = 1e15
@@ -133,8 +132,7 @@ export class Lab {
 
   constructor(init: LabInit) {
     this.#init = init
-    // The process id keeps two runs on one machine apart.
-    this.name = `${init.letter}${process.pid}`
+    this.name = ownName(init.letter)
     this.#hosts = createDevnetNetwork({ name: this.name, hosts: this.#hostNames })
   }
 
@@ -170,7 +168,7 @@ export class Lab {
   }
 
   async up(): Promise<void> {
-    this.#stateDirectory = await mkdtemp(join(tmpdir(), 'slicenet-net-'))
+    this.#stateDirectory = await ownDirectory(this.#init.letter)
     await this.#hosts.up()
     if (this.#init.hasSix === true) await giveSix(this.name, this.#hostNames)
     if (this.#init.second !== undefined) await this.makeSecond(this.#init.second)
@@ -243,7 +241,9 @@ export class Lab {
     const child = start(
       'unshare',
       ['--user', '--map-root-user', '--net', 'sleep', String(300 * PATIENCE)],
-      'ignore'
+      'ignore',
+      // Nothing else tells whose it is where this process was killed.
+      { env: { HOME: this.#stateDirectory } }
     )
     const pid = child.pid
     if (pid === undefined) throw new Error('unshare does not start')

@@ -1,11 +1,11 @@
 /** A node whose kernel has no tables of IPv6: what is of IPv4 holds all the same. */
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import { Lab, tcp, udp, type Vserver } from './lab.ts'
+import { ownDirectory } from '../own-names.ts'
 
 const FIN = 1
 const lab = new Lab({ letter: 'y' })
@@ -35,7 +35,7 @@ const through = (): string[] => [
 ]
 
 test.before(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'slicenet-nft-'))
+  directory = await ownDirectory('nft')
   await writeFile(join(directory, 'nft'), WITHOUT_SIX)
   await chmod(join(directory, 'nft'), 0o755)
   await lab.up()

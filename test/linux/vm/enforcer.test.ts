@@ -2,12 +2,11 @@
  * The enforcer's tests, its contract among them, on a machine with cgroups v2 alone and one OCI runtime. They take minutes
  * where the processor is emulated: SLICENET_NIGHTLY=1 runs them.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import test from 'ava'
 import { OCI_RUNTIMES } from '../../../src/enforce/oci-runtime.ts'
 import { runSuite } from './suite.ts'
+import { ownDirectory } from '../own-names.ts'
 
 const DEADLINE_MS = 20 * 60_000
 const SUITES = ['test/linux/oci-enforcer.test', 'test/linux/escape/escape.test']
@@ -20,7 +19,7 @@ for (const runtime of OCI_RUNTIMES) {
   for (const file of SUITES) {
     declare(`${file} passes under cgroups v2 alone, with ${runtime}`, async (t) => {
       t.timeout(DEADLINE_MS + 60_000)
-      const directory = await mkdtemp(join(tmpdir(), 'slicenet-vm-'))
+      const directory = await ownDirectory('vm')
       try {
         const result = await runSuite({ directory, runtime, files: [file], deadlineMs: DEADLINE_MS })
         t.log(result.machine?.runtime, `${result.passed.length} passed`)

@@ -3,8 +3,7 @@
  * kernel and cgroups v2 alone: in real vservers, where it must fail, and in a control, where it must succeed. What ends the
  * machine is tried from the same memory over and over.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import type { Told } from '../escape/lab.ts'
@@ -13,6 +12,7 @@ import { makeGuestDisk } from './guest-disk.ts'
 import { IN_CONTROL, MACHINE_ATTEMPTS, VSERVERS, type EscapeLine } from './escape-lines.ts'
 import { makeInitramfs } from './initramfs.ts'
 import { VirtualMachine } from './virtual-machine.ts'
+import { ownDirectory } from '../own-names.ts'
 
 const COMMAND = 'node test/linux/vm/guest/escape.js'
 /** Of one machine; far more than it takes where nothing else runs. */
@@ -32,7 +32,7 @@ test.before(async (t) => {
     t.log(`no virtual machine on ${process.arch}: what it would show is not shown`)
     return
   }
-  directory = await mkdtemp(join(tmpdir(), 'slicenet-vm-'))
+  directory = await ownDirectory('vm')
   kernel = await findKernel()
   machine = { disk: await makeGuestDisk({ directory }), initramfs: await makeInitramfs(kernel, directory) }
   const first = await start()

@@ -2,12 +2,12 @@
  * The tests of the node's network on a stock Debian kernel, which has fair queues and loads modules when it wants them. They
  * take most of an hour where the processor is emulated: SLICENET_NIGHTLY=1 runs them.
  */
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { findKernel } from './debian-packages.ts'
 import { runSuite, type SuiteResult } from './suite.ts'
+import { ownDirectory } from '../own-names.ts'
 
 const DEADLINE_MS = 90 * 60_000
 /** Of test/linux/net. */
@@ -33,7 +33,7 @@ let result: SuiteResult
 if (isWanted) {
   test.before(async (t) => {
     t.timeout(DEADLINE_MS + 120_000)
-    const directory = await mkdtemp(join(tmpdir(), 'slicenet-vm-'))
+    const directory = await ownDirectory('vm')
     try {
       const { modules } = await findKernel()
       // The interpreter's own library, and the names that programs print instead of numbers.

@@ -1,0 +1,222 @@
+/**
+ * Removes what test processes that were killed left on the machine, found by the names of `own-names.ts`: of processes that are
+ * there it touches nothing, nor of anybody who makes no such name. Two that sweep at once do not disturb each other.
+ */
+import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { LeftoverKind } from '../../src/daemon/devnet-leftovers.ts'
+import { ownerOf, ownersIn, type Owner } from './own-names.ts'
+
+const CGROUPS = '/sys/fs/cgroup'
+const NAMESPACES = '/run/netns'
+const ROUNDS_MAX = 50
+const ROUND_MS = 100
+
+/** What of one dead process is left, by kind; a directory's mounts and what lies in it are of other kinds as well. */
+type Remains = Readonly<Record<LeftoverKind | 'directory', readonly string[]>>
+
+export interface Swept {
+  /** Names whose things are gone now. */
+  readonly removed: readonly string[]
+  /** What could not be removed, by what it is and is called. */
+  readonly left: readonly string[]
+}
+
+/** Does nothing, quickly, where nothing is left; and where it is not root, or /proc is of other processes than its own. */
+export async function sweepDeadRuns(): Promise<Swept> {
+  const swept = { removed: [] as string[], left: [] as string[] }
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return swept
+  if (readlinkSync('/proc/self') !== String(process.pid)) return swept
+  for (const owner of deadOwners()) {
+    const left = await sweepOne(owner)
+    if (left.length === 0) swept.removed.push(owner.name)
+    else swept.left.push(...left)
+  }
+  return swept
+}
+
+/** For a test run, which neither waits for anybody to read what it says nor fails by it. */
+export async function sweepAndTell(): Promise<void> {
+  try {
+    const { removed, left } = await sweepDeadRuns()
+    if (removed.length > 0) process.stderr.write(`removed what ended tests left: ${removed.join(', ')}\n`)
+    if (left.length > 0) process.stderr.write(`ended tests left, and it stays:\n  ${left.join('\n  ')}\n`)
+  } catch (error) {
+    process.stderr.write(`what ended tests left was not removed: ${String(error)}\n`)
+  }
+}
+
+/** Those that are named on the machine. A process id that another process has by now keeps its things until that has ended. */
+function deadOwners(): Owner[] {
+  const named = [
+    ...[NAMESPACES, CGROUPS, ...list(CGROUPS).map((each) => join(CGROUPS, each)), ...placesOfDirectories()]
+      .flatMap(list)
+      .flatMap((component) => ownerOf(component) ?? []),
+    ...ownersIn(read('/proc/self/mountinfo')),
+    ...list('/sys/block').flatMap((device) => ownersIn(read(`/sys/block/${device}/loop/backing_file`))),
+    ...otherProcesses().flatMap(({ says }) => ownersIn(says))
+  ]
+  const dead = named.filter(({ pid }) => !isThere(pid))
+  return [...new Map(dead.map((owner) => [owner.name, owner])).values()]
+}
+
+/** Gives what is left in spite of it. */
+async function sweepOne({ name, pid }: Owner): Promise<string[]> {
+  let left: string[] = []
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    // Somebody may have got that id meanwhile.
+    if (isThere(pid)) return []
+    const remains = await remainsOf(name)
+    left = Object.entries(remains).flatMap(([kind, names]) => names.map((each) => `${kind} ${each}`))
+    if (left.length === 0) return []
+    try {
+      await removeOnce(name, remains)
+    } catch (error) {
+      left.push(String(error))
+    }
+    await delay(ROUND_MS)
+  }
+  return left
+}
+
+async function remainsOf(name: string): Promise<Remains> {
+  const directories = placesOfDirectories().flatMap((place) =>
+    list(place)
+      .filter((component) => ownerOf(component)?.name === name)
+      .map((component) => join(place, component))
+  )
+  // Loaded by those only that have something to remove.
+  const { devnetLeftovers } = await import('../../src/daemon/devnet-leftovers.ts')
+  const leftovers = await devnetLeftovers(name, { directories })
+  const of = (kind: LeftoverKind): string[] =>
+    leftovers.filter((each) => each.kind === kind).map((each) => each.name)
+  const naming = otherProcesses().filter(({ says }) => ownersIn(says).some((owner) => owner.name === name))
+  const ancestors = new Set(ancestorsOfThis())
+  const processes = new Set([
+    ...of('process').map((each) => Number.parseInt(each, 10)),
+    ...naming.map(({ pid }) => pid)
+  ])
+  return {
+    process: [...processes].filter((pid) => !ancestors.has(pid)).map(String),
+    mount: of('mount'),
+    'loop-device': of('loop-device'),
+    cgroup: of('cgroup'),
+    namespace: of('namespace'),
+    directory: directories,
+    // Those in the machine's own network are nobody's by name, and no test makes any.
+    'nft-table': [],
+    qdisc: []
+  }
+}
+
+/** The next kind only when there is nothing more of the one before, which uses it. */
+async function removeOnce(name: string, remains: Remains): Promise<void> {
+  if (remains.process.length > 0) {
+    remains.cgroup.forEach(thaw)
+    for (const pid of remains.process) end(Number(pid))
+    return
+  }
+  const { runAnyway } = await import('../../src/base/host-program.ts')
+  if (remains.mount.length > 0) {
+    const { unmount } = await import('../../src/enforce/syscall.ts')
+    // The table is in the order in which they were mounted.
+    for (const mount of remains.mount.toReversed()) unmount(mount)
+  }
+  for (const device of remains['loop-device'])
+    await runAnyway('losetup', ['--detach', device.split(' ')[0] ?? ''])
+  remains.cgroup.forEach(removeCgroup)
+  if (remains.namespace.length > 0) {
+    const { createDevnetNetwork } = await import('../../src/daemon/devnet-network.ts')
+    await createDevnetNetwork({ name, hosts: [] }).down()
+  }
+  const mounts = read('/proc/self/mountinfo')
+  for (const directory of remains.directory) {
+    // What is mounted in it may be somebody else's.
+    if (mounts.includes(` ${directory.replaceAll(' ', '\\040')}`)) continue
+    await runAnyway('rm', ['--recursive', '--force', '--one-file-system', '--', directory])
+  }
+}
+
+/** Where directories of such names are made. */
+function placesOfDirectories(): string[] {
+  return [tmpdir(), '/run']
+}
+
+interface OtherProcess {
+  readonly pid: number
+  /** Its arguments and the environment that it was started with, but for texts, such as a script that speaks of something. */
+  readonly says: string
+}
+
+function otherProcesses(): OtherProcess[] {
+  return list('/proc')
+    .filter((name) => /^\d+$/.test(name) && name !== String(process.pid))
+    .map((name) => {
+      const words = `${read(`/proc/${name}/cmdline`)}\0${read(`/proc/${name}/environ`)}`.split('\0')
+      return { pid: Number(name), says: words.filter((word) => !/\s/.test(word)).join('\0') }
+    })
+}
+
+/** Whoever began this may name anything in its arguments. */
+function ancestorsOfThis(): number[] {
+  const ancestors: number[] = []
+  for (let pid = process.ppid; pid > 0;) {
+    ancestors.push(pid)
+    const stat = read(`/proc/${pid}/stat`)
+    pid = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1] ?? 0)
+  }
+  return ancestors
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It ended by itself meanwhile.
+  }
+}
+
+/** Under cgroups v1 a process that is frozen does not end. */
+function thaw(cgroup: string): void {
+  for (const below of list(cgroup)) thaw(join(cgroup, below))
+  const file = join(cgroup, 'freezer.state')
+  try {
+    if (existsSync(file)) writeFileSync(file, 'THAWED')
+  } catch {
+    // It went away meanwhile.
+  }
+}
+
+/** With those in it. One that still holds somebody stays, and is tried again. */
+function removeCgroup(cgroup: string): void {
+  for (const below of list(cgroup)) removeCgroup(join(cgroup, below))
+  try {
+    rmdirSync(cgroup)
+  } catch {
+    // It is a file of a group, has somebody in it yet, or somebody else has removed it.
+  }
+}
+
+function isThere(pid: number): boolean {
+  return existsSync(`/proc/${pid}`)
+}
+
+/** Empty where there is no such directory. */
+function list(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+  } catch {
+    return []
+  }
+}
+
+/** Empty where there is no such file, or it is not ours to read. */
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch {
+    return ''
+  }
+}
