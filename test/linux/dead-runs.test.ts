@@ -10,6 +10,7 @@ import test from 'ava'
 import { start } from '../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../src/daemon/devnet-network.ts'
 import { devnetLeftovers } from '../../src/daemon/devnet-leftovers.ts'
+import { isAlive } from '../../src/enforce/process-list.ts'
 import { vserverSpec } from '../enforce/enforcer-contract.ts'
 import { sweepDeadRuns } from './dead-runs.ts'
 import type { Abandoned } from './fixtures/abandoned.ts'
@@ -64,12 +65,12 @@ test.serial('what a killed test left is removed, and what a living one has is no
     for (const kind of ['cgroup', 'conmon', 'directory', 'loop-device', 'mount', 'namespace', 'process']) {
       t.true(left.includes(kind), `${kind}: ${left.join(' ')}`)
     }
-    t.true(existsSync(`/proc/${abandoned.standIn}`))
+    t.true(await isAlive(abandoned.standIn))
 
     // Two runs may begin at one time.
     const [one, other] = await Promise.all([sweepDeadRuns(), sweepDeadRuns()])
     t.deepEqual(await remains(abandoned), [])
-    t.false(existsSync(`/proc/${abandoned.standIn}`))
+    t.false(await isAlive(abandoned.standIn))
     const removed = new Set([...one.removed, ...other.removed])
     t.true(removed.has(abandoned.lab), [...removed].join(' '))
     t.true(removed.has(abandoned.nodeShort.replace(/-.*/, '')))

@@ -58,7 +58,7 @@ function deadOwners(): Owner[] {
     ...list('/sys/block').flatMap((device) => ownersIn(read(`/sys/block/${device}/loop/backing_file`))),
     ...otherProcesses().flatMap(({ says }) => ownersIn(says))
   ]
-  const dead = named.filter(({ pid }) => !isThere(pid))
+  const dead = named.filter(({ pid }) => !isAlive(pid))
   return [...new Map(dead.map((owner) => [owner.name, owner])).values()]
 }
 
@@ -67,7 +67,7 @@ async function sweepOne({ name, pid }: Owner): Promise<string[]> {
   let left: string[] = []
   for (let round = 0; round < ROUNDS_MAX; round++) {
     // Somebody may have got that id meanwhile.
-    if (isThere(pid)) return []
+    if (isAlive(pid)) return []
     const remains = await remainsOf(name)
     left = Object.entries(remains).flatMap(([kind, names]) => names.map((each) => `${kind} ${each}`))
     if (left.length === 0) return []
@@ -199,8 +199,10 @@ function removeCgroup(cgroup: string): void {
   }
 }
 
-function isThere(pid: number): boolean {
-  return existsSync(`/proc/${pid}`)
+/** One that has ended holds nothing any more, though its parent was not told yet. */
+function isAlive(pid: number): boolean {
+  const stat = read(`/proc/${pid}/stat`)
+  return stat !== '' && !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2))
 }
 
 /** Empty where there is no such directory. */
