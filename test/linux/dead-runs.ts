@@ -93,13 +93,11 @@ async function remainsOf(name: string): Promise<Remains> {
   const of = (kind: LeftoverKind): string[] =>
     leftovers.filter((each) => each.kind === kind).map((each) => each.name)
   const naming = otherProcesses().filter(({ says }) => ownersIn(says).some((owner) => owner.name === name))
-  const ancestors = new Set(ancestorsOfThis())
-  const processes = new Set([
-    ...of('process').map((each) => Number.parseInt(each, 10)),
-    ...naming.map(({ pid }) => pid)
-  ])
+  const inside = of('process').map((each) => Number.parseInt(each, 10))
+  const processes = new Set([...inside, ...naming.map(({ pid }) => pid)])
+  for (const pid of thisAndAncestors()) processes.delete(pid)
   return {
-    process: [...processes].filter((pid) => !ancestors.has(pid)).map(String),
+    process: [...processes].map(String),
     mount: of('mount'),
     'loop-device': of('loop-device'),
     cgroup: of('cgroup'),
@@ -111,7 +109,7 @@ async function remainsOf(name: string): Promise<Remains> {
   }
 }
 
-/** The next kind only when there is nothing more of the one before, which uses it. */
+/** Each kind before what it uses; processes, which use everything and may start others, until there are none. */
 async function removeOnce(name: string, remains: Remains): Promise<void> {
   if (remains.process.length > 0) {
     remains.cgroup.forEach(thaw)
@@ -151,23 +149,24 @@ interface OtherProcess {
 }
 
 function otherProcesses(): OtherProcess[] {
+  const own = new Set(thisAndAncestors().map(String))
   return list('/proc')
-    .filter((name) => /^\d+$/.test(name) && name !== String(process.pid))
+    .filter((name) => /^\d+$/.test(name) && !own.has(name))
     .map((name) => {
       const words = `${read(`/proc/${name}/cmdline`)}\0${read(`/proc/${name}/environ`)}`.split('\0')
       return { pid: Number(name), says: words.filter((word) => !/\s/.test(word)).join('\0') }
     })
 }
 
-/** Whoever began this may name anything in its arguments. */
-function ancestorsOfThis(): number[] {
-  const ancestors: number[] = []
-  for (let pid = process.ppid; pid > 0;) {
-    ancestors.push(pid)
+/** Whoever began this may have been told to look at what is left. */
+function thisAndAncestors(): number[] {
+  const found: number[] = []
+  for (let pid = process.pid; pid > 0;) {
+    found.push(pid)
     const stat = read(`/proc/${pid}/stat`)
     pid = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1] ?? 0)
   }
-  return ancestors
+  return found
 }
 
 function end(pid: number): void {
