@@ -51,7 +51,7 @@ export type ShapingChange =
   | { readonly put: 'class'; readonly init: HtbClass }
   | { readonly put: 'queue'; readonly init: LeafQueueInit }
 
-/** Puts classes and queues of a device in place, or changes them. Throws `VSERVER_FAILED` at what the kernel refuses. */
+/** Puts classes and queues of a device in place, or changes them. Throws `KERNEL_REFUSED` at what the kernel refuses. */
 export async function putShaping(device: string, changes: readonly ShapingChange[]): Promise<void> {
   const number = deviceNumber(device)
   if (number === undefined) throw refused(device, 'there is no such device')
@@ -79,7 +79,7 @@ export async function removeClasses(device: string, ids: readonly string[]): Pro
 }
 
 function refused(device: string, why: string): SlicenetError {
-  return new SlicenetError('VSERVER_FAILED', `the kernel does not shape ${device}: ${why}`, {
+  return new SlicenetError('KERNEL_REFUSED', `the kernel does not shape ${device}: ${why}`, {
     details: { device }
   })
 }
