@@ -2,8 +2,8 @@
  * Asks the kernel for changes by rtnetlink(7), for what every vserver waits for where the program for it, tc(8), reads all of the
  * node's devices before each change. Linux only.
  */
-import koffi from 'koffi'
 import { SlicenetError } from '../base/errors.ts'
+import { atFirstUse, errnoName } from './syscall.ts'
 
 const AF_NETLINK = 16
 const SOCK_RAW_CLOEXEC = 0o2000003
@@ -51,7 +51,7 @@ export async function askKernel(
 ): Promise<(NetlinkRefusal | undefined)[]> {
   const c = calls()
   const socket = c.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE)
-  if (socket < 0) throw silent(`it gives no netlink socket: ${errnoName(koffi.errno())}`)
+  if (socket < 0) throw silent(`it gives no netlink socket: ${errnoName()}`)
   try {
     const on = Buffer.from([1, 0, 0, 0])
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK]) c.setsockopt(socket, SOL_NETLINK, option, on, 4)
@@ -143,10 +143,6 @@ function saidIn(message: Buffer): string {
   return ''
 }
 
-function errnoName(number: number): string {
-  return Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
-}
-
 type Send = (socket: number, bytes: Buffer, size: number, flags: number) => number
 interface Calls {
   readonly socket: (family: number, type: number, protocol: number) => number
@@ -159,20 +155,11 @@ interface Calls {
   readonly ifNameToIndex: (name: string) => number
 }
 
-let loaded: Calls | undefined
-
-/** The library is loaded at first use: most peers shape nothing. */
-function calls(): Calls {
-  if (loaded !== undefined) return loaded
-  const libc = koffi.load(null)
-  const f = (name: string, args: string[], result = 'int'): never => libc.func(name, result, args) as never
-  loaded = {
-    socket: f('socket', ['int', 'int', 'int']),
-    setsockopt: f('setsockopt', ['int', 'int', 'int', 'void *', 'uint']),
-    send: f('send', ['int', 'void *', 'size_t', 'int'], 'long'),
-    recv: f('recv', ['int', 'void *', 'size_t', 'int'], 'long'),
-    close: f('close', ['int']),
-    ifNameToIndex: f('if_nametoindex', ['str'], 'uint')
-  }
-  return loaded
-}
+const calls = atFirstUse((f): Calls => ({
+  socket: f('socket', ['int', 'int', 'int']),
+  setsockopt: f('setsockopt', ['int', 'int', 'int', 'void *', 'uint']),
+  send: f('send', ['int', 'void *', 'size_t', 'int'], 'long'),
+  recv: f('recv', ['int', 'void *', 'size_t', 'int'], 'long'),
+  close: f('close', ['int']),
+  ifNameToIndex: f('if_nametoindex', ['str'], 'uint')
+}))
