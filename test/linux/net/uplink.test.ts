@@ -92,6 +92,24 @@ test.serial(
   }
 )
 
+test.serial(
+  'a queue of somebody else’s in the node’s own class is not taken for a kernel without fair ones',
+  async (t) => {
+    await lab.killNode()
+    const leaf = ['dev', 'up0', 'parent', '51ce:2', 'handle', '2:']
+    await tc('qdisc', 'del', ...leaf).catch(() => {})
+    await tc('qdisc', 'add', ...leaf, 'pfifo')
+    await t.throwsAsync(lab.startNode(), {
+      code: 'KERNEL_REFUSED',
+      message: /^the kernel does not shape up0: queue below 51ce:2: /
+    })
+    await lab.killNode()
+    await tc('qdisc', 'del', ...leaf)
+    await lab.startNode()
+    t.is(await guaranteed(1), '3Mbit')
+  }
+)
+
 /** The address that the world sees a vserver under. */
 const seenAs = async (port: number): Promise<string> =>
   one.probe.ask({ op: 'ask', host: lab.worldAddress, port, timeout: 0.2 })
