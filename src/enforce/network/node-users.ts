@@ -5,7 +5,7 @@
  */
 import { run } from '../../base/host-program.ts'
 import { planLink, SHAPING_MAJOR } from './address-plan.ts'
-import type { DestinationBounds } from './destinations.ts'
+import { VSERVER_TABLE, type DestinationBounds } from './destinations.ts'
 import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './drop-chains.ts'
@@ -14,7 +14,7 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules, hasTablesOfSix, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
-import { boundUserRemoval, boundUsersLines, VSERVER_TABLE, type BoundUser } from './vserver-table.ts'
+import { boundUserRemoval, boundUsersLines, type BoundUser } from './vserver-table.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
 /** Of IPv6, also on a node whose vservers with a link of their own have none. */
