@@ -52,11 +52,6 @@ ${destinationRules(bounds, USERS, ['meta priority set meta skuid map @user_new_c
     ${count('iifname')}
     oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto destinations
   }
-  chain from_node {
-    type filter hook output priority 1; policy accept;
-    ct state established accept
-    meta skuid @users oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto user_destinations
-  }
 }
 `
 }
