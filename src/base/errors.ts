@@ -34,6 +34,7 @@ export const ERROR_CODES = {
     retryable: false,
     hint: "boot a kernel that has it, such as Debian's; run `slicenet doctor`"
   },
+  KERNEL_REFUSED: { exit: 1, retryable: false, hint: 'read what the kernel said; run `slicenet doctor`' },
   PORT_IN_USE: { exit: 1, retryable: false, hint: 'stop that program, or configure another port' },
   // Keys, signatures, and what peers send.
   KEY_INVALID: { exit: 5, retryable: false, hint: 'give an ed25519 key or peer ID; a key file has mode 600' },
@@ -155,6 +156,7 @@ export type ErrorCode = keyof typeof ERROR_CODES
 /** Codes of mishaps: they say what went wrong, and nothing about whether the request would be granted. */
 const MISHAPS: ReadonlySet<ErrorCode> = new Set([
   'HOST_PROGRAM_FAILED',
+  'KERNEL_REFUSED',
   'STORE_LOCKED',
   'STORE_CORRUPT',
   'STORE_FAILED',

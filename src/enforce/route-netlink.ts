@@ -2,7 +2,8 @@
  * Asks the kernel for changes by rtnetlink(7), for what every vserver waits for where the program for it, tc(8), reads all of the
  * node's devices before each change. Linux only.
  */
-import koffi from 'koffi'
+import { SlicenetError } from '../base/errors.ts'
+import { atFirstUse, errnoName } from './syscall.ts'
 
 const AF_NETLINK = 16
 const SOCK_RAW_CLOEXEC = 0o2000003
@@ -43,14 +44,14 @@ export interface NetlinkRefusal {
 
 /**
  * Has the kernel do these in their order, each whether or not those before it were done, and gives for each why it was not.
- * Throws when the kernel does not answer.
+ * Throws `KERNEL_REFUSED` when the kernel does not answer.
  */
 export async function askKernel(
   requests: readonly NetlinkRequest[]
 ): Promise<(NetlinkRefusal | undefined)[]> {
   const c = calls()
   const socket = c.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE)
-  if (socket < 0) throw new Error(`no netlink socket: ${errnoName(koffi.errno())}`)
+  if (socket < 0) throw silent(`it gives no netlink socket: ${errnoName()}`)
   try {
     const on = Buffer.from([1, 0, 0, 0])
     for (const option of [NETLINK_CAP_ACK, NETLINK_EXT_ACK]) c.setsockopt(socket, SOL_NETLINK, option, on, 4)
@@ -59,13 +60,17 @@ export async function askKernel(
       const messages = requests.slice(at, at + REQUESTS_MAX).map(messageOf)
       // It may wait for whoever else changes the network, and does all before it returns.
       const sent = await sendTo(socket, Buffer.concat(messages))
-      if (!sent) throw new Error('the kernel took no netlink message')
+      if (!sent) throw silent('it took no netlink message')
       refusals.push(...answers(socket, messages.length))
     }
     return refusals
   } finally {
     c.close(socket)
   }
+}
+
+function silent(why: string): SlicenetError {
+  return new SlicenetError('KERNEL_REFUSED', `the kernel cannot be asked for changes of the network: ${why}`)
 }
 
 /** The number of a network device of this process's namespace; undefined where there is none. */
@@ -106,7 +111,7 @@ function answers(socket: number, count: number): (NetlinkRefusal | undefined)[] 
   while (found.length < count) {
     const length = calls().recv(socket, buffer, buffer.length, MSG_DONTWAIT | MSG_TRUNC)
     if (length <= 0 || length > buffer.length) {
-      throw new Error(`the kernel answered ${found.length} of ${count} netlink messages`)
+      throw silent(`it answered ${found.length} of ${count} netlink messages`)
     }
     for (let at = 0; at + HEADER_BYTES <= length;) {
       const size = buffer.readUInt32LE(at)
@@ -138,10 +143,6 @@ function saidIn(message: Buffer): string {
   return ''
 }
 
-function errnoName(number: number): string {
-  return Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
-}
-
 type Send = (socket: number, bytes: Buffer, size: number, flags: number) => number
 interface Calls {
   readonly socket: (family: number, type: number, protocol: number) => number
@@ -154,20 +155,11 @@ interface Calls {
   readonly ifNameToIndex: (name: string) => number
 }
 
-let loaded: Calls | undefined
-
-/** The library is loaded at first use: most peers shape nothing. */
-function calls(): Calls {
-  if (loaded !== undefined) return loaded
-  const libc = koffi.load(null)
-  const f = (name: string, args: string[], result = 'int'): never => libc.func(name, result, args) as never
-  loaded = {
-    socket: f('socket', ['int', 'int', 'int']),
-    setsockopt: f('setsockopt', ['int', 'int', 'int', 'void *', 'uint']),
-    send: f('send', ['int', 'void *', 'size_t', 'int'], 'long'),
-    recv: f('recv', ['int', 'void *', 'size_t', 'int'], 'long'),
-    close: f('close', ['int']),
-    ifNameToIndex: f('if_nametoindex', ['str'], 'uint')
-  }
-  return loaded
-}
+const calls = atFirstUse((f): Calls => ({
+  socket: f('socket', ['int', 'int', 'int']),
+  setsockopt: f('setsockopt', ['int', 'int', 'int', 'void *', 'uint']),
+  send: f('send', ['int', 'void *', 'size_t', 'int'], 'long'),
+  recv: f('recv', ['int', 'void *', 'size_t', 'int'], 'long'),
+  close: f('close', ['int']),
+  ifNameToIndex: f('if_nametoindex', ['str'], 'uint')
+}))

@@ -79,33 +79,43 @@ interface Calls {
   readonly ioctlNumber: (fd: number, request: number, argument: number) => number
 }
 
-let loaded: Calls | undefined
+/** Declares a function of the C library; of the type that it is assigned to. */
+type Declare = (name: string, args: string[], result?: string) => never
 
 /** The library is loaded at first use, so that importing the enforcer costs nothing on a peer that is no node. */
-function calls(): Calls {
-  if (loaded !== undefined) return loaded
-  // Null is the running program, whose C library is there whatever its name is.
-  const libc = koffi.load(null)
-  const f = (name: string, args: string[], result = 'int'): never => libc.func(name, result, args) as never
-  loaded = {
-    openTree: f('syscall', ['long', 'int', 'str', 'uint'], 'long'),
-    mountSetattr: f('syscall', ['long', 'int', 'str', 'uint', 'void *', 'size_t'], 'long'),
-    moveMount: f('syscall', ['long', 'int', 'str', 'int', 'str', 'uint'], 'long'),
-    openat2: f('syscall', ['long', 'int', 'str', 'void *', 'size_t'], 'long'),
-    pidfdOpen: f('syscall', ['long', 'int', 'uint'], 'long'),
-    pidfdSendSignal: f('syscall', ['long', 'int', 'int', 'void *', 'uint'], 'long'),
-    close: f('close', ['int']),
-    mount: f('mount', ['str', 'str', 'str', 'ulong', 'str']),
-    umount2: f('umount2', ['str', 'int']),
-    mkdirat: f('mkdirat', ['int', 'str', 'uint']),
-    renameat: f('renameat', ['int', 'str', 'int', 'str']),
-    unlinkat: f('unlinkat', ['int', 'str', 'int']),
-    setns: f('setns', ['int', 'int']),
-    sethostname: f('sethostname', ['str', 'size_t']),
-    ioctl: f('ioctl', ['int', 'ulong', 'void *']),
-    ioctlNumber: f('ioctl', ['int', 'ulong', 'long'])
+export function atFirstUse<T>(declared: (f: Declare) => T): () => T {
+  let calls: T | undefined
+  return () => {
+    if (calls !== undefined) return calls
+    // Null is the running program, whose C library is there whatever its name is.
+    const libc = koffi.load(null)
+    calls = declared((name, args, result = 'int') => libc.func(name, result, args) as never)
+    return calls
   }
-  return loaded
+}
+
+const calls = atFirstUse((f): Calls => ({
+  openTree: f('syscall', ['long', 'int', 'str', 'uint'], 'long'),
+  mountSetattr: f('syscall', ['long', 'int', 'str', 'uint', 'void *', 'size_t'], 'long'),
+  moveMount: f('syscall', ['long', 'int', 'str', 'int', 'str', 'uint'], 'long'),
+  openat2: f('syscall', ['long', 'int', 'str', 'void *', 'size_t'], 'long'),
+  pidfdOpen: f('syscall', ['long', 'int', 'uint'], 'long'),
+  pidfdSendSignal: f('syscall', ['long', 'int', 'int', 'void *', 'uint'], 'long'),
+  close: f('close', ['int']),
+  mount: f('mount', ['str', 'str', 'str', 'ulong', 'str']),
+  umount2: f('umount2', ['str', 'int']),
+  mkdirat: f('mkdirat', ['int', 'str', 'uint']),
+  renameat: f('renameat', ['int', 'str', 'int', 'str']),
+  unlinkat: f('unlinkat', ['int', 'str', 'int']),
+  setns: f('setns', ['int', 'int']),
+  sethostname: f('sethostname', ['str', 'size_t']),
+  ioctl: f('ioctl', ['int', 'ulong', 'void *']),
+  ioctlNumber: f('ioctl', ['int', 'ulong', 'long'])
+}))
+
+/** The name of an error of the C library; by default of its last one on this thread. */
+export function errnoName(number = koffi.errno()): string {
+  return Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
 }
 
 /** A failed system call: `errno` by name (`ENOENT`), so that callers can tell what they expect from what they do not. */
@@ -123,9 +133,7 @@ export class SystemCallError extends Error {
 
 function check(call: string, result: number, subject: string): number {
   if (result >= 0) return result
-  const number = koffi.errno()
-  const name = Object.entries(koffi.os.errno).find(([, value]) => value === number)?.[0] ?? `errno ${number}`
-  throw new SystemCallError(call, name, subject)
+  throw new SystemCallError(call, errnoName(), subject)
 }
 
 export function isErrno(error: unknown, ...names: readonly string[]): boolean {

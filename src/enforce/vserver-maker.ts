@@ -404,9 +404,11 @@ function isApart(record: VserverRecord | undefined): record is VserverRecord {
   return record !== undefined && !isAdministrative(record.spec.rights)
 }
 
-/** A refusal of the network or an image keeps its code; what a host program said is the monitor's failure. */
+/** A refusal of the network or an image keeps its code; what a host program or the kernel said is the monitor's failure. */
 function asVserverFailure(error: unknown): SlicenetError {
-  if (error instanceof SlicenetError && error.code !== 'HOST_PROGRAM_FAILED') return error
+  const isRefusal =
+    error instanceof SlicenetError && error.code !== 'HOST_PROGRAM_FAILED' && error.code !== 'KERNEL_REFUSED'
+  if (isRefusal) return error
   const message = error instanceof Error ? error.message : String(error)
   return new SlicenetError('VSERVER_FAILED', `the virtual machine could not be made: ${message}`, {
     cause: error

@@ -312,7 +312,7 @@ export class Redemption {
       }
       // Not signed: the ticket is good again when the image is here.
       if (error instanceof ImageOnItsWay) throw error
-      const isOurs = code === 'INTERNAL' || code === 'HOST_PROGRAM_FAILED'
+      const isOurs = ['INTERNAL', 'HOST_PROGRAM_FAILED', 'KERNEL_REFUSED'].includes(code)
       return this.#refuse(redeem, { code: isOurs ? 'VSERVER_FAILED' : code, message })
     }
     const { id, body } = record.lease

@@ -51,7 +51,7 @@ export const ROOMS: Readonly<Record<string, readonly string[]>> = {
 const CONFINED: Readonly<Record<string, readonly string[]>> = {
   // The entry point must not load slicenet before it knows that this Node.js can.
   'node:child_process': ['src/base/host-program.ts', 'src/cli/main.ts'],
-  koffi: ['src/base/posix-spawn.ts', 'src/enforce/route-netlink.ts', 'src/enforce/syscall.ts']
+  koffi: ['src/base/posix-spawn.ts', 'src/enforce/syscall.ts']
 }
 const ENVIRONMENT_FILE = 'src/daemon/environment.ts'
 const LINES_MAX = 450

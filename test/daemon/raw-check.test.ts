@@ -14,7 +14,7 @@ const ports = (['tcp', 'udp', 'icmp'] as const).map((protocol) => {
 const four = { world: '198.18.0.2', node: '198.18.1.2' }
 const six = { world: '2001:db8:1::2', node: '2001:db8:2::2' }
 /** As if policy let them reach the world, which is in ranges for examples. */
-const lease = { rawSockets: true, ports, nodeAddress: four.world, nodeAddress6: six.world }
+const lease = { rawSockets: true, ports, allowedRanges: [`${four.world}/32`, `${six.world}/128`] }
 const leases = [lease, { ...lease, address: one.address, address6: one.address6 }]
 const told = (frame: Buffer, of = lease) => checkPacket(frame.toString('hex'), of)
 

@@ -1,5 +1,7 @@
 /** What the kernel is asked by netlink it answers one by one; only things are asked here that change nothing. */
 import test from 'ava'
+import { ERROR_CODES } from '../../src/base/errors.ts'
+import { run } from '../../src/base/host-program.ts'
 import { askKernel, deviceNumber, type NetlinkRequest } from '../../src/enforce/route-netlink.ts'
 
 const RTM_GETLINK = 18
@@ -43,6 +45,23 @@ test('as many may be asked at once as one has', async (t) => {
   t.is(refusals.length, 3000)
   t.true(refusals.every((refusal, index) => (refusal === undefined) === (index % 2 === 0)))
   t.deepEqual(await askKernel([]), [])
+})
+
+test('a kernel that gives no socket has refused', async (t) => {
+  const source = new URL('../../src/enforce/route-netlink.ts', import.meta.url).href
+  const script = `
+    const { openSync } = await import('node:fs')
+    const { askKernel, deviceNumber } = await import('${source}')
+    const said = async () => askKernel([]).then(() => 'done', ({ code, hint, message }) => ({ code, hint, message }))
+    deviceNumber('lo')
+    const before = await said()
+    try { for (;;) openSync('/dev/null') } catch {}
+    console.log(JSON.stringify([before, await said()]))`
+  const node = [process.execPath, '--input-type=module', '-e', script]
+  const [before, after] = JSON.parse(await run('prlimit', ['--nofile=100:100', ...node])) as unknown[]
+  t.is(before, 'done')
+  t.like(after, { code: 'KERNEL_REFUSED', hint: ERROR_CODES.KERNEL_REFUSED.hint })
+  t.regex((after as Error).message, /netlink socket: EMFILE$/)
 })
 
 test('a device has its number, and one that is not there has none', (t) => {

@@ -3,7 +3,14 @@
  * number of new destinations a minute they are dropped.
  */
 import { LIMITS } from '../../base/limits.ts'
+import type { LinkPlan } from './address-plan.ts'
+import { drop } from './drop-chains.ts'
 import { USER_BLOCK } from './drop-counts.ts'
+
+/** The table of all that is here, which `vserver-table.ts` makes. */
+export const VSERVER_TABLE = 'inet slicenet'
+/** The verdict on what is too much. */
+const DROP = drop('destinations')
 
 /**
  * How long a destination is known after it was new. It is not kept for longer when there are more connections to it: so what
@@ -52,14 +59,13 @@ export const USERS: Talkers = {
 }
 
 /**
- * Sets and the chain `destinations`, for nft, within the table of vservers. `drop`: the verdict on what is too much; `classify`: rules
- * that put what is new in its class. There is room for what all may have known; of one that knows as many as it may, others count as
+ * Sets and the chain `destinations`, for nft, within the table of vservers. `classify`: rules that put what is new in its class. There is room for what all may have known; of one that knows as many as it may, others count as
  * new: they pass, as slowly and as rarely as new ones do.
  */
 export function destinationRules(
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds,
   { prefix, who, whoSet, fewer, from, knownSet }: Talkers,
-  { drop, classify }: { readonly drop: string; readonly classify: readonly string[] }
+  classify: readonly string[]
 ): string {
   const room = `flags dynamic, timeout; timeout ${KNOWN_FOR}; size ${knownDestinationsMax * LIMITS.linksPerNodeMax}`
   const set = (name: string): string => `@${prefix}${name}`
@@ -73,7 +79,7 @@ export function destinationRules(
     ${from.ip} . ip daddr ${set('destinations')} return
     ${from.ip6} . ip6 daddr ${set('destinations6')} return
     ${fewer.rule}
-    update ${set('destination_rates')} { ${who} ${rateOver(destinationsPerMinute)} } ${drop}
+    update ${set('destination_rates')} { ${who} ${rateOver(destinationsPerMinute)} } ${DROP}
     # What is allowed counts as new whether or not it is remembered.
     ${classify.join('\n    ')}
     update ${set('known_rates')} { ${who} ${knownOver(knownDestinationsMax)} } return
@@ -102,43 +108,33 @@ function rateOver(perMinute: number): string {
 }
 
 /** Lines for nft that hold a link to fewer new destinations a minute than the policy allows; none where it may have all. */
-export function fewerDestinationsLines(
-  { table, device, drop }: { readonly table: string; readonly device: string; readonly drop: string },
-  perMinute: number | undefined
-): string[] {
+export function fewerDestinationsLines({ device }: LinkPlan, perMinute: number | undefined): string[] {
   if (perMinute === undefined) return []
-  const chain = `${table} ${chainOf(device)}`
+  const chain = `${VSERVER_TABLE} ${chainOf(device)}`
   return [
     `add chain ${chain}`,
     `flush chain ${chain}`,
-    `add rule ${chain} ${rateOver(perMinute)} ${drop}`,
-    `add element ${table} ${fewerElement(device)}`
+    `add rule ${chain} ${rateOver(perMinute)} ${DROP}`,
+    `add element ${VSERVER_TABLE} ${fewerElement(device)}`
   ]
 }
 
 /** Lines for nft that take this away again; adding first makes deleting certain. */
-export function fewerDestinationsRemoval(
-  table: string,
-  device: string,
-  perMinute: number | undefined
-): string[] {
+export function fewerDestinationsRemoval({ device }: LinkPlan, perMinute: number | undefined): string[] {
   if (perMinute === undefined) return []
-  const chain = `${table} ${chainOf(device)}`
+  const chain = `${VSERVER_TABLE} ${chainOf(device)}`
   return [
     `add chain ${chain}`,
-    `add element ${table} ${fewerElement(device)}`,
-    `delete element ${table} ${fewerElement(device)}`,
+    `add element ${VSERVER_TABLE} ${fewerElement(device)}`,
+    `delete element ${VSERVER_TABLE} ${fewerElement(device)}`,
     `flush chain ${chain}`,
     `delete chain ${chain}`
   ]
 }
 
 /** A line for nft that does the same for users, in an empty chain. What each has used of its minute is forgotten with the chain. */
-export function fewerOfUsersLine(
-  { table, ids, drop }: { readonly table: string; readonly ids: string; readonly drop: string },
-  perMinute: number
-): string {
-  return `add rule ${table} user_fewer_destinations meta skuid ${ids} ${rateOver(perMinute)} ${drop}`
+export function fewerOfUsersLine(ids: string, perMinute: number): string {
+  return `add rule ${VSERVER_TABLE} user_fewer_destinations meta skuid ${ids} ${rateOver(perMinute)} ${DROP}`
 }
 
 function fewerElement(device: string): string {
@@ -151,14 +147,14 @@ function chainOf(device: string): string {
 
 /** Lines for nft that forget how much one, as the sets have it, has used of its minute and its hour; adding first makes deleting certain. */
 export function destinationRateRemoval(
-  { table, talkers, key }: { readonly table: string; readonly talkers: Talkers; readonly key: string },
+  { talkers, key }: { readonly talkers: Talkers; readonly key: string },
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds
 ): string[] {
   return [
     ['destination_rates', rateOver(destinationsPerMinute)],
     ['known_rates', knownOver(knownDestinationsMax)]
   ].flatMap(([set, limit]) => [
-    `add element ${table} ${talkers.prefix}${set} { ${key} ${limit} }`,
-    `delete element ${table} ${talkers.prefix}${set} { ${key} }`
+    `add element ${VSERVER_TABLE} ${talkers.prefix}${set} { ${key} ${limit} }`,
+    `delete element ${VSERVER_TABLE} ${talkers.prefix}${set} { ${key} }`
   ])
 }

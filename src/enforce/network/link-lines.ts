@@ -2,6 +2,7 @@
 import { SlicenetError } from '../../base/errors.ts'
 import type { PortRange } from '../../ticket/ports.ts'
 import { planLink } from './address-plan.ts'
+import { fewerDestinationsLines, fewerDestinationsRemoval } from './destinations.ts'
 import { FAMILY_DROP_REASONS } from './drop-chains.ts'
 import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
@@ -11,13 +12,7 @@ import type { ShapedLink } from './shaping.ts'
 import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
 import { tunnelKeys } from './tunnel-keys.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
-import {
-  newClassLine,
-  fewerLines,
-  fewerRemoval,
-  vserverRemoval,
-  type VserverBounds
-} from './vserver-table.ts'
+import { newClassLine, vserverRemoval, type VserverBounds } from './vserver-table.ts'
 
 /** Everything that nft holds for one link; adding it again changes nothing. */
 export function linkLines(record: LinkRecord, { address6 }: Families): string[] {
@@ -28,7 +23,7 @@ export function linkLines(record: LinkRecord, { address6 }: Families): string[] 
     ...ownershipLines('add', ownership),
     ...(hasSix ? ownershipLines6('add', ownership) : []),
     newClassLine('add', plan),
-    ...fewerLines(plan, record.shaping?.destinationsPerMinute),
+    ...fewerDestinationsLines(plan, record.shaping?.destinationsPerMinute),
     ...sourceCheckLines(plan, hasSix)
   ]
 }
@@ -55,7 +50,8 @@ export function shapedLink(record: LinkRecord): ShapedLink {
 export function supersededLines(before: LinkRecord, after: LinkRecord, uplink: Families): string[] {
   const [had, has] = [before, after].map(({ shaping }) => shaping?.destinationsPerMinute)
   const plan = planLink(before.index)
-  const fewer = had === has ? [] : [...fewerRemoval(plan, had), ...fewerLines(plan, has)]
+  const fewer =
+    had === has ? [] : [...fewerDestinationsRemoval(plan, had), ...fewerDestinationsLines(plan, has)]
   return [...removedPortLines(before, after, uplink), ...fewer]
 }
 

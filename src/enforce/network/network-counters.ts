@@ -1,5 +1,6 @@
 /** What the node's rules dropped and refused, as nft counts it, for the node and for each vserver. */
 import { planLink } from './address-plan.ts'
+import { VSERVER_TABLE } from './destinations.ts'
 import { blockOf, readDropCounts, readUserDropCounts, type DropCounts } from './drop-counts.ts'
 import type { Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
@@ -9,7 +10,6 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
 import { REFUSAL_KEYS, REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
-import { VSERVER_TABLE } from './vserver-table.ts'
 
 export interface NetworkCounters {
   /** Packets that the node's table dropped, whoever sent them; those of nobody are counted here alone. */

@@ -1,5 +1,6 @@
 /** Everything that nft holds of a node's network, as one transaction: its table anew, and what belongs to each link. */
 import type { PortRange } from '../../ticket/ports.ts'
+import { VSERVER_TABLE } from './destinations.ts'
 import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
 import { ENDS_TABLE, ENDS_TABLE_6 } from './lease-ends.ts'
 import { linkLines, type Families } from './link-lines.ts'
@@ -16,7 +17,7 @@ import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
 import { USER_FLOWS_TABLES } from './user-flows.ts'
-import { VSERVER_TABLE, vserverTable, type VserverBounds } from './vserver-table.ts'
+import { vserverTable, type VserverBounds } from './vserver-table.ts'
 
 export interface NodeRulesInit extends NodeTableInit, VserverBounds {
   readonly reservedPorts: readonly PortRange[]

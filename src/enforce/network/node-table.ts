@@ -103,10 +103,6 @@ export function requireRanges(ranges: readonly string[]): void {
 /** Vservers that share the node's network reach what all others reach, and its own ports, and send from nobody's port. */
 function users({ uplinks }: NodeTableInit): string {
   return `
-  chain from_node {
-    type filter hook output priority 0; policy accept;
-    meta skuid @users goto from_users
-  }
   chain from_users {
     # With CAP_NET_RAW a socket may be bound to any address.
     fib saddr type != local ${drop('forged')}

@@ -89,10 +89,6 @@ ${users()}
 
 function users(): string {
   return `
-  chain from_node {
-    type filter hook output priority 0; policy accept;
-    meta skuid @users goto from_users
-  }
   chain from_users {
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     icmpv6 type echo-request icmpv6 id @icmp_taken ${drop('port')}

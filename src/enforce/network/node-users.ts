@@ -5,7 +5,7 @@
  */
 import { run } from '../../base/host-program.ts'
 import { planLink, SHAPING_MAJOR } from './address-plan.ts'
-import type { DestinationBounds } from './destinations.ts'
+import { VSERVER_TABLE, type DestinationBounds } from './destinations.ts'
 import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { USER_DROP_REASONS } from './drop-chains.ts'
@@ -14,7 +14,7 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules, hasTablesOfSix, removalOfTables } from './ruleset.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
-import { boundUserRemoval, boundUsersLines, VSERVER_TABLE, type BoundUser } from './vserver-table.ts'
+import { boundUserRemoval, boundUsersLines, type BoundUser } from './vserver-table.ts'
 
 export const USERS_TABLE = 'netdev slicenet_users'
 /** Of IPv6, also on a node whose vservers with a link of their own have none. */
@@ -94,13 +94,44 @@ function nodeTables(hasSix: boolean): string[] {
 }
 
 /** Who is held to the rules of the node's tables for them. */
-function namedLines(users: readonly NodeUser[], hasSix: boolean): string[] {
+function namedLines(
+  users: readonly NodeUser[],
+  { uplinks, hasSix }: Pick<UsersInit, 'uplinks' | 'hasSix'>
+): string[] {
+  const there = users.length > 0
+  const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
   return [
+    ...[NODE_TABLE, ...(hasSix ? [NODE_TABLE_6] : [])].flatMap((table) =>
+      sentLines(table, 0, there ? ['meta skuid @users goto from_users'] : [])
+    ),
+    ...sentLines(
+      VSERVER_TABLE,
+      1,
+      there
+        ? [
+            'ct state established accept',
+            `meta skuid @users oifname { ${named} } ct state new,invalid,untracked goto user_destinations`
+          ]
+        : []
+    ),
     ...nodeTables(hasSix).flatMap((table) => [
       `flush set ${table} users`,
       ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`)
     ]),
     ...boundUsersLines(users)
+  ]
+}
+
+/**
+ * Lines for nft that have a table look by these rules at what the node sends; without rules it does not look. Every packet of the
+ * node's own would pass a chain that stands for nobody.
+ */
+function sentLines(table: string, priority: number, rules: readonly string[]): string[] {
+  const chain = `${table} from_node`
+  return [
+    `add chain ${chain} { type filter hook output priority ${priority}; policy accept; }`,
+    `flush chain ${chain}`,
+    ...(rules.length === 0 ? [`delete chain ${chain}`] : rules.map((rule) => `add rule ${chain} ${rule}`))
   ]
 }
 
@@ -184,7 +215,7 @@ export async function currentUsersLines(
   init: Omit<UsersInit, 'devices'>
 ): Promise<string[]> {
   const users = usersOf(records)
-  const named = namedLines(users, init.hasSix)
+  const named = namedLines(users, init)
   if (users.length === 0) return [...named, ...(await removalOfTables([USERS_TABLE, USERS_TABLE_6]))]
   const devices = (await localDevices()).map(({ ifname }) => ifname)
   const counting = await userFlowLines(users.map(({ ids }) => ids))

@@ -18,6 +18,8 @@ export interface RawLease {
   /** The node's. */
   readonly nodeAddress?: string | undefined
   readonly nodeAddress6?: string | undefined
+  /** That the node's policy is known to let vservers reach although they are private. */
+  readonly allowedRanges?: readonly string[] | undefined
 }
 
 /** Whom the frame around a packet is for: the node's end of the link, a group of hosts or all. */
@@ -90,7 +92,8 @@ export function packetVerdict(packet: Buffer, lease: RawLease, to?: FrameTarget)
     return { outcome: 'related', text: 'a later fragment leaves if the whole packet does' }
   // How long the whole is shows in its last piece.
   const bytes = (fragment & MORE) === 0 ? data.length : Infinity
-  return unreachable(target, lease) ?? portVerdict(protocol, data, lease, bytes)
+  const toNode = target === lease.nodeAddress ? nodeVerdict(protocol, data, lease) : undefined
+  return toNode ?? unreachable(target, lease) ?? portVerdict(protocol, data, lease, bytes)
 }
 
 const UDP = 17
@@ -243,10 +246,37 @@ function stray(what: string): PacketVerdict {
   }
 }
 
-function unreachable(target: string, { nodeAddress }: RawLease): PacketVerdict | undefined {
-  if (target === nodeAddress) return undefined
+function unreachable(target: string, lease: RawLease): PacketVerdict | undefined {
+  if (target === lease.nodeAddress) return undefined
   if (isIn(target, [VSERVER_POOL])) return toVserver(target)
-  return isIn(target, DENIED) ? toDenied(target) : undefined
+  return isIn(target, DENIED) && !isAllowed(target, lease) ? toDenied(target) : undefined
+}
+
+/** Of ranges of the address's family. */
+export function isAllowed(target: string, { allowedRanges = [] }: RawLease): boolean {
+  const own = allowedRanges.filter((range) => isIPv6(range.split('/')[0] ?? '') === isIPv6(target))
+  return isIn(target, own)
+}
+
+/** Of what is for the node's address; `undefined` where the lease owns what it is for. `data` begins with the protocol's header. */
+export function nodeVerdict(
+  protocol: 'tcp' | 'udp' | 'icmp',
+  data: Buffer,
+  lease: RawLease,
+  [ping, ...questions]: readonly number[] = QUESTIONS
+): PacketVerdict | undefined {
+  if (protocol !== 'icmp') {
+    if (data.length >= 4 && owns(lease, protocol, data.readUInt16BE(2))) return undefined
+  } else if (data.length >= 8) {
+    const [type, id] = [data[0]!, data.readUInt16BE(4)]
+    if ((type === ping || questions.includes(type)) && owns(lease, 'icmp', id)) return undefined
+    if (type === ping) return { outcome: 'kept', text: 'the node answers pings, or who owns the identifier' }
+  }
+  return {
+    outcome: 'related',
+    reason: 'node',
+    text: 'the node’s own address takes what is part of a connection that there is, or for a port that a vserver owns'
+  }
 }
 
 export function toVserver(target: string): PacketVerdict {

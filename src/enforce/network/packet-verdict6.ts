@@ -10,7 +10,9 @@ import {
   dropped,
   errorVerdict,
   foreignSource,
+  isAllowed,
   isIn,
+  nodeVerdict,
   portedVerdict,
   questionVerdict,
   toAll,
@@ -123,18 +125,22 @@ function cutVerdict(packet: Buffer): PacketVerdict | undefined {
   return isKnown ? undefined : dropped('ipv6', `ICMPv6 of type ${type} leaves no vserver`)
 }
 
-function unreachable(packet: Buffer, { nodeAddress6 }: RawLease): PacketVerdict | undefined {
+function unreachable(packet: Buffer, lease: RawLease): PacketVerdict | undefined {
   const target = addressAt(packet, 24)
   // The node's kernel looks at this before any rule does.
   if (target === '::1') return { outcome: 'dropped', text: '::1 is nobody’s address but the sender’s own' }
-  if (target === nodeAddress6) return undefined
+  if (target === lease.nodeAddress6) return undefined
   if (isIn(target, [VSERVER_POOL_6])) return toVserver(target)
-  return isIn(target, DENIED_6) ? toDenied(target) : undefined
+  return isIn(target, DENIED_6) && !isAllowed(target, lease) ? toDenied(target) : undefined
 }
 
 function leavingVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   const protocol = PROTOCOLS.get(packet[6]!)
   const data = packet.subarray(HEADER_BYTES, HEADER_BYTES + packet.readUInt16BE(4))
+  if (protocol !== undefined && addressAt(packet, 24) === lease.nodeAddress6) {
+    const verdict = nodeVerdict(protocol, data, lease, [ECHO_REQUEST])
+    if (verdict !== undefined) return verdict
+  }
   if (protocol === 'tcp' || protocol === 'udp') return portedVerdict(protocol, data, lease)
   const id = data.readUInt16BE(4)
   if (data[0] === ECHO_REQUEST) return questionVerdict(id, lease)

@@ -1,5 +1,6 @@
 /** Talks to nft: every change is one atomic transaction, and counters are read as numbers. */
-import { run, runAnyway } from '../../base/host-program.ts'
+import { SlicenetError } from '../../base/errors.ts'
+import { run } from '../../base/host-program.ts'
 
 /** Applies lines of nft's language, all of them or none. */
 export async function applyRules(lines: readonly string[]): Promise<void> {
@@ -9,12 +10,27 @@ export async function applyRules(lines: readonly string[]): Promise<void> {
 
 let sixIsKnown: Promise<boolean> | undefined
 
-/** Whether the kernel has tables of IPv6; a kernel without them can still have all of IPv4's. Found out once. */
+/**
+ * Whether the kernel has tables of IPv6; a kernel without them can still have all of IPv4's. Found out once. Throws
+ * `HOST_PROGRAM_FAILED` where nft cannot tell now; then it is asked again.
+ */
 export async function hasTablesOfSix(): Promise<boolean> {
-  sixIsKnown ??= runAnyway('nft', ['--check', '-f', '-'], { input: 'add table ip6 slicenet_probe\n' }).then(
-    ({ exitCode }) => exitCode === 0
-  )
+  sixIsKnown ??= probeSix().catch((error: unknown) => {
+    sixIsKnown = undefined
+    throw error
+  })
   return sixIsKnown
+}
+
+async function probeSix(): Promise<boolean> {
+  try {
+    await run('nft', ['--check', '-f', '-'], { input: 'add table ip6 slicenet_probe\n' })
+    return true
+  } catch (error) {
+    // The kernel's words for EOPNOTSUPP and EAFNOSUPPORT.
+    if (error instanceof SlicenetError && error.message.includes('not supported')) return false
+    throw error
+  }
 }
 
 /** Of these tables, those that the kernel can have. */

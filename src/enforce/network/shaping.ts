@@ -88,10 +88,14 @@ export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
       prio: 0
     })
   ])
-  return putShaping(init.uplink, [fairQueue(NODE_CLASS, '2', cap)]).then(
-    () => 'fq_codel',
-    () => 'bfifo'
-  )
+  try {
+    await putShaping(init.uplink, [fairQueue(NODE_CLASS, '2', cap)])
+    return 'fq_codel'
+  } catch (error) {
+    // The class is there, so that it is the kind of queue which is not.
+    if (error instanceof SlicenetError && error.details?.['errno'] === 'ENOENT') return 'bfifo'
+    throw error
+  }
 }
 
 /** A link and what it is shaped by. */

@@ -51,7 +51,10 @@ export type ShapingChange =
   | { readonly put: 'class'; readonly init: HtbClass }
   | { readonly put: 'queue'; readonly init: LeafQueueInit }
 
-/** Puts classes and queues of a device in place, or changes them. Throws `VSERVER_FAILED` at what the kernel refuses. */
+/**
+ * Puts classes and queues of a device in place, or changes them. Throws `KERNEL_REFUSED` at what the kernel refuses, with the name
+ * of its error as `details.errno`.
+ */
 export async function putShaping(device: string, changes: readonly ShapingChange[]): Promise<void> {
   const number = deviceNumber(device)
   if (number === undefined) throw refused(device, 'there is no such device')
@@ -63,7 +66,8 @@ export async function putShaping(device: string, changes: readonly ShapingChange
   const [change, refusal] = [changes[at], refusals[at]]
   if (change === undefined || refusal === undefined) return
   const { parent } = change.init
-  throw refused(device, `${change.put} below ${parent}: ${refusal.message || refusal.errno}`)
+  const { errno, message } = refusal
+  throw refused(device, `${change.put} below ${parent}: ${message || errno}`, errno)
 }
 
 /** Removes classes with their queues; those that are not there are passed over. */
@@ -78,9 +82,9 @@ export async function removeClasses(device: string, ids: readonly string[]): Pro
   )
 }
 
-function refused(device: string, why: string): SlicenetError {
-  return new SlicenetError('VSERVER_FAILED', `the kernel does not shape ${device}: ${why}`, {
-    details: { device }
+function refused(device: string, why: string, errno = 'ENODEV'): SlicenetError {
+  return new SlicenetError('KERNEL_REFUSED', `the kernel does not shape ${device}: ${why}`, {
+    details: { device, errno }
   })
 }
 

@@ -6,18 +6,16 @@ import { ANY_LINK, SHAPING_MAJOR, type LinkPlan } from './address-plan.ts'
 import {
   destinationRateRemoval,
   destinationRules,
-  fewerDestinationsLines,
   fewerDestinationsRemoval,
   fewerOfUsersLine,
   LINKS,
   USERS,
+  VSERVER_TABLE,
   type DestinationBounds
 } from './destinations.ts'
 import { BOUND_DROP_REASONS, drop, dropChains } from './drop-chains.ts'
 import { blockOf, dropCountsRemoval } from './drop-counts.ts'
 import { devicesOf, type UplinkPlace } from './uplink-rules.ts'
-
-export const VSERVER_TABLE = 'inet slicenet'
 
 /** What each vserver may have. */
 export interface VserverBounds extends DestinationBounds {
@@ -42,11 +40,8 @@ table ${VSERVER_TABLE} {
   set users { typeof meta skuid; flags interval; }
   map user_new_class { typeof meta skuid : meta priority; flags interval; }
 ${dropChains(BOUND_DROP_REASONS)}
-${destinationRules(bounds, LINKS, { drop: drop('destinations'), classify })}
-${destinationRules(bounds, USERS, {
-  drop: drop('destinations'),
-  classify: ['meta priority set meta skuid map @user_new_class']
-})}
+${destinationRules(bounds, LINKS, classify)}
+${destinationRules(bounds, USERS, ['meta priority set meta skuid map @user_new_class'])}
   chain forwarding {
     type filter hook forward priority 1; policy accept;
     ct state established accept
@@ -57,11 +52,6 @@ ${destinationRules(bounds, USERS, {
     ${count('iifname')}
     oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto destinations
   }
-  chain from_node {
-    type filter hook output priority 1; policy accept;
-    ct state established accept
-    meta skuid @users oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto user_destinations
-  }
 }
 `
 }
@@ -69,15 +59,6 @@ ${destinationRules(bounds, USERS, {
 /** A line for nft that puts a link's class of new destinations in place; adding it again changes nothing. */
 export function newClassLine(verb: 'add' | 'delete', { device, newClass }: LinkPlan): string {
   return `${verb} element ${VSERVER_TABLE} new_class { "${device}" : ${SHAPING_MAJOR}:${newClass} }`
-}
-
-/** Lines for nft that hold a link to fewer new destinations a minute than the policy allows; none where it may have all. */
-export function fewerLines({ device }: LinkPlan, perMinute: number | undefined): string[] {
-  return fewerDestinationsLines({ table: VSERVER_TABLE, device, drop: drop('destinations') }, perMinute)
-}
-
-export function fewerRemoval({ device }: LinkPlan, perMinute: number | undefined): string[] {
-  return fewerDestinationsRemoval(VSERVER_TABLE, device, perMinute)
 }
 
 /** Lines for nft that take away all of a link, whatever of it is there; adding first makes deleting certain. */
@@ -91,11 +72,11 @@ export function vserverRemoval(
   return [
     newClassLine('add', plan),
     newClassLine('delete', plan),
-    ...fewerRemoval(plan, perMinute),
+    ...fewerDestinationsRemoval(plan, perMinute),
     ...dropCountsRemoval(VSERVER_TABLE, device, BOUND_DROP_REASONS),
     `add ${count} { "${device}" ct count over ${bounds.flowsPerVserverMax} }`,
     `delete ${count} { "${device}" }`,
-    ...destinationRateRemoval({ table: VSERVER_TABLE, talkers: LINKS, key: `"${device}"` }, bounds)
+    ...destinationRateRemoval({ talkers: LINKS, key: `"${device}"` }, bounds)
   ]
 }
 
@@ -114,10 +95,9 @@ export function boundUsersLines(users: readonly BoundUser[]): string[] {
     `flush chain ${VSERVER_TABLE} user_fewer_destinations`,
     ...users.flatMap(({ plan, ids: { first, last }, destinationsPerMinute }) => {
       const ids = `${first}-${last}`
-      const fewer = { table: VSERVER_TABLE, ids, drop: drop('destinations') }
       return [
         `add element ${map} { ${ids} : ${SHAPING_MAJOR}:${plan.newClass} }`,
-        ...(destinationsPerMinute === undefined ? [] : [fewerOfUsersLine(fewer, destinationsPerMinute)])
+        ...(destinationsPerMinute === undefined ? [] : [fewerOfUsersLine(ids, destinationsPerMinute)])
       ]
     })
   ]
@@ -125,5 +105,5 @@ export function boundUsersLines(users: readonly BoundUser[]): string[] {
 
 /** Lines for nft that forget what the ids from this one on have used of the bounds of new destinations. */
 export function boundUserRemoval(firstId: number, bounds: DestinationBounds): string[] {
-  return destinationRateRemoval({ table: VSERVER_TABLE, talkers: USERS, key: blockOf(firstId) }, bounds)
+  return destinationRateRemoval({ talkers: USERS, key: blockOf(firstId) }, bounds)
 }

@@ -12,18 +12,22 @@ const lab = new Lab({ letter: 'y' })
 let directory = ''
 let one: Vserver
 
-/** Stands in for nft, and refuses what such a kernel does. */
+/** Where host programs are looked for first. */
+const FIRST_PLACE = '/usr/local/sbin'
+
+/** Stands in for nft, and refuses what such a kernel does; with files beside it it lets that pass, and fails at the probe. */
 const WITHOUT_SIX = `#!/bin/sh
 input=$(cat)
-if printf '%s %s' "$*" "$input" | grep -Eq '(table|chain|rule|set|map|counter|element) ip6 '; then
+if [ -e ${FIRST_PLACE}/busy ] && printf '%s' "$input" | grep -q slicenet_probe; then
+  echo 'Error: Could not process rule: Device or resource busy' >&2
+  exit 1
+fi
+if [ ! -e ${FIRST_PLACE}/with-six ] && printf '%s %s' "$*" "$input" | grep -Eq '(table|chain|rule|set|map|counter|element) ip6 '; then
   echo 'Error: Could not process rule: Operation not supported' >&2
   exit 1
 fi
 printf '%s\\n' "$input" | /usr/sbin/nft "$@"
 `
-/** Where host programs are looked for first. */
-const FIRST_PLACE = '/usr/local/sbin'
-
 /** Runs its arguments with that nft, in a mount namespace of their own. */
 const through = (): string[] => [
   'unshare',
@@ -131,4 +135,19 @@ test.serial('all of it can be taken away', async (t) => {
   await lab.ask({ op: 'detach', id: 'one' })
   await lab.ask({ op: 'remove' })
   t.is((await lab.onNode(['nft', 'list', 'ruleset'])).trim(), '')
+})
+
+test.serial('where nft fails at the probe, the kernel is not taken for one without them', async (t) => {
+  await lab.killNode()
+  await Promise.all(['busy', 'with-six'].map((name) => writeFile(join(directory, name), '')))
+  await t.throwsAsync(lab.startNode({ nodeAddress6: 'none' }, through()), {
+    code: 'HOST_PROGRAM_FAILED',
+    message: /resource busy/
+  })
+  await rm(join(directory, 'busy'))
+  // The same process asks again.
+  await lab.ask({ op: 'start' })
+  const firstId = 11 * 65_536
+  await lab.ask({ op: 'attachIds', user: { ...lab.link('watch', 0), firstId, lastId: firstId + 65_535 } })
+  t.regex(await lab.onNode(['nft', 'list', 'tables']), /^table ip6 slicenet_users$/m)
 })

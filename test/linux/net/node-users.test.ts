@@ -337,6 +337,30 @@ test.serial('it is found again after the daemon was killed, and others come and 
   await lab.ask({ op: 'detach', id: 'third' })
 })
 
+/** Whether each of the node's tables looks at what the node itself sends. */
+async function looks(): Promise<boolean[]> {
+  const tables = await Promise.all(
+    ['ip', 'inet'].map(async (family) => lab.onNode(['nft', 'list', 'table', family, 'slicenet']))
+  )
+  return tables.map((table) => table.includes('chain from_node {'))
+}
+
+test.serial('while there is one, and no longer, rules look at what the node itself sends', async (t) => {
+  t.deepEqual(await looks(), [true, true])
+  await lab.ask({ op: 'detach', id: 'watch' })
+  t.deepEqual(await looks(), [false, false])
+  await lab.killNode()
+  await lab.startNode()
+  t.deepEqual(await looks(), [false, false])
+  await attach('second', FIRST + 65_536)
+  await attach()
+  await lab.ask({ op: 'detach', id: 'second' })
+  t.deepEqual(await looks(), [true, true])
+  await lab.killNode()
+  await lab.startNode()
+  t.deepEqual(await looks(), [true, true])
+})
+
 test.serial('a detached one leaves nothing', async (t) => {
   await lab.ask({ op: 'detach', id: 'watch' })
   await lab.ask({ op: 'detach', id: 'watch' })

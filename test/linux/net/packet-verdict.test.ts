@@ -39,6 +39,7 @@ async function actual(packet: Packet): Promise<Pick<PacketVerdict, 'outcome' | '
   }
   const after = await counts()
   const reason = Object.keys(after).find((name) => (after[name] ?? 0) > (before[name] ?? 0))
+  if (packet['dst'] === lab.nodeAddress && reason === undefined) return { outcome: 'kept' }
   return { outcome: 'dropped', ...(reason === undefined ? {} : { reason }) }
 }
 
@@ -55,8 +56,14 @@ function packets(): Packet[] {
   const echoes = [0, 8, 13, 14].flatMap((type) =>
     [9090, 8080 + type].map((id) => ({ ...to, proto: 'icmp', type, id }))
   )
+  const toNode = { ...to, dst: lab.nodeAddress }
   return [
     ...segments,
+    ...[22, 9090].map((dport) => ({ ...toNode, proto: 'udp', sport: 9090, dport })),
+    ...[2, 1].map((flags) => ({ ...toNode, proto: 'tcp', sport: 9090, dport: 8100 + flags, flags })),
+    ...[8, 13, 0].map((type) => ({ ...toNode, proto: 'icmp', type, id: 8130 + type })),
+    { ...toNode, proto: 'icmp', type: 8, id: 9090 },
+    { ...toNode, proto: 'icmp', type: 3, body: '00' },
     ...[9090, 5000].map((sport) => ({ ...to, proto: 'udp', sport, dport: 53 })),
     ...echoes,
     ...[7, 8].map((key) => ({ ...to, proto: 'gre', key })),
@@ -92,7 +99,9 @@ test.serial('what is told of a packet is what the rules do', async (t) => {
   const outcomes = new Set<string>()
   for (const packet of packets()) {
     // The world is in a private range that this node's policy allows.
-    const lease = { ports, rawSockets: true, address: one.address, nodeAddress: lab.worldAddress }
+    const allowedRanges = [`${lab.worldAddress}/32`]
+    const { address } = one
+    const lease = { ports, rawSockets: true, address, nodeAddress: lab.nodeAddress, allowedRanges }
     const told = packetVerdict(await bytesOf(packet), lease)
     const found = await actual(packet)
     // Nothing here is part of a connection.

@@ -1,6 +1,7 @@
 /** Whether what `slicenet raw check` tells of a packet of IPv6 is what the real rules do with it, as packet-verdict.test.ts has it of IPv4. */
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
+import { addressBytes } from '../../../src/base/ip-address.ts'
 import { checkPacket, type PacketVerdict } from '../../../src/daemon/raw-check.ts'
 import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import {
@@ -69,6 +70,8 @@ async function actual(frame: Buffer): Promise<Pick<PacketVerdict, 'outcome' | 'r
   }
   const after = await counts()
   const reason = Object.keys(after).find((name) => (after[name] ?? 0) > (before[name] ?? 0))
+  const isToNode = frame.toString('hex', 14 + 24, 14 + 40) === Buffer.from(addressBytes(NODE)).toString('hex')
+  if (isToNode && reason === undefined) return { outcome: 'kept' }
   return { outcome: 'dropped', ...(reason === undefined ? {} : { reason }) }
 }
 
@@ -126,6 +129,20 @@ function addressees(): Case[] {
   ].map(to)
 }
 
+function toNode(): Case[] {
+  const ends = { ...out, dst: NODE }
+  return [
+    ...[22, OWN.port].map((dport) =>
+      inFrame(`UDP to the node’s ${dport}`, datagram6(ends, { sport: OWN.port, dport }))
+    ),
+    ...[2, 1].map((flags, at) =>
+      inFrame(`TCP ${flags} to the node`, segment6(ends, { sport: OWN.port, dport: 8100 + at, flags }))
+    ),
+    ...[OWN.id, 8131].map((id) => inFrame(`a ping of the node, ${id}`, message6(ends, 128, (id << 16) | 1))),
+    ...[129, 1].map((type) => inFrame(`ICMPv6 ${type} to the node`, message6(ends, type, (8132 << 16) | 1)))
+  ]
+}
+
 function oddities(): Case[] {
   const datagram = udp6(out, { sport: OWN.port, dport: 53 })
   const options = (next: number): Buffer => Buffer.from([next, 0, 1, 4, 0, 0, 0, 0])
@@ -167,12 +184,19 @@ function cases(): Case[] {
     ...messages(),
     ...errors(),
     ...addressees(),
+    ...toNode(),
     ...oddities()
   ]
 }
 
 // The world is in a range that this node's policy allows.
-const lease = { ports, rawSockets: true, address6: one.address6, nodeAddress6: WORLD }
+const lease = {
+  ports,
+  rawSockets: true,
+  address6: one.address6,
+  nodeAddress6: NODE,
+  allowedRanges: [`${WORLD}/128`]
+}
 
 test.serial('what is told of a frame is what the rules do', async (t) => {
   const told = new Map<string, number>()

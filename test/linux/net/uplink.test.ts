@@ -49,7 +49,7 @@ test.serial('a change of which the kernel refuses a part leaves the rates as the
   await tc('qdisc', 'del', ...leaf)
   await tc('qdisc', 'add', ...leaf, 'pfifo')
   const change = lab.link('one', one.pid, [], { egressBps: 3 * MEGABIT })
-  await t.throwsAsync(lab.ask({ op: 'attach', link: change }), { code: 'VSERVER_FAILED' })
+  await t.throwsAsync(lab.ask({ op: 'attach', link: change }), { code: 'KERNEL_REFUSED' })
   t.is(await guaranteed(1), '6Mbit')
   // By itself, tc keeps what it did before it failed.
   const { vserverClass } = planLink(1)
@@ -73,6 +73,42 @@ test.serial('a queue that somebody else put on the uplink is left alone, and nam
   await lab.startNode()
   t.is(await guaranteed(1), '3Mbit')
 })
+
+test.serial(
+  'what the kernel refuses of the uplink’s classes as the daemon starts is called that',
+  async (t) => {
+    await lab.killNode()
+    // It bears the node's handle, and has no classes.
+    await tc('qdisc', 'del', 'dev', 'up0', 'root')
+    await tc('qdisc', 'add', 'dev', 'up0', 'root', 'handle', '51ce:', 'pfifo')
+    await t.throwsAsync(lab.startNode(), {
+      code: 'KERNEL_REFUSED',
+      message: /^the kernel does not shape up0: class below 51ce:/
+    })
+    await lab.killNode()
+    await tc('qdisc', 'del', 'dev', 'up0', 'root')
+    await lab.startNode()
+    t.is(await guaranteed(1), '3Mbit')
+  }
+)
+
+test.serial(
+  'a queue of somebody else’s in the node’s own class is not taken for a kernel without fair ones',
+  async (t) => {
+    await lab.killNode()
+    const leaf = ['dev', 'up0', 'parent', '51ce:2', 'handle', '2:']
+    await tc('qdisc', 'del', ...leaf).catch(() => {})
+    await tc('qdisc', 'add', ...leaf, 'pfifo')
+    await t.throwsAsync(lab.startNode(), {
+      code: 'KERNEL_REFUSED',
+      message: /^the kernel does not shape up0: queue below 51ce:2: /
+    })
+    await lab.killNode()
+    await tc('qdisc', 'del', ...leaf)
+    await lab.startNode()
+    t.is(await guaranteed(1), '3Mbit')
+  }
+)
 
 /** The address that the world sees a vserver under. */
 const seenAs = async (port: number): Promise<string> =>
