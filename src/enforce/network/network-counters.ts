@@ -5,7 +5,7 @@ import { blockOf, readDropCounts, readUserDropCounts, type DropCounts } from './
 import type { Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, type DropReason } from './drop-chains.ts'
-import { INJECTED_COUNTER, USERS_TABLE } from './node-users.ts'
+import { INJECTED_COUNTER, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
@@ -59,7 +59,12 @@ export async function readDropsOf(
           readDropCounts(VSERVER_TABLE),
           readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS)
         ]
-      : [...nodeCounts(families, readUserDropCounts), ...[VSERVER_TABLE, USERS_TABLE].map(readUserDropCounts)]
+      : [
+          ...nodeCounts(families, readUserDropCounts),
+          ...[VSERVER_TABLE, USERS_TABLE].map(readUserDropCounts),
+          // Which is not there where the kernel has no tables of IPv6.
+          readUserDropCounts(USERS_TABLE_6).catch((): DropCounts => new Map())
+        ]
   )
   return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])
 }

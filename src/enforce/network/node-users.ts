@@ -6,9 +6,15 @@
 import { run } from '../../base/host-program.ts'
 import { planLink, SHAPING_MAJOR } from './address-plan.ts'
 import { VSERVER_TABLE, type DestinationBounds } from './destinations.ts'
-import { countUserDrop, userDropCountsRemoval, userDropCountsSet } from './drop-counts.ts'
+import {
+  blockOf,
+  countUserDrop,
+  keptDropCounts,
+  userDropCountsRemoval,
+  userDropCountsSet
+} from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { USER_DROP_REASONS } from './drop-chains.ts'
+import { USER_DROP_REASONS, type DropReason } from './drop-chains.ts'
 import { reachSets6, type Reach6 } from './node-table6.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
@@ -61,14 +67,18 @@ export interface UsersInit {
   readonly bounds: DestinationBounds
 }
 
-/** `isSixKept`: whether the kernel has tables that hold IPv6 to `reach6`; else none of it leaves the node. */
-type LinesInit = UsersInit & { readonly isSixKept: boolean }
+type LinesInit = UsersInit & {
+  /** Whether the kernel has tables that hold IPv6 to `reach6`; else none of it leaves the node. */
+  readonly isSixKept: boolean
+  /** Lines for the counts of the table of IPv6, which is made anew. */
+  readonly counts6: readonly string[]
+}
 
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
 function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
-  const { uplinks, devices, isSixKept } = init
+  const { uplinks, devices, isSixKept, counts6 } = init
   return [
-    ...(isSixKept ? ipv6Lines(users, init) : []),
+    ...(isSixKept ? [...ipv6Lines(users, init), ...counts6] : []),
     ...DECLARATIONS,
     `flush set ${USERS_TABLE} users`,
     ...CLASSES.map((map) => `flush map ${USERS_TABLE} ${map}`),
@@ -135,6 +145,9 @@ function sentLines(table: string, priority: number, rules: readonly string[]): s
   ]
 }
 
+/** Why packets of IPv6 are dropped by a table of this file. */
+const REASONS_6: readonly DropReason[] = ['forged', 'device', 'denied']
+
 /** From no address but the node's own, and on uplinks to what vservers reach (node-table6.ts). */
 function ipv6Lines(
   users: readonly NodeUser[],
@@ -142,21 +155,26 @@ function ipv6Lines(
 ): string[] {
   const [table, chain] = [USERS_TABLE_6, `${USERS_TABLE_6} from_users`]
   const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
+  const drop = (match: string, reason: DropReason): string[] => [
+    `add rule ${chain} ${match} ${countUserDrop(reason)}`,
+    `add rule ${chain} ${match} counter drop`
+  ]
   return [
     `add table ${table}`,
     `delete table ${table}`,
     `table ${table} {`,
     'set users { typeof meta skuid; flags interval; }',
+    `set ${userDropCountsSet(REASONS_6.length)}`,
     ...reachSets6(reach6),
     '}',
     ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`),
     `add chain ${chain}`,
-    `add rule ${chain} fib saddr type != local counter drop`,
+    ...drop('fib saddr type != local', 'forged'),
     `add rule ${chain} ct direction reply accept`,
     `add rule ${chain} oifname "lo" accept`,
-    `add rule ${chain} oifname != { ${named} } counter drop`,
+    ...drop(`oifname != { ${named} }`, 'device'),
     `add rule ${chain} ip6 daddr @allowed accept`,
-    `add rule ${chain} ip6 daddr @denied counter drop`,
+    ...drop('ip6 daddr @denied', 'denied'),
     `add chain ${table} from_node { type filter hook output priority 0; policy accept; }`,
     `add rule ${table} from_node meta skuid @users goto from_users`
   ]
@@ -220,7 +238,8 @@ export async function currentUsersLines(
   const devices = (await localDevices()).map(({ ifname }) => ifname)
   const counting = await userFlowLines(users.map(({ ids }) => ids))
   const isSixKept = await hasTablesOfSix()
-  return [...named, ...counting, ...usersLines(users, { ...init, devices, isSixKept })]
+  const counts6 = await keptDropCounts(USERS_TABLE_6, new Set(users.map(({ ids }) => blockOf(ids.first))))
+  return [...named, ...counting, ...usersLines(users, { ...init, devices, isSixKept, counts6 })]
 }
 
 const ATTEMPTS_MAX = 3

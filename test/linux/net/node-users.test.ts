@@ -249,9 +249,12 @@ except OSError as e: print(e.errno)
     const all = await Promise.all(targets.map(async (to) => as(uid, send(to))))
     return targets.filter((_, at) => all[at] === 'sent')
   }
+  const before = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' })
   t.deepEqual(await sent(FIRST), ['2a0f::9'])
   t.deepEqual(await sent(OTHER), targets)
   t.is(await as(FIRST, send('2a0f::9', '2001:db8::77')), '1')
+  const [denied, forged] = [before['denied']! + targets.length - 1, before['forged']! + 1]
+  t.deepEqual(await lab.ask({ op: 'dropped', id: 'watch' }), { ...before, denied, forged }, 'counted for it')
   t.is(await as(OTHER, send('2a0f::9', '2001:db8::77')), 'sent')
 })
 
@@ -322,6 +325,7 @@ while True:
 test.serial('it is found again after the daemon was killed, and others come and go beside it', async (t) => {
   const before = await kernelState()
   const own = await egress()
+  const { injected: _, ...drops } = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' })
   await lab.killNode()
   await as(FIRST, sendFrame('up0', 7008, ''))
   t.is(await arrived({ dport: 7008 }), 0, 'nor meanwhile')
@@ -329,6 +333,7 @@ test.serial('it is found again after the daemon was killed, and others come and 
   t.deepEqual(await lab.ask({ op: 'list' }), ['watch'])
   t.is(await kernelState(), before)
   t.true((await egress()) >= own)
+  t.like(await lab.ask({ op: 'dropped', id: 'watch' }), drops)
   await Promise.all([attach('second', FIRST + 65_536), attach('third', FIRST + 2 * 65_536)])
   await lab.ask({ op: 'detach', id: 'second' })
   const sent = (await lab.counters()).injected
