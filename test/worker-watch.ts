@@ -124,8 +124,15 @@ function below(pid: number, processes: readonly Process[]): Process[] {
 function readReport(directory: string, pid: number): string[] {
   const name = readdirSync(directory).find((file) => file.includes(`.${pid}.`))
   if (name === undefined) return ['it gave no report: it runs without a pause']
-  const { javascriptStack, libuv } = JSON.parse(readFileSync(join(directory, name), 'utf8')) as Report
+  const text = readFileSync(join(directory, name), 'utf8')
   rmSync(join(directory, name))
+  let report: Report
+  try {
+    report = JSON.parse(text) as Report
+  } catch {
+    return ['it did not come to the end of its report']
+  }
+  const { javascriptStack, libuv } = report
   const handles = (libuv ?? []).filter(({ is_active, is_referenced }) => is_active && is_referenced)
   return [
     'it is in:',

@@ -8,7 +8,7 @@ export interface VserverNetwork extends Startable {
   /**
    * Moves one end of a veth pair into the network namespace of process `pid`, addresses and routes it; source check, owned
    * ports and shaping stand before the link is up. Idempotent. Returns the address inside. Throws `PORT_IN_USE`,
-   * `VSERVER_FAILED` when its rate cannot be guaranteed, and what `pid` is rejected with.
+   * `VSERVER_FAILED` when its rate cannot be guaranteed, `KERNEL_REFUSED`, and what `pid` is rejected with.
    */
   attach(link: VserverLink): Promise<{ readonly address: string }>
   /**

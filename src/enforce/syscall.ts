@@ -1,7 +1,8 @@
 /**
  * System calls for which neither Node nor a host program serves, but for netlink's (route-netlink.ts): mounts (also idmapped ones),
  * path look-up confined to a directory, signals to a process that cannot be mistaken for another, pseudo-terminals, and the
- * two calls of btrfs that every vserver waits for, where starting a program takes a hundred times as long. Linux only.
+ * two calls of btrfs that every vserver waits for, where starting a program takes a hundred times as long. Loads the C library for
+ * this room. Linux only.
  */
 import { closeSync, constants, openSync } from 'node:fs'
 import { basename, dirname } from 'node:path'

@@ -67,13 +67,10 @@ test.serial('what a killed test left is removed, and what a living one has is no
     }
     t.true(await isAlive(abandoned.standIn))
 
-    // Two runs may begin at one time.
-    const [one, other] = await Promise.all([sweepDeadRuns(), sweepDeadRuns()])
+    // Two runs may begin at one time; whichever removes it.
+    await Promise.all([sweepDeadRuns(), sweepDeadRuns()])
     t.deepEqual(await remains(abandoned), [])
     t.false(await isAlive(abandoned.standIn))
-    const removed = new Set([...one.removed, ...other.removed])
-    t.true(removed.has(abandoned.lab), [...removed].join(' '))
-    t.true(removed.has(abandoned.nodeShort.replace(/-.*/, '')))
     t.deepEqual([await node.remains('alive'), await devnetLeftovers(ownName('alive'))], before)
     t.is((await node.enforcer.status('alive'))?.state, 'running')
   } finally {
@@ -91,8 +88,7 @@ test.serial(
     try {
       await mkdir(users)
       await mkdir(tests)
-      const { removed } = await sweepDeadRuns()
-      t.true(removed.includes(`zztgone${NOBODYS_PID}`), removed.join(' '))
+      await sweepDeadRuns()
       t.deepEqual([mine, users, tests].map(existsSync), [true, true, false])
     } finally {
       for (const directory of [mine, users, tests]) await rm(directory, { recursive: true, force: true })

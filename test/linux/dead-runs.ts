@@ -1,6 +1,7 @@
 /**
- * Removes what test processes that were killed left on the machine, found by the names of `own-names.ts`: of processes that are
- * there it touches nothing, nor of anybody who makes no such name. Two that sweep at once do not disturb each other.
+ * Removes what test processes that were killed left on the machine, found by the names of `own-names.ts`: nothing of a process that
+ * is there, nor of anybody who makes no such name. Two that sweep at once may end each other's programs, and then go round again.
+ * Who shares directories, namespaces or cgroups must share process ids.
  */
 import { existsSync, readdirSync, readFileSync, readlinkSync, rmdirSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -30,9 +31,9 @@ export async function sweepDeadRuns(): Promise<Swept> {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return swept
   if (readlinkSync('/proc/self') !== String(process.pid)) return swept
   for (const owner of deadOwners()) {
-    const left = await sweepOne(owner)
-    if (left.length === 0) swept.removed.push(owner.name)
-    else swept.left.push(...left)
+    const outcome = await sweepOne(owner)
+    if (outcome === 'removed') swept.removed.push(owner.name)
+    else swept.left.push(...outcome)
   }
   return swept
 }
@@ -62,16 +63,16 @@ function deadOwners(): Owner[] {
   return [...new Map(dead.map((owner) => [owner.name, owner])).values()]
 }
 
-/** Gives what is left in spite of it. */
-async function sweepOne({ name, pid }: Owner): Promise<string[]> {
+/** What is left, if not all was removed; nothing where there was nothing to remove. */
+async function sweepOne({ name, pid }: Owner): Promise<'removed' | readonly string[]> {
   let left: string[] = []
   for (let round = 0; round < ROUNDS_MAX; round++) {
     // Somebody may have got that id meanwhile.
     if (isAlive(pid)) return []
-    const remains = await remainsOf(name)
-    left = Object.entries(remains).flatMap(([kind, names]) => names.map((each) => `${kind} ${each}`))
-    if (left.length === 0) return []
     try {
+      const remains = await remainsOf(name)
+      left = Object.entries(remains).flatMap(([kind, names]) => names.map((each) => `${kind} ${each}`))
+      if (left.length === 0) return round === 0 ? [] : 'removed'
       await removeOnce(name, remains)
     } catch (error) {
       left.push(String(error))
@@ -144,18 +145,33 @@ function placesOfDirectories(): string[] {
 
 interface OtherProcess {
   readonly pid: number
-  /** Its arguments and the environment that it was started with, but for texts, such as a script that speaks of something. */
+  /**
+   * Its arguments, but for texts, such as a script that speaks of something, and of the environment that it was started with
+   * what tests set: a shell's, of where it has been, goes on to all that it starts.
+   */
   readonly says: string
 }
 
 function otherProcesses(): OtherProcess[] {
   const own = new Set(thisAndAncestors().map(String))
+  const world = pidNamespaceOf('self')
   return list('/proc')
-    .filter((name) => /^\d+$/.test(name) && !own.has(name))
+    .filter((name) => /^\d+$/.test(name) && !own.has(name) && pidNamespaceOf(name) === world)
     .map((name) => {
-      const words = `${read(`/proc/${name}/cmdline`)}\0${read(`/proc/${name}/environ`)}`.split('\0')
-      return { pid: Number(name), says: words.filter((word) => !/\s/.test(word)).join('\0') }
+      const words = (file: string): string[] => read(`/proc/${name}/${file}`).split('\0')
+      const set = words('environ').filter((word) => /^(?:HOME|TMPDIR|SLICENET_\w+)=/.test(word))
+      const says = [...words('cmdline'), ...set].filter((word) => !/\s/.test(word)).join('\0')
+      return { pid: Number(name), says }
     })
+}
+
+/** In another one process ids mean others. */
+function pidNamespaceOf(pid: string): string {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`)
+  } catch {
+    return ''
+  }
 }
 
 /** Whoever began this may have been told to look at what is left. */

@@ -1,6 +1,6 @@
 /**
- * Names for what tests and benchmarks make on the machine: cgroups, namespaces, mounts, directories, devnets. Each tells which
- * process it is of, so that two runs never meet and what a killed one left can be found and removed.
+ * Names for what the tests of this directory and benchmarks make on the machine: cgroups, namespaces, mounts, directories, devnets.
+ * Each tells which process it is of, so that two runs never meet and what a killed one left can be found and removed.
  */
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

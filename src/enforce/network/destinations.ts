@@ -7,7 +7,7 @@ import type { LinkPlan } from './address-plan.ts'
 import { drop } from './drop-chains.ts'
 import { USER_BLOCK } from './drop-counts.ts'
 
-/** The table of all that is here, which `vserver-table.ts` makes. */
+/** The table that all of this is in; `vserver-table.ts` makes it. */
 export const VSERVER_TABLE = 'inet slicenet'
 /** The verdict on what is too much. */
 const DROP = drop('destinations')
@@ -59,8 +59,9 @@ export const USERS: Talkers = {
 }
 
 /**
- * Sets and the chain `destinations`, for nft, within the table of vservers. `classify`: rules that put what is new in its class. There is room for what all may have known; of one that knows as many as it may, others count as
- * new: they pass, as slowly and as rarely as new ones do.
+ * Sets and the chain `destinations`, for nft, within the table of vservers. `classify`: rules that put what is new in its class.
+ * There is room for what all may have known; of one that knows as many as it may, others count as new: they pass, as slowly and
+ * as rarely as new ones do.
  */
 export function destinationRules(
   { destinationsPerMinute, knownDestinationsMax }: DestinationBounds,

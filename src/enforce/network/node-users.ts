@@ -98,9 +98,18 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
   ]
 }
 
-/** Those that have rules for users. */
+/** Those of the node that have rules for users, of each family that vservers have. */
+function familyTables(hasSix: boolean): string[] {
+  return [NODE_TABLE, ...(hasSix ? [NODE_TABLE_6] : [])]
+}
+
+/** All of the node's that have rules for users. */
 function nodeTables(hasSix: boolean): string[] {
-  return [NODE_TABLE, ...(hasSix ? [NODE_TABLE_6] : []), VSERVER_TABLE]
+  return [...familyTables(hasSix), VSERVER_TABLE]
+}
+
+function namesOf(devices: readonly string[]): string {
+  return `{ ${devices.map((device) => `"${device}"`).join(', ')} }`
 }
 
 /** Who is held to the rules of the node's tables for them. */
@@ -109,9 +118,8 @@ function namedLines(
   { uplinks, hasSix }: Pick<UsersInit, 'uplinks' | 'hasSix'>
 ): string[] {
   const there = users.length > 0
-  const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
   return [
-    ...[NODE_TABLE, ...(hasSix ? [NODE_TABLE_6] : [])].flatMap((table) =>
+    ...familyTables(hasSix).flatMap((table) =>
       sentLines(table, 0, there ? ['meta skuid @users goto from_users'] : [])
     ),
     ...sentLines(
@@ -120,7 +128,7 @@ function namedLines(
       there
         ? [
             'ct state established accept',
-            `meta skuid @users oifname { ${named} } ct state new,invalid,untracked goto user_destinations`
+            `meta skuid @users oifname ${namesOf(uplinks)} ct state new,invalid,untracked goto user_destinations`
           ]
         : []
     ),
@@ -154,7 +162,6 @@ function ipv6Lines(
   { uplinks, reach6 }: Pick<UsersInit, 'uplinks' | 'reach6'>
 ): string[] {
   const [table, chain] = [USERS_TABLE_6, `${USERS_TABLE_6} from_users`]
-  const named = uplinks.map((uplink) => `"${uplink}"`).join(', ')
   const drop = (match: string, reason: DropReason): string[] => [
     `add rule ${chain} ${match} ${countUserDrop(reason)}`,
     `add rule ${chain} ${match} counter drop`
@@ -172,7 +179,7 @@ function ipv6Lines(
     ...drop('fib saddr type != local', 'forged'),
     `add rule ${chain} ct direction reply accept`,
     `add rule ${chain} oifname "lo" accept`,
-    ...drop(`oifname != { ${named} }`, 'device'),
+    ...drop(`oifname != ${namesOf(uplinks)}`, 'device'),
     `add rule ${chain} ip6 daddr @allowed accept`,
     ...drop('ip6 daddr @denied', 'denied'),
     `add chain ${table} from_node { type filter hook output priority 0; policy accept; }`,

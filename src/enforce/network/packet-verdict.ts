@@ -18,7 +18,7 @@ export interface RawLease {
   /** The node's. */
   readonly nodeAddress?: string | undefined
   readonly nodeAddress6?: string | undefined
-  /** That the node's policy is known to let vservers reach although they are private. */
+  /** Private ranges that the node's policy lets vservers reach, for whoever knows it; a lease does not tell. */
   readonly allowedRanges?: readonly string[] | undefined
 }
 
@@ -28,8 +28,8 @@ export type FrameTarget = 'node' | 'group' | 'all'
 /** `reason` is the name under which the node counts what it drops. */
 export interface PacketVerdict {
   /**
-   * `kept`: leaves with its port, identifier or key. `shared`: leaves from the range that all vservers share. `related`: only
-   * with a connection that there is. `dropped`: goes nowhere.
+   * `kept`: leaves with its port, identifier or key, or is taken by the node itself. `shared`: leaves from the range that all
+   * vservers share. `related`: only with a connection that there is, or to a port that another vserver owns. `dropped`: goes nowhere.
    */
   readonly outcome: 'kept' | 'shared' | 'related' | 'dropped'
   readonly reason?: string
@@ -258,19 +258,23 @@ export function isAllowed(target: string, { allowedRanges = [] }: RawLease): boo
   return isIn(target, own)
 }
 
-/** Of what is for the node's address; `undefined` where the lease owns what it is for. `data` begins with the protocol's header. */
+/**
+ * Of what is for the node's address; `undefined` where the lease owns what it is for. `data` begins with the protocol's header.
+ * `identified`: the types of ICMP that bear an identifier, that of pings first.
+ */
 export function nodeVerdict(
   protocol: 'tcp' | 'udp' | 'icmp',
   data: Buffer,
   lease: RawLease,
-  [ping, ...questions]: readonly number[] = QUESTIONS
+  identified: readonly number[] = [...QUESTIONS, ...ANSWERS]
 ): PacketVerdict | undefined {
   if (protocol !== 'icmp') {
     if (data.length >= 4 && owns(lease, protocol, data.readUInt16BE(2))) return undefined
   } else if (data.length >= 8) {
     const [type, id] = [data[0]!, data.readUInt16BE(4)]
-    if ((type === ping || questions.includes(type)) && owns(lease, 'icmp', id)) return undefined
-    if (type === ping) return { outcome: 'kept', text: 'the node answers pings, or who owns the identifier' }
+    if (identified.includes(type) && owns(lease, 'icmp', id)) return undefined
+    if (type === identified[0])
+      return { outcome: 'kept', text: 'the node answers pings, or who owns the identifier' }
   }
   return {
     outcome: 'related',

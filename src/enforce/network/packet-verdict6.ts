@@ -138,7 +138,7 @@ function leavingVerdict(packet: Buffer, lease: RawLease): PacketVerdict {
   const protocol = PROTOCOLS.get(packet[6]!)
   const data = packet.subarray(HEADER_BYTES, HEADER_BYTES + packet.readUInt16BE(4))
   if (protocol !== undefined && addressAt(packet, 24) === lease.nodeAddress6) {
-    const verdict = nodeVerdict(protocol, data, lease, [ECHO_REQUEST])
+    const verdict = nodeVerdict(protocol, data, lease, [ECHO_REQUEST, ECHO_REPLY])
     if (verdict !== undefined) return verdict
   }
   if (protocol === 'tcp' || protocol === 'udp') return portedVerdict(protocol, data, lease)

@@ -28,7 +28,7 @@ async function probeSix(): Promise<boolean> {
     return true
   } catch (error) {
     // The kernel's words for EOPNOTSUPP and EAFNOSUPPORT.
-    if (error instanceof SlicenetError && error.message.includes('not supported')) return false
+    if (error instanceof SlicenetError && /not supported/i.test(error.message)) return false
     throw error
   }
 }

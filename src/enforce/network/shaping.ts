@@ -92,7 +92,7 @@ export async function installShaping(init: ShapingInit): Promise<LeafQueue> {
     await putShaping(init.uplink, [fairQueue(NODE_CLASS, '2', cap)])
     return 'fq_codel'
   } catch (error) {
-    // The class is there, so that it is the kind of queue which is not.
+    // The class was there a moment ago, so that it is the kind of queue which is not.
     if (error instanceof SlicenetError && error.details?.['errno'] === 'ENOENT') return 'bfifo'
     throw error
   }

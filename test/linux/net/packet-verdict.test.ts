@@ -62,7 +62,7 @@ function packets(): Packet[] {
     ...[22, 9090].map((dport) => ({ ...toNode, proto: 'udp', sport: 9090, dport })),
     ...[2, 1].map((flags) => ({ ...toNode, proto: 'tcp', sport: 9090, dport: 8100 + flags, flags })),
     ...[8, 13, 0].map((type) => ({ ...toNode, proto: 'icmp', type, id: 8130 + type })),
-    { ...toNode, proto: 'icmp', type: 8, id: 9090 },
+    ...[8, 13, 0, 14].map((type) => ({ ...toNode, proto: 'icmp', type, id: 9090 })),
     { ...toNode, proto: 'icmp', type: 3, body: '00' },
     ...[9090, 5000].map((sport) => ({ ...to, proto: 'udp', sport, dport: 53 })),
     ...echoes,

@@ -139,7 +139,8 @@ function toNode(): Case[] {
       inFrame(`TCP ${flags} to the node`, segment6(ends, { sport: OWN.port, dport: 8100 + at, flags }))
     ),
     ...[OWN.id, 8131].map((id) => inFrame(`a ping of the node, ${id}`, message6(ends, 128, (id << 16) | 1))),
-    ...[129, 1].map((type) => inFrame(`ICMPv6 ${type} to the node`, message6(ends, type, (8132 << 16) | 1)))
+    ...[129, 1].map((type) => inFrame(`ICMPv6 ${type} to the node`, message6(ends, type, (8132 << 16) | 1))),
+    inFrame('an owned answer to the node', message6(ends, 129, (OWN.id << 16) | 1))
   ]
 }
 
