@@ -25,6 +25,9 @@ const MOUNT_ATTR_RDONLY = 0x1n
 const MOUNT_ATTR_NODEV = 0x4n
 const MOUNT_ATTR_IDMAP = 0x100000n
 const MNT_DETACH = 2
+const TCSANOW = 0
+/** More than glibc's struct termios (60). */
+const TERMIOS_BYTES_MAX = 128
 
 /** `_IOW(0x94, 14, struct btrfs_ioctl_vol_args)` and `_IOR(0x94, 43, struct btrfs_ioctl_qgroup_limit_args)`. */
 const BTRFS_IOC_SUBVOL_CREATE = 0x5000_940e
@@ -78,6 +81,9 @@ interface Calls {
   readonly sethostname: (name: string, bytes: number) => number
   readonly ioctl: (fd: number, request: number, argument: Buffer) => number
   readonly ioctlNumber: (fd: number, request: number, argument: number) => number
+  readonly tcgetattr: (fd: number, settings: Buffer) => number
+  readonly cfmakeraw: (settings: Buffer) => void
+  readonly tcsetattr: (fd: number, when: number, settings: Buffer) => number
 }
 
 /** Declares a function of the C library; of the type that it is assigned to. */
@@ -111,7 +117,10 @@ const calls = atFirstUse((f): Calls => ({
   setns: f('setns', ['int', 'int']),
   sethostname: f('sethostname', ['str', 'size_t']),
   ioctl: f('ioctl', ['int', 'ulong', 'void *']),
-  ioctlNumber: f('ioctl', ['int', 'ulong', 'long'])
+  ioctlNumber: f('ioctl', ['int', 'ulong', 'long']),
+  tcgetattr: f('tcgetattr', ['int', 'void *']),
+  cfmakeraw: f('cfmakeraw', ['void *'], 'void'),
+  tcsetattr: f('tcsetattr', ['int', 'int', 'void *'])
 }))
 
 /** The name of an error of the C library; by default of its last one on this thread. */
@@ -294,13 +303,17 @@ export function setHostName(pid: number, name: string): void {
   }
 }
 
-/** Makes a pseudo-terminal: what is written to one of the two descriptors is read from the other. */
+/** Makes a pseudo-terminal: what is written to one of the two descriptors is read from the other, as it was written (cfmakeraw(3)). */
 export function openPseudoTerminal(): { readonly master: number; readonly slave: number } {
   const master = openSync('/dev/ptmx', constants.O_RDWR | constants.O_NOCTTY)
   try {
     check('ioctl TIOCSPTLCK', calls().ioctl(master, TIOCSPTLCK, Buffer.alloc(4)), '/dev/ptmx')
     const flags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC
     const slave = check('ioctl TIOCGPTPEER', calls().ioctlNumber(master, TIOCGPTPEER, flags), '/dev/ptmx')
+    const settings = Buffer.alloc(TERMIOS_BYTES_MAX)
+    check('tcgetattr', calls().tcgetattr(slave, settings), 'a terminal')
+    calls().cfmakeraw(settings)
+    check('tcsetattr', calls().tcsetattr(slave, TCSANOW, settings), 'a terminal')
     return { master, slave }
   } catch (error) {
     closeSync(master)

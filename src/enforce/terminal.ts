@@ -1,4 +1,8 @@
-/** A terminal of the host between a program in a vserver and a caller who may be far away. */
+/**
+ * A terminal of the host between a program in a vserver and a caller who may be far away. The program has one of its own inside, which
+ * echoes and ends lines as terminals do; this one changes nothing, from its first moment: the runtime, which sees to that as well,
+ * passes on the first output before it does.
+ */
 import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { PassThrough, type Readable } from 'node:stream'
