@@ -10,6 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { run, start } from '../../../src/base/host-program.ts'
 import { createDevnetNetwork } from '../../../src/daemon/devnet-network.ts'
+import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { NetworkCounters } from '../../../src/enforce/network/network-counters.ts'
 import type { VserverLink } from '../../../src/enforce/network.ts'
 import type { NodeNetworkInit } from '../../../src/enforce/network/node-link.ts'
@@ -213,6 +214,13 @@ export class Lab {
   async ask<T>(request: object): Promise<T> {
     if (this.#node === undefined) throw new Error('the node is not started')
     return this.#node.ask<T>(request)
+  }
+
+  /** The rate that the uplink's queue guarantees to the vserver of a link's number, as tc prints it; undefined where it has none. */
+  async guaranteed(device: string, index: number): Promise<string | undefined> {
+    const shown = await this.onNode(['tc', 'class', 'show', 'dev', device]).catch(() => '')
+    const { vserverClass } = planLink(index)
+    return new RegExp(`^class htb 51ce:${vserverClass} .* rate (\\S+) ceil`, 'm').exec(shown)?.[1]
   }
 
   /** The bytes sent for a vserver once its queues are empty. */

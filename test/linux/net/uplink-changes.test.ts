@@ -1,7 +1,6 @@
 /** What becomes of a node with two uplinks when one of them goes away, comes back or changes. */
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import { Lab, udp, type Vserver } from './lab.ts'
 import { until } from './until.ts'
 
@@ -30,12 +29,6 @@ test.before(async () => {
 })
 test.after.always(() => lab.down())
 
-const guaranteed = async (device: string, index: number): Promise<string | undefined> => {
-  const shown = await lab.onNode(['tc', 'class', 'show', 'dev', device]).catch(() => '')
-  return new RegExp(`^class htb 51ce:${planLink(index).vserverClass} .* rate (\\S+) ceil`, 'm').exec(
-    shown
-  )?.[1]
-}
 /** The address that the world sees a vserver under. */
 const seenAs = async (host: string): Promise<string> =>
   (await one.probe.ask<string>({ op: 'ask', host, port: 7000, timeout: 0.2 })).split(':')[0] ?? ''
@@ -74,8 +67,8 @@ test.serial('an uplink that is away holds up no other, nor any change of a vserv
     op: 'attach',
     link: lab.link('one', one.pid, [udp(9090, 9091)], { egressBps: 3 * MEGABIT })
   })
-  t.is(await guaranteed('up0', 1), '3Mbit')
-  t.is(await guaranteed('up0', 2), '1Mbit')
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
+  t.is(await lab.guaranteed('up0', 2), '1Mbit')
   t.is(await seenAs(lab.worldAddress), lab.nodeAddress)
   t.true((await lab.settledBytes('one')) > 0)
   // The first changes meanwhile.
@@ -86,13 +79,13 @@ test.serial('an uplink that is away holds up no other, nor any change of a vserv
   await lab.onNode(['ip', 'route', 'add', 'default', 'via', gateway, 'dev', 'up0'])
   t.true(await until(async () => (await seenAs(lab.worldAddress)) === moved))
   await lab.makeSecond(second)
-  t.is(await guaranteed('up1', 1), undefined, 'the queue went with its device')
-  t.true(await until(async () => (await guaranteed('up1', 1)) === '3Mbit'))
-  t.true(await until(async () => (await guaranteed('up1', 2)) === '1Mbit'))
+  t.is(await lab.guaranteed('up1', 1), undefined, 'the queue went with its device')
+  t.true(await until(async () => (await lab.guaranteed('up1', 1)) === '3Mbit'))
+  t.true(await until(async () => (await lab.guaranteed('up1', 2)) === '1Mbit'))
   t.true(await until(async () => (await seenAs(WORLD_1)) === NODE_1))
   await two.probe.end()
   await lab.ask({ op: 'detach', id: 'two' })
-  t.is(await guaranteed('up1', 2), undefined)
+  t.is(await lab.guaranteed('up1', 2), undefined)
 })
 
 test.serial('when the first is away the node is named by the next, until it is back', async (t) => {
@@ -102,7 +95,7 @@ test.serial('when the first is away the node is named by the next, until it is b
   t.true(await reached(NODE_1))
   await lab.makeUplink(before)
   t.true(await until(async () => (await addresses())[0] === before))
-  t.true(await until(async () => (await guaranteed('up0', 1)) === '3Mbit'))
+  t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit'))
 })
 
 test.serial('without a daemon that looks, nothing of it is noticed', async (t) => {
@@ -110,9 +103,9 @@ test.serial('without a daemon that looks, nothing of it is noticed', async (t) =
   await lab.onNode(['ip', 'link', 'del', 'dev', 'up1'])
   await lab.makeSecond(second)
   await delay(2500)
-  t.is(await guaranteed('up1', 1), undefined)
+  t.is(await lab.guaranteed('up1', 1), undefined)
   await lab.startNode()
-  t.is(await guaranteed('up1', 1), '3Mbit')
+  t.is(await lab.guaranteed('up1', 1), '3Mbit')
 })
 
 test.serial('bytes of the day are those of all uplinks, also when one of them came anew', async (t) => {
@@ -131,7 +124,7 @@ test.serial('bytes of the day are those of all uplinks, also when one of them ca
   t.false(await isNarrowed())
   await lab.onNode(['ip', 'link', 'del', 'dev', 'up1'])
   await lab.makeSecond(second)
-  t.true(await until(async () => (await guaranteed('up1', 1)) !== undefined))
+  t.true(await until(async () => (await lab.guaranteed('up1', 1)) !== undefined))
   await send(WORLD_1, Math.floor(budget / 3 / perPacket))
   t.false(await isNarrowed(), 'nothing counts twice')
   await send(WORLD_1, Math.floor(budget / 4 / perPacket))

@@ -1,7 +1,6 @@
 /** A node with two uplinks of which one is not there when it starts, and comes later. */
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import { planLink } from '../../../src/enforce/network/address-plan.ts'
 import type { UplinkInit } from '../../../src/enforce/network/uplink.ts'
 import { Lab, udp, type Vserver } from './lab.ts'
 import { until } from './until.ts'
@@ -23,11 +22,6 @@ test.before(async () => {
 })
 test.after.always(() => lab.down())
 
-const guaranteed = async (device: string, index: number): Promise<string | undefined> => {
-  const shown = await lab.onNode(['tc', 'class', 'show', 'dev', device]).catch(() => '')
-  const { vserverClass } = planLink(index)
-  return new RegExp(`^class htb 51ce:${vserverClass} .* rate (\\S+) ceil`, 'm').exec(shown)?.[1]
-}
 const seenAs = async (host: string): Promise<string> =>
   (await one.probe.ask<string>({ op: 'ask', host, port: 7000, timeout: 0.2 })).split(':')[0] ?? ''
 const reached = async (host: string, sport = 5600, source?: string): Promise<boolean> =>
@@ -49,7 +43,7 @@ test.serial('a node starts with the uplinks that are there, and says which is no
   t.is(await seenAs(lab.worldAddress), lab.nodeAddress)
   t.true(await reached(lab.nodeAddress))
   await lab.vserver('two', [], { egressBps: MEGABIT })
-  t.is(await guaranteed('up0', 2), '1Mbit')
+  t.is(await lab.guaranteed('up0', 2), '1Mbit')
 })
 
 test.serial('what is guaranteed must fit on the one that is not there as well', async (t) => {
@@ -69,7 +63,7 @@ test.serial('one that comes joins, where a daemon looks', async (t) => {
   await lab.killNode()
   await lab.makeSecond(second)
   await delay(2500)
-  t.is(await guaranteed('up1', 1), undefined)
+  t.is(await lab.guaranteed('up1', 1), undefined)
   t.not(await seenAs(WORLD_1), NODE_1)
   await lab.onNode(UNPLUG)
   await lab.startNode()
@@ -77,8 +71,8 @@ test.serial('one that comes joins, where a daemon looks', async (t) => {
   await lab.makeSecond(second)
   t.true(await until(async () => (await addresses()).join() === [lab.nodeAddress, NODE_1].join()))
   t.true(await until(async () => (await troubles()).length === 0))
-  t.is(await guaranteed('up1', 1), '2Mbit')
-  t.is(await guaranteed('up1', 2), '1Mbit')
+  t.is(await lab.guaranteed('up1', 1), '2Mbit')
+  t.is(await lab.guaranteed('up1', 2), '1Mbit')
   t.is(await seenAs(WORLD_1), NODE_1)
   t.is(await seenAs(lab.worldAddress), lab.nodeAddress)
   t.true(await reached(NODE_1))
@@ -101,15 +95,15 @@ test.serial('the first may be the one that comes later; connections by the other
 })
 
 test.serial('one that gets its address late is shaped for the vservers of that time', async (t) => {
-  t.is(await guaranteed('up1', 2), '1Mbit')
+  t.is(await lab.guaranteed('up1', 2), '1Mbit')
   await restartWithout(['ip', 'addr', 'flush', 'dev', 'up1'], [up0, up1])
   t.regex((await troubles()).join(), /up1 has no IPv4 address/)
   await lab.ask({ op: 'detach', id: 'two' })
-  t.is(await guaranteed('up1', 2), '1Mbit', 'of the daemon before')
+  t.is(await lab.guaranteed('up1', 2), '1Mbit', 'of the daemon before')
   await lab.onNode(['ip', 'addr', 'add', `${NODE_1}/24`, 'dev', 'up1'])
   t.true(await until(async () => (await seenAs(WORLD_1)) === NODE_1))
-  t.true(await until(async () => (await guaranteed('up1', 2)) === undefined))
-  t.is(await guaranteed('up1', 1), '2Mbit')
+  t.true(await until(async () => (await lab.guaranteed('up1', 2)) === undefined))
+  t.is(await lab.guaranteed('up1', 1), '2Mbit')
 })
 
 test.serial('one that another program shapes does not join until that has left it', async (t) => {

@@ -32,19 +32,50 @@ async function as(uid: number, script: string): Promise<string> {
   return (await lab.onNode(['setpriv', `--reuid=${uid}`, '--clear-groups', ...held, ...python])).trim()
 }
 
-const ask = (sport: number): string => `
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("0.0.0.0", ${sport}))
-s.settimeout(1)
-s.sendto(b"?", ("${lab.worldAddress}", 7001))
-s.recv(100)
-`
+interface Family {
+  readonly name: string
+  /** As python calls it. */
+  readonly family: 'AF_INET' | 'AF_INET6'
+  readonly any: string
+  readonly node: string
+  readonly world: string
+  /** Of the world's, that which takes connections and that which answers datagrams. */
+  readonly ports: { readonly listening: number; readonly answering: number }
+  /** Who asks from the world. */
+  readonly asker: () => LineProgram
+  readonly headerBytes: number
+  /** The protocol's number, and a ping. */
+  readonly ping: readonly [number, string]
+}
 
-const ask6 = (sport: number, from = '::'): string => `
-s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+const FOUR: Family = {
+  name: 'IPv4',
+  family: 'AF_INET',
+  any: '0.0.0.0',
+  node: lab.nodeAddress,
+  world: lab.worldAddress,
+  ports: { listening: 7000, answering: 7001 },
+  asker: () => lab.world,
+  headerBytes: 20,
+  ping: [1, '0800f7fe00010000']
+}
+const SIX: Family = {
+  name: 'IPv6',
+  family: 'AF_INET6',
+  any: '::',
+  node: NODE_6,
+  world: WORLD_6,
+  ports: { listening: 7002, answering: 7003 },
+  asker: () => world6,
+  headerBytes: 40,
+  ping: [58, '8000000000010000']
+}
+
+const ask = (sport: number, { family, any, world, ports }: Family = FOUR, from = any): string => `
+s = socket.socket(socket.${family}, socket.SOCK_DGRAM)
 s.bind(("${from}", ${sport}))
 s.settimeout(1)
-s.sendto(b"?", ("${WORLD_6}", 7003))
+s.sendto(b"?", ("${world}", ${ports.answering}))
 s.recv(100)
 `
 
@@ -53,130 +84,79 @@ const take = async (): Promise<Flow[]> => {
   return flows.filter(({ vserver }) => vserver === 'watch' || vserver === 'next')
 }
 
-test.serial('what its users send is told as its own, both ways, and what others send is not', async (t) => {
-  await attach('watch', FIRST)
-  await as(FIRST + 1000, ask(5001))
-  await as(OTHER, ask(5002))
-  await as(0, ask(5003))
-  const [flow, ...more] = await take()
-  t.deepEqual(more, [])
-  t.like(flow, {
-    vserver: 'watch',
-    protocol: 'udp',
-    localAddress: lab.nodeAddress,
-    localPort: 5001,
-    remoteAddress: lab.worldAddress,
-    remotePort: 7001,
-    begunBy: 'vserver',
-    isTracked: true,
-    isOpen: true,
-    sent: { packets: 1, bytes: 29 }
-  })
-  t.is(flow?.received.packets, 1)
-  t.deepEqual(await take(), [], 'once')
-  // More of the same is the same flow.
-  await as(FIRST + 1000, ask(5001))
-  const [again] = await take()
-  t.is(again?.id, flow?.id)
-  t.is(again?.sent.packets, 2)
-  t.true((again?.first ?? 0) <= (again?.last ?? 0))
-})
+// The same ports of both, so that one is not taken for the other.
+for (const each of [FOUR, SIX]) {
+  const { name, family, any, node, world, ports, headerBytes } = each
 
-test.serial('connections, pings, and what the world begins are told as well', async (t) => {
-  await as(FIRST, `s = socket.create_connection(("${lab.worldAddress}", 7000)); s.recv(100); s.close()`)
-  await as(
-    FIRST,
-    `s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
-s.sendto(bytes.fromhex("0800f7fe00010000"), ("${lab.worldAddress}", 0))`
+  test.serial(
+    `what its users send over ${name} is told as its own, both ways, and what others send is not`,
+    async (t) => {
+      if (each === FOUR) await attach('watch', FIRST)
+      await as(FIRST + 1000, ask(5001, each))
+      await as(OTHER, ask(5002, each))
+      await as(0, ask(5003, each))
+      const [flow, ...more] = await take()
+      t.deepEqual(more, [])
+      t.like(flow, {
+        vserver: 'watch',
+        protocol: 'udp',
+        localAddress: node,
+        localPort: 5001,
+        remoteAddress: world,
+        remotePort: ports.answering,
+        begunBy: 'vserver',
+        isTracked: true,
+        isOpen: true,
+        sent: { packets: 1, bytes: headerBytes + 8 + 1 }
+      })
+      t.is(flow?.received.packets, 1)
+      t.deepEqual(await take(), [], 'once')
+      // More of the same is the same flow.
+      await as(FIRST + 1000, ask(5001, each))
+      const [again, ...others] = await take()
+      t.deepEqual(others, [])
+      t.like(again, { id: flow?.id ?? '', sent: { packets: 2 } })
+      t.true((again?.first ?? 0) <= (again?.last ?? 0))
+    }
   )
-  const serving = as(
-    FIRST,
-    `s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind(("0.0.0.0", 5100))
+
+  test.serial(`connections, pings, and what the world begins over ${name} are told as well`, async (t) => {
+    const [protocol, ping] = each.ping
+    await as(FIRST, `s = socket.create_connection(("${world}", ${ports.listening})); s.recv(100); s.close()`)
+    await as(
+      FIRST,
+      `s = socket.socket(socket.${family}, socket.SOCK_RAW, ${protocol})
+s.sendto(bytes.fromhex("${ping}"), ("${world}", 0))`
+    )
+    const serving = as(
+      FIRST,
+      `s = socket.socket(socket.${family}, socket.SOCK_DGRAM)
+s.bind(("${any}", 5100))
 s.settimeout(5)
 data, who = s.recvfrom(100)
 s.sendto(b"answer", who)`
-  )
-  const asked = { op: 'ask', host: lab.nodeAddress, port: 5100, sport: 6100 }
-  for (let round = 0; round < 20; round++) {
-    const answer = await lab.world.ask<string>({ ...asked, timeout: 0.2 })
-    if (answer === 'answer') break
-  }
-  await serving
-  const flows = await take()
-  const tcp = flows.find(({ protocol }) => protocol === 'tcp')
-  t.like(tcp, { vserver: 'watch', remotePort: 7000, begunBy: 'vserver' })
-  t.true((tcp?.received.bytes ?? 0) > 0)
-  t.like(
-    flows.find(({ protocol }) => protocol === 'icmp'),
-    { vserver: 'watch', remoteAddress: lab.worldAddress, localPort: 0, isTracked: false }
-  )
-  t.like(
-    flows.find(({ begunBy }) => begunBy === 'remote'),
-    { protocol: 'udp', localPort: 5100, remotePort: 6100 }
-  )
-})
-
-test.serial('so is what they send over IPv6, beside the same ports of IPv4', async (t) => {
-  await as(FIRST + 1000, ask6(5001))
-  await as(OTHER, ask6(5002))
-  await as(0, ask6(5003))
-  const [flow, ...more] = await take()
-  t.deepEqual(more, [])
-  t.like(flow, {
-    vserver: 'watch',
-    protocol: 'udp',
-    localAddress: NODE_6,
-    localPort: 5001,
-    remoteAddress: WORLD_6,
-    remotePort: 7003,
-    begunBy: 'vserver',
-    isTracked: true,
-    isOpen: true,
-    sent: { packets: 1, bytes: 49 }
+    )
+    const asked = { op: 'ask', host: node, port: 5100, sport: 6100 }
+    for (let round = 0; round < 20; round++) {
+      const answer = await each.asker().ask<string>({ ...asked, timeout: 0.2 })
+      if (answer === 'answer') break
+    }
+    await serving
+    const flows = await take()
+    t.true(flows.every(({ localAddress, vserver }) => localAddress === node && vserver === 'watch'))
+    const tcp = flows.find((flow) => flow.protocol === 'tcp')
+    t.like(tcp, { remoteAddress: world, remotePort: ports.listening, begunBy: 'vserver' })
+    t.true((tcp?.received.bytes ?? 0) > 0)
+    t.like(
+      flows.find((flow) => flow.protocol === 'icmp'),
+      { remoteAddress: world, localPort: 0, isTracked: false }
+    )
+    t.like(
+      flows.find(({ begunBy }) => begunBy === 'remote'),
+      { protocol: 'udp', localPort: 5100, remotePort: 6100 }
+    )
   })
-  t.is(flow?.received.packets, 1)
-  t.deepEqual(await take(), [], 'once')
-  await as(FIRST + 1000, ask6(5001))
-  const again = await take()
-  t.like(again, [{ id: flow?.id ?? '', sent: { packets: 2 } }])
-})
-
-test.serial('connections, pings, and what the world begins over IPv6 are told as well', async (t) => {
-  await as(FIRST, `s = socket.create_connection(("${WORLD_6}", 7002)); s.recv(100); s.close()`)
-  await as(
-    FIRST,
-    `s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
-s.sendto(bytes.fromhex("8000000000010000"), ("${WORLD_6}", 0))`
-  )
-  const serving = as(
-    FIRST,
-    `s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-s.bind(("::", 5101))
-s.settimeout(5)
-data, who = s.recvfrom(100)
-s.sendto(b"answer", who)`
-  )
-  const asked = { op: 'ask', host: NODE_6, port: 5101, sport: 6101 }
-  for (let round = 0; round < 20; round++) {
-    const answer = await world6.ask<string>({ ...asked, timeout: 0.2 })
-    if (answer === 'answer') break
-  }
-  await serving
-  const flows = await take()
-  t.true(flows.every(({ localAddress, vserver }) => localAddress === NODE_6 && vserver === 'watch'))
-  const tcp = flows.find(({ protocol }) => protocol === 'tcp')
-  t.like(tcp, { remoteAddress: WORLD_6, remotePort: 7002, begunBy: 'vserver' })
-  t.true((tcp?.received.bytes ?? 0) > 0)
-  t.like(
-    flows.find(({ protocol }) => protocol === 'icmp'),
-    { remoteAddress: WORLD_6, localPort: 0, isTracked: false }
-  )
-  t.like(
-    flows.find(({ begunBy }) => begunBy === 'remote'),
-    { protocol: 'udp', localPort: 5101, remotePort: 6101 }
-  )
-})
+}
 
 test.serial('the address that is told is the one that it was sent from', async (t) => {
   const others = { four: '198.51.100.9', six: NODE_6.replace(/2$/, '9') }
@@ -188,7 +168,7 @@ test.serial('the address that is told is the one that it was sent from', async (
 s.bind(("${others.four}", 5150))
 s.sendto(b"?", ("${lab.worldAddress}", 7001))`
   )
-  await as(FIRST, ask6(5150, others.six))
+  await as(FIRST, ask(5150, SIX, others.six))
   const [four, six, ...more] = await take()
   t.like(four, { localAddress: others.four, localPort: 5150, sent: { packets: 1 } })
   t.like(six, { localAddress: others.six, localPort: 5150, received: { packets: 1 } })
@@ -210,13 +190,13 @@ test.serial('its flows end with it, and whoever has its ids next has none of the
   t.deepEqual(await take(), [])
   await as(FIRST, ask(5200))
   t.like(await take(), [{ vserver: 'next', localPort: 5200, isOpen: true }])
-  await as(FIRST, ask6(5200))
+  await as(FIRST, ask(5200, SIX))
   t.like(await take(), [{ vserver: 'next', localAddress: NODE_6, localPort: 5200, isOpen: true }])
 })
 
 test.serial('without its table nothing is told of a family, and what finds no room is counted', async (t) => {
   await lab.nft('flush chain ip6 slicenet_user_flows of_users')
-  await as(FIRST, ask(5300) + ask6(5300))
+  await as(FIRST, ask(5300) + ask(5300, SIX))
   t.like(await take(), [{ localAddress: lab.nodeAddress, localPort: 5300 }])
   const skipped = async (): Promise<number> => (await lab.ask<FlowLosses>({ op: 'flowLosses' })).skipped
   const before = await skipped()
@@ -224,7 +204,7 @@ test.serial('without its table nothing is told of a family, and what finds no ro
   for (const family of ['ip', 'ip6']) {
     await lab.nft(`add rule ${family} slicenet_user_flows of_users counter name no_room accept`)
   }
-  await as(FIRST, ask(5301) + ask6(5301))
+  await as(FIRST, ask(5301) + ask(5301, SIX))
   t.deepEqual(await take(), [])
   t.is(await skipped(), before + 2)
 })
@@ -239,7 +219,7 @@ test.serial('another daemon knows whose they are, and takes none of those before
       .sort()
   const [four, six] = [`next ${lab.nodeAddress}`, `next ${NODE_6}`]
   t.deepEqual(await told(), [`${four} 5200`, `${four} 5300`, `${six} 5200`])
-  await as(FIRST, ask(5400) + ask6(5400))
+  await as(FIRST, ask(5400) + ask(5400, SIX))
   t.deepEqual(await told(), [`${four} 5400`, `${six} 5400`])
   await lab.ask({ op: 'detach', id: 'next' })
   await lab.ask({ op: 'remove' })
