@@ -70,7 +70,7 @@ export interface UsersInit {
 type LinesInit = UsersInit & {
   /** Whether the kernel has tables that hold IPv6 to `reach6`; else none of it leaves the node. */
   readonly isSixKept: boolean
-  /** Lines for the counts of the table of IPv6, which is made anew. */
+  /** Lines for the counts of the table of IPv6, which is made anew; what is dropped meanwhile is not counted. */
   readonly counts6: readonly string[]
 }
 
