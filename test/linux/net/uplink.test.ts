@@ -16,14 +16,6 @@ test.after.always(() => lab.down())
 
 const tc = async (...args: string[]): Promise<string> => lab.onNode(['tc', ...args])
 
-/** The rate that a vserver is guaranteed by the kernel. */
-const guaranteed = async (index: number): Promise<string | undefined> => {
-  const shown = await tc('class', 'show', 'dev', 'up0')
-  return new RegExp(`^class htb 51ce:${planLink(index).vserverClass} .* rate (\\S+) ceil`, 'm').exec(
-    shown
-  )?.[1]
-}
-
 test.serial('no more is guaranteed than the uplink has beside the node’s own', async (t) => {
   const two = await lab.standIn()
   const error = await t.throwsAsync(
@@ -37,10 +29,10 @@ test.serial('no more is guaranteed than the uplink has beside the node’s own',
     lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBps: 6 * MEGABIT }) }),
     { code: 'VSERVER_FAILED' }
   )
-  t.is(await guaranteed(1), '5Mbit')
+  t.is(await lab.guaranteed('up0', 1), '5Mbit')
   await lab.ask({ op: 'detach', id: 'two' })
   await lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBps: 6 * MEGABIT }) })
-  t.is(await guaranteed(1), '6Mbit')
+  t.is(await lab.guaranteed('up0', 1), '6Mbit')
 })
 
 test.serial('a change of which the kernel refuses a part leaves the rates as they were', async (t) => {
@@ -50,15 +42,15 @@ test.serial('a change of which the kernel refuses a part leaves the rates as the
   await tc('qdisc', 'add', ...leaf, 'pfifo')
   const change = lab.link('one', one.pid, [], { egressBps: 3 * MEGABIT })
   await t.throwsAsync(lab.ask({ op: 'attach', link: change }), { code: 'KERNEL_REFUSED' })
-  t.is(await guaranteed(1), '6Mbit')
+  t.is(await lab.guaranteed('up0', 1), '6Mbit')
   // By itself, tc keeps what it did before it failed.
   const { vserverClass } = planLink(1)
   const half = `class replace dev up0 parent 51ce:1 classid 51ce:${vserverClass} htb rate 3Mbit ceil 10Mbit\nqdisc replace ${leaf.join(' ')} bfifo limit 9000\n`
   await t.throwsAsync(lab.onNode(['tc', '-batch', '-'], half))
-  t.is(await guaranteed(1), '3Mbit')
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
   await tc('qdisc', 'del', ...leaf)
   await lab.ask({ op: 'attach', link: change })
-  t.is(await guaranteed(1), '3Mbit')
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
 })
 
 test.serial('a queue that somebody else put on the uplink is left alone, and named', async (t) => {
@@ -71,7 +63,7 @@ test.serial('a queue that somebody else put on the uplink is left alone, and nam
   t.is(await lab.onNode(['nft', '-s', 'list', 'ruleset']), rules)
   await tc('qdisc', 'del', 'dev', 'up0', 'root')
   await lab.startNode()
-  t.is(await guaranteed(1), '3Mbit')
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
 })
 
 test.serial(
@@ -88,7 +80,7 @@ test.serial(
     await lab.killNode()
     await tc('qdisc', 'del', 'dev', 'up0', 'root')
     await lab.startNode()
-    t.is(await guaranteed(1), '3Mbit')
+    t.is(await lab.guaranteed('up0', 1), '3Mbit')
   }
 )
 
@@ -106,7 +98,7 @@ test.serial(
     await lab.killNode()
     await tc('qdisc', 'del', ...leaf)
     await lab.startNode()
-    t.is(await guaranteed(1), '3Mbit')
+    t.is(await lab.guaranteed('up0', 1), '3Mbit')
   }
 )
 
@@ -124,7 +116,7 @@ test.serial('an uplink that has another address is noticed, and vservers go on u
   await lab.onNode(['ip', 'addr', 'add', `${moved()}/24`, 'dev', 'up0'])
   await lab.onNode(['ip', 'route', 'add', 'default', 'via', gateway(), 'dev', 'up0'])
   t.true(await until(async () => (await seenAs(7300)).startsWith(`${moved()}:`)))
-  t.is(await guaranteed(1), '3Mbit')
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
 })
 
 test.serial('an uplink that vanishes and comes back as another device is shaped again', async (t) => {
@@ -133,8 +125,8 @@ test.serial('an uplink that vanishes and comes back as another device is shaped 
   await delay(1500)
   t.deepEqual(await lab.ask({ op: 'list' }), ['one'])
   await lab.makeUplink(moved())
-  t.is(await guaranteed(1), undefined, 'the queue went with its device')
-  t.true(await until(async () => (await guaranteed(1)) === '3Mbit'))
+  t.is(await lab.guaranteed('up0', 1), undefined, 'the queue went with its device')
+  t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit'))
   t.true(await until(async () => (await seenAs(7300)).startsWith(`${moved()}:`)))
 })
 
