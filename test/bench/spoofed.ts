@@ -39,7 +39,7 @@ export async function spoofed({ signal, progress }: BenchContext): Promise<Figur
     const leaked = (await seen(world)) - before
     progress(`${sent} frames of ${classes.length} classes sent, ${leaked} seen by the world`)
     await lab.nft(
-      'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip slicenet'
+      'flush chain netdev slicenet check; add rule netdev slicenet check accept; delete table ip slicenet'
     )
     const unchecked = await seen(world)
     await send(CONTROL_COUNT)

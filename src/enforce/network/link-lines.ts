@@ -9,12 +9,12 @@ import type { LinkRecord } from './link-records.ts'
 import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed, type Ownership } from './owned-ports.ts'
 import { NODE_TABLE_6, ownershipLines6, portLines6 } from './owned-ports6.ts'
 import type { ShapedLink } from './shaping.ts'
-import { sourceCheckLines, sourceCheckRemoval } from './source-check.ts'
+import { ownLines, ownRemoval } from './source-check.ts'
 import { tunnelKeys } from './tunnel-keys.ts'
 import { listeningPorts, type Uplink } from './uplink.ts'
 import { newClassLine, vserverRemoval, type VserverBounds } from './vserver-table.ts'
 
-/** Everything that nft holds for one link; adding it again changes nothing. */
+/** Everything that nft holds for one link, but for what leads its frames to the check; adding it again changes nothing. */
 export function linkLines(record: LinkRecord, { address6 }: Families): string[] {
   const plan = planLink(record.index)
   const ownership = { plan, ports: record.ports }
@@ -24,7 +24,7 @@ export function linkLines(record: LinkRecord, { address6 }: Families): string[] 
     ...(hasSix ? ownershipLines6('add', ownership) : []),
     newClassLine('add', plan),
     ...fewerDestinationsLines(plan, record.shaping?.destinationsPerMinute),
-    ...sourceCheckLines(plan, hasSix)
+    ...ownLines('add', plan)
   ]
 }
 
@@ -72,7 +72,7 @@ export function removalLines(record: LinkRecord, bounds: VserverBounds, uplink: 
     ...ownershipLines('add', ownership),
     ...ownershipLines('delete', ownership),
     ...vserverRemoval(plan, bounds, record.shaping?.destinationsPerMinute),
-    ...sourceCheckRemoval(plan.device),
+    ...ownRemoval(plan),
     ...dropCountsRemoval(NODE_TABLE, plan.device, FAMILY_DROP_REASONS),
     ...(uplink.address6 === undefined ? [] : removalLines6(ownership))
   ]

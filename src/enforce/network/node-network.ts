@@ -11,7 +11,7 @@ import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
 import { portsWithin, type PortRange } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
-import { DEVICE_PREFIX, indexOfAddress, indexOfDevice, planLink } from './address-plan.ts'
+import { DEVICE_PREFIX, indexOfAddress, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { followFamilies } from './link-families.ts'
 import { linkLines, linkPortLines } from './link-lines.ts'
@@ -28,7 +28,8 @@ import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
 import { silenceLink } from './silence.ts'
-import { SOURCE_CHECK_TABLE, sourceCheckRemoval } from './source-check.ts'
+import { SOURCE_CHECK_TABLE } from './source-check.ts'
+import { SourceHooks } from './source-hooks.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { isPresent, type NumberedUplink, type Uplink } from './uplink.ts'
 import { familyOf, Uplinks } from './uplinks.ts'
@@ -66,6 +67,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     () => usersInit(this.#rulesInit(this.#uplinks.current))
   )
   readonly #uplinks: Uplinks
+  #hooks = new SourceHooks(false)
   #refreshing: { stop(): Promise<void> } | undefined
 
   constructor(components: NodeNetworkComponents, init: NodeNetworkInit) {
@@ -94,22 +96,19 @@ class LinuxNodeNetwork implements NodeNetwork {
   async start(): Promise<void> {
     if (this.isUp) return
     const uplinks = await this.#uplinks.find()
-    const [records, present, chains] = await Promise.all([
+    const [records, present, chains, hooks] = await Promise.all([
       readRecords(this.#recordsDirectory),
       presentLinks(),
-      readChains(SOURCE_CHECK_TABLE)
+      readChains(SOURCE_CHECK_TABLE),
+      SourceHooks.find()
     ])
+    this.#hooks = hooks
     const kept = records.filter(({ index, ids }) => ids !== undefined || present.has(index))
     const links = kept.filter(({ ids }) => ids === undefined)
     const known = new Set(links.map((record) => planLink(record.index).device))
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
-    await applyRules([
-      ...(await nodeRules(this.#rulesInit(uplinks), kept)),
-      ...chains
-        .filter((chain) => indexOfDevice(chain) !== undefined && !known.has(chain))
-        .flatMap(sourceCheckRemoval)
-    ])
+    await this.#applyAll(uplinks, kept, hooks.strayRemoval(chains, known))
     await this.#uplinks.startShaping(uplinks, kept)
     for (const record of kept) this.#records.set(record.id, record)
     for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
@@ -250,6 +249,16 @@ class LinuxNodeNetwork implements NodeNetwork {
     await this.#users.refresh()
   }
 
+  /** Everything that nft holds, for these records alone, and `rest`. */
+  async #applyAll(
+    uplinks: readonly NumberedUplink[],
+    records: readonly LinkRecord[],
+    rest: readonly string[] = []
+  ): Promise<void> {
+    await applyRules([...(await nodeRules(this.#rulesInit(uplinks), records)), ...rest])
+    this.#hooks.stand(records.flatMap(({ index, ids }) => (ids === undefined ? [index] : [])))
+  }
+
   /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
   async #renew(uplinks: readonly NumberedUplink[], rest: () => Promise<void>): Promise<void> {
     await this.#turns.takeAlone(async () => {
@@ -257,7 +266,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       const there = [...this.#records.values()].filter(
         ({ index, ids }) => ids !== undefined || present.has(index)
       )
-      await applyRules(await nodeRules(this.#rulesInit(uplinks), there))
+      await this.#applyAll(uplinks, there)
       await rest()
       // What could not be changed is put right when it is attached again.
       for (const id of await followFamilies(there, this.#uplinks, this.#logger)) this.#whole.delete(id)
@@ -302,6 +311,7 @@ class LinuxNodeNetwork implements NodeNetwork {
       // The source check stands on the device; classes would wait for the same lock as that.
       await together(ends)
       await together([applyRules(lines), this.#uplinks.shape(record)])
+      this.#hooks.stand([index])
       await Promise.all([
         isWhole ? undefined : raiseLink(plan, uplinks),
         forgetGained(gained, { nodes: uplinks.current, vserver: same ? plan : undefined })
@@ -381,6 +391,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const hasUsers = usersOf(this.#records.values()).length > 0
     return [
       ...linkLines(record, this.#uplinks),
+      ...this.#hooks.missingLines(record.index),
       ...(hasUsers ? userDeviceLines(device, this.#uplinks.devices) : [])
     ]
   }
@@ -414,7 +425,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     await removeLink(plan.device)
     const uplinks = this.#running()
     await Promise.all([
-      applyRules(removalLines(record, this.#bounds, uplinks)),
+      applyRules([...removalLines(record, this.#bounds, uplinks), ...this.#hooks.removalFor(plan.device)]),
       uplinks.unshape(record.index)
     ])
     await forgetVserver(plan, uplinks)
@@ -428,7 +439,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   #rulesInit(uplinks: readonly NumberedUplink[]): NodeRulesInit {
     const { allowedPrivateRanges, reservedPorts } = this.#init
-    return { uplinks, allowedPrivateRanges, reservedPorts, ...this.#bounds }
+    return { uplinks, allowedPrivateRanges, reservedPorts, hooks: this.#hooks, ...this.#bounds }
   }
 
   #running(): Uplinks {

@@ -12,7 +12,8 @@ import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from '.
 import { NODE_TABLE, reservedLines } from './owned-ports.ts'
 import { NODE_TABLE_6, reservedLines6 } from './owned-ports6.ts'
 import { removalOfTables } from './ruleset.ts'
-import { REFUSAL_KEYS, sharedCheckLines, SOURCE_CHECK_TABLE } from './source-check.ts'
+import { checkLines, REFUSAL_KEYS, SOURCE_CHECK_TABLE } from './source-check.ts'
+import type { SourceHooks } from './source-hooks.ts'
 import type { Uplink } from './uplink.ts'
 import type { MarkedUplink } from './uplink-rules.ts'
 import { UNTRACKED_TABLE, UNTRACKED_TABLE_6 } from './untracked-flows.ts'
@@ -21,6 +22,7 @@ import { vserverTable, type VserverBounds } from './vserver-table.ts'
 
 export interface NodeRulesInit extends NodeTableInit, VserverBounds {
   readonly reservedPorts: readonly PortRange[]
+  readonly hooks: SourceHooks
   readonly uplinks: readonly (MarkedUplink & Families & Pick<Uplink, 'neighbours6'>)[]
 }
 
@@ -35,7 +37,8 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
     ...(await rules6(init, senders)),
     vserverTable(init, init.uplinks),
     ...(await keptDropCounts(VSERVER_TABLE, senders)),
-    ...sharedCheckLines(),
+    ...checkLines(six.length > 0),
+    ...init.hooks.lines(links.map(({ index }) => index)),
     ...(await strayDropCountsRemoval(SOURCE_CHECK_TABLE, senders, REFUSAL_KEYS)),
     ...reservedLines(init.reservedPorts),
     ...links.flatMap((record) => linkLines(record, { address6: six[0]?.address })),

@@ -8,27 +8,38 @@ export async function applyRules(lines: readonly string[]): Promise<void> {
   await run('nft', ['-f', '-'], { input: `${lines.join('\n')}\n` })
 }
 
-let sixIsKnown: Promise<boolean> | undefined
-
 /**
- * Whether the kernel has tables of IPv6; a kernel without them can still have all of IPv4's. Found out once. Throws
- * `HOST_PROGRAM_FAILED` where nft cannot tell now; then it is asked again.
+ * Whether the kernel has tables of IPv6; a kernel without them can still have all of IPv4's. Throws `HOST_PROGRAM_FAILED` where
+ * nft cannot tell now.
  */
 export async function hasTablesOfSix(): Promise<boolean> {
-  sixIsKnown ??= probeSix().catch((error: unknown) => {
-    sixIsKnown = undefined
-    throw error
-  })
-  return sixIsKnown
+  // The kernel's words for EOPNOTSUPP and EAFNOSUPPORT.
+  return kernelTakes('add table ip6 slicenet_probe', /not supported/i)
 }
 
-async function probeSix(): Promise<boolean> {
+const known = new Map<string, Promise<boolean>>()
+
+/**
+ * Whether the kernel takes this text for nft, which is not put in force, or refuses it in these words. Found out once. Throws
+ * `HOST_PROGRAM_FAILED` where nft cannot tell now; then it is asked again.
+ */
+export async function kernelTakes(text: string, refusal: RegExp): Promise<boolean> {
+  const answer =
+    known.get(text) ??
+    probe(text, refusal).catch((error: unknown) => {
+      known.delete(text)
+      throw error
+    })
+  known.set(text, answer)
+  return answer
+}
+
+async function probe(text: string, refusal: RegExp): Promise<boolean> {
   try {
-    await run('nft', ['--check', '-f', '-'], { input: 'add table ip6 slicenet_probe\n' })
+    await run('nft', ['--check', '-f', '-'], { input: `${text}\n` })
     return true
   } catch (error) {
-    // The kernel's words for EOPNOTSUPP and EAFNOSUPPORT.
-    if (error instanceof SlicenetError && /not supported/i.test(error.message)) return false
+    if (error instanceof SlicenetError && refusal.test(error.message)) return false
     throw error
   }
 }

@@ -1,12 +1,12 @@
 /**
- * The source check: an allowlist on the host's end of each link, in a netdev ingress chain, so that it sees every frame a
- * vserver can make, whatever it made it with (design §5: the same rules inside the vserver leaked every spoofed packet).
- * A link's chain lets through what is plain and its own; the rest is judged by chains that all links share.
+ * The source check: an allowlist on the host's end of each link, at netdev ingress, so that it sees every frame a vserver
+ * can make, whatever it made it with (design §5: the same rules inside the vserver leaked every spoofed packet). All links
+ * share its chains, of which the first lets through what is plain and the sender's own; whose is what stands in sets.
  */
 import type { LinkPlan } from './address-plan.ts'
 import { COUNT_MARKED_DROP, dropCountsRemoval, dropCountsSet, markedBy } from './drop-counts.ts'
 import { GRE_CHECK, greCheckLines } from './gre-keys.ts'
-import { EXTENSIONS, linkRules6, sharedChains6 } from './source-check6.ts'
+import { chains6, EXTENSIONS, OWN_SETS_6, ownElements6, type SixRules, sixRules } from './source-check6.ts'
 
 export const SOURCE_CHECK_TABLE = 'netdev slicenet'
 
@@ -43,18 +43,58 @@ export const ALLOWED_OPTIONS: readonly number[] = [0, 1, 7, 68, 148]
 /** What a chain says of a packet that is refused for this; the last that is said counts. Packets come with no mark. */
 const mark = (refusal: Refusal): string => `meta mark set ${markNumber(refusal)}`
 const markNumber = (refusal: Refusal): string => REFUSAL_KEYS.write(refusal)
-/**
- * A shared chain's verdict. What no chain accepts goes back to the link's own, and from there to where it is counted: were there
- * a way to that from each rule, the kernel would look at it for each of them, for each link, whenever any rule is changed.
- */
+/** A verdict. What no chain accepts goes back to the first, and from there to where it is counted. */
 const refuse = (refusal: Refusal): string => `${mark(refusal)} return`
-/** First rules of a shared chain, for what the link's own chain has judged. */
+/** First rules of a chain, for what the first chain has judged. */
 function atOnce(foreign: string): string[] {
   return [`meta mark ${markNumber('mac')} return`, `meta mark ${markNumber('source')} goto ${foreign}`]
 }
 
-/** Chains that judge what the links' own did not let through; a packet comes back from them only to be refused. */
-const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
+/** Where every frame of a link begins. */
+export const FIRST_CHAIN = 'check'
+
+/** What belongs to each link, beside its addresses of IPv6. */
+const OWN_SETS = {
+  macs: 'ifname . ether_addr',
+  addresses: 'ifname . ipv4_addr',
+  // As most frames have it: from whom, to the node's end.
+  plain: 'ifname . ether_addr . ether_addr . ipv4_addr'
+}
+
+function ownElements({
+  device,
+  address,
+  insideMac,
+  hostMac
+}: LinkPlan): Record<keyof typeof OWN_SETS, string> {
+  return {
+    macs: `"${device}" . ${insideMac}`,
+    addresses: `"${device}" . ${address}`,
+    plain: `"${device}" . ${hostMac} . ${insideMac} . ${address}`
+  }
+}
+
+/** The first chain lets through what is plain: from its sender's own addresses to one host, without options and in one piece. */
+function firstChain(six: SixRules): string[] {
+  return [
+    'ether type ip @nh,0,8 0x45 ip frag-off & 0xbfff == 0 ip daddr < 224.0.0.0 iifname . ether daddr . ether saddr . ip saddr @plain jump plain_ipv4',
+    ...six.plain,
+    // Requests and replies.
+    'ether type arp iifname . ether saddr @macs iifname . arp saddr ether @macs iifname . arp saddr ip @addresses arp operation 1-2 accept',
+    `ether type ip iifname . ip saddr != @addresses ${mark('source')}`,
+    ...six.foreign.map((match) => `${match} ${mark('source')}`),
+    `iifname . ether saddr != @macs ${mark('mac')}`,
+    ...six.judged,
+    'goto refuse'
+  ]
+}
+
+/** Chains that judge what the first did not let through; a packet comes back from them only to be refused. */
+const CHAINS: Readonly<Record<string, readonly string[]>> = {
+  plain_ipv4: [
+    'ip length >= 40 tcp doff >= 5 accept',
+    'ip length >= 28 udp length >= 8 udp sport != 67-68 accept'
+  ],
   refuse: [COUNT_MARKED_DROP, 'drop'],
   // Who asks for an address has none yet. All else is refused for its source.
   foreign: [`ip saddr 0.0.0.0 udp sport 68 udp dport 67 ${refuse('dhcp')}`],
@@ -106,64 +146,47 @@ const SHARED_CHAINS: Readonly<Record<string, readonly string[]>> = {
     `ip hdrlength > 5 @nh,160,8 != { ${ALLOWED_OPTIONS.join(', ')} } ${refuse('options')}`,
     'accept'
   ],
-  ...sharedChains6(refuse, atOnce('foreign_six'))
+  ...chains6(refuse, atOnce('foreign_six'))
 }
 
-/** Lines for nft that put what all links share in place, or renew it without a gap; links and counts stay. */
-export function sharedCheckLines(): string[] {
-  const names = Object.keys(SHARED_CHAINS)
+/**
+ * Lines for nft that put the check in place for links that are told of next, or renew it without a gap; counts stay. Without
+ * `hasSix` no IPv6 passes.
+ */
+export function checkLines(hasSix: boolean): string[] {
+  const chains = { ...CHAINS, [FIRST_CHAIN]: firstChain(sixRules(hasSix)) }
+  const names = Object.keys(chains)
   return [
     `add table ${SOURCE_CHECK_TABLE}`,
     ...greCheckLines(SOURCE_CHECK_TABLE),
     `add set ${SOURCE_CHECK_TABLE} ${dropCountsSet(REFUSALS.length, REFUSAL_KEYS)}`,
     `add set ${SOURCE_CHECK_TABLE} pieces { type ifname; flags dynamic; size 65535; }`,
+    ...Object.entries({ ...OWN_SETS, ...OWN_SETS_6 }).flatMap(([name, type]) => [
+      `add set ${SOURCE_CHECK_TABLE} ${name} { type ${type}; }`,
+      `flush set ${SOURCE_CHECK_TABLE} ${name}`
+    ]),
     ...names.flatMap((name) => [
       `add chain ${SOURCE_CHECK_TABLE} ${name}`,
       `flush chain ${SOURCE_CHECK_TABLE} ${name}`
     ]),
-    ...names.flatMap((name) =>
-      (SHARED_CHAINS[name] ?? []).map((rule) => `add rule ${SOURCE_CHECK_TABLE} ${name} ${rule}`)
+    ...Object.entries(chains).flatMap(([name, rules]) =>
+      rules.map((rule) => `add rule ${SOURCE_CHECK_TABLE} ${name} ${rule}`)
     )
   ]
 }
 
-/**
- * Lines for nft that put the check on a link, or renew it without a gap. The device must exist. Without `hasSix` no IPv6
- * passes.
- */
-export function sourceCheckLines(plan: LinkPlan, hasSix: boolean): string[] {
-  const { device, address, insideMac, hostMac } = plan
-  const six = hasSix ? linkRules6(plan) : { plain: [], foreign: [], judged: ['jump judge'] }
-  const chain = `${SOURCE_CHECK_TABLE} ${device}`
-  const rule = (text: string): string => `add rule ${chain} ${text}`
-  // From its own addresses to one host, without options and in one piece.
-  const plain = `ether daddr ${hostMac} ether saddr ${insideMac} ether type ip @nh,0,8 0x45 ip saddr ${address} ip frag-off & 0xbfff == 0 ip daddr < 224.0.0.0`
-  return [
-    `add chain ${chain} { type filter hook ingress device "${device}" priority -500; policy drop; }`,
-    `flush chain ${chain}`,
-    rule(`${plain} ip length >= 40 tcp doff >= 5 accept`),
-    rule(`${plain} ip length >= 28 udp length >= 8 udp sport != 67-68 accept`),
-    ...six.plain.map(rule),
-    // Requests and replies, as a range: a set of each link would be read, and passed over, by whoever changes any rule.
-    rule(
-      `ether saddr ${insideMac} ether type arp arp saddr ether ${insideMac} arp saddr ip ${address} arp operation 1-2 accept`
-    ),
-    rule(`ether type ip ip saddr != ${address} ${mark('source')}`),
-    ...six.foreign.map((match) => rule(`${match} ${mark('source')}`)),
-    rule(`ether saddr != ${insideMac} ${mark('mac')}`),
-    ...six.judged.map(rule),
-    rule('goto refuse')
-  ]
+/** Lines for nft that say what belongs to a link; adding it again changes nothing. */
+export function ownLines(verb: 'add' | 'delete', plan: LinkPlan): string[] {
+  return Object.entries({ ...ownElements(plan), ...ownElements6(plan) }).map(
+    ([set, element]) => `${verb} element ${SOURCE_CHECK_TABLE} ${set} { ${element} }`
+  )
 }
 
-/** Lines for nft that take the check away, whether or not it is there. The device must be gone before. */
-export function sourceCheckRemoval(device: string): string[] {
-  const chain = `${SOURCE_CHECK_TABLE} ${device}`
+/** Lines for nft that forget a link, whether or not it is known; adding first makes deleting certain. */
+export function ownRemoval(plan: LinkPlan): string[] {
   return [
-    // The kernel may have removed the chain with its device; adding first makes deleting certain.
-    `add chain ${chain}`,
-    `flush chain ${chain}`,
-    `delete chain ${chain}`,
-    ...dropCountsRemoval(SOURCE_CHECK_TABLE, device, REFUSALS, REFUSAL_KEYS)
+    ...ownLines('add', plan),
+    ...ownLines('delete', plan),
+    ...dropCountsRemoval(SOURCE_CHECK_TABLE, plan.device, REFUSALS, REFUSAL_KEYS)
   ]
 }

@@ -16,10 +16,10 @@ type Refuse = (
 ) => string
 
 /**
- * Chains that judge what the links' own did not let through: who comes back from one is refused. `atOnce`: first rules for what the
- * link's own chain has judged.
+ * Chains that judge what the first did not let through: who comes back from one is refused. `atOnce`: first rules for what the
+ * first chain has judged.
  */
-export function sharedChains6(
+export function chains6(
   refuse: Refuse,
   atOnce: readonly string[]
 ): Readonly<Record<string, readonly string[]>> {
@@ -32,6 +32,10 @@ export function sharedChains6(
     `icmpv6 type { 130-133, 135-143 } ${refuse('ipv6')}`
   ]
   return {
+    plain_six: [
+      'ip6 nexthdr tcp ip6 length >= 20 tcp doff >= 5 accept',
+      'ip6 nexthdr udp ip6 length >= 8 udp length >= 8 udp sport != 546-547 accept'
+    ],
     foreign_six: anybody,
     judge_six: [
       ...atOnce,
@@ -56,19 +60,38 @@ export function sharedChains6(
   }
 }
 
-/** For a link's own chain: rules for what is plain, a match of what has a foreign source, and rules that have the rest judged. */
-export function linkRules6({ address6, insideMac, hostMac }: LinkPlan): {
-  plain: string[]
-  foreign: string[]
-  judged: string[]
-} {
-  const plain = `ether daddr ${hostMac} ether saddr ${insideMac} ether type ip6 ip6 saddr ${address6} ip6 daddr != ff00::/8`
+/** What belongs to each link. */
+export const OWN_SETS_6 = {
+  addresses_six: 'ifname . ipv6_addr',
+  plain_six: 'ifname . ether_addr . ether_addr . ipv6_addr'
+}
+
+export function ownElements6({
+  device,
+  address6,
+  insideMac,
+  hostMac
+}: LinkPlan): Record<keyof typeof OWN_SETS_6, string> {
+  return {
+    addresses_six: `"${device}" . ${address6}`,
+    plain_six: `"${device}" . ${hostMac} . ${insideMac} . ${address6}`
+  }
+}
+
+/** For the first chain: rules for what is plain, a match of what has a foreign source, and rules that have the rest judged. */
+export interface SixRules {
+  readonly plain: readonly string[]
+  readonly foreign: readonly string[]
+  readonly judged: readonly string[]
+}
+
+export function sixRules(hasSix: boolean): SixRules {
+  if (!hasSix) return { plain: [], foreign: [], judged: ['jump judge'] }
   return {
     plain: [
-      `${plain} ip6 nexthdr tcp ip6 length >= 20 tcp doff >= 5 accept`,
-      `${plain} ip6 nexthdr udp ip6 length >= 8 udp length >= 8 udp sport != 546-547 accept`
+      'ether type ip6 ip6 daddr != ff00::/8 iifname . ether daddr . ether saddr . ip6 saddr @plain_six jump plain_six'
     ],
-    foreign: [`ether type ip6 ip6 saddr != ${address6}`],
+    foreign: ['ether type ip6 iifname . ip6 saddr != @addresses_six'],
     judged: ['ether type ip6 jump judge_six', 'ether type != ip6 jump judge']
   }
 }

@@ -150,7 +150,7 @@ test.serial(
     t.deepEqual(await lab.world.ask({ op: 'take', match: { number: 47 }, wait: 0.3 }), [])
 
     // The node's table holds another's key back by itself as well.
-    await lab.nft('flush chain netdev slicenet sl1; add rule netdev slicenet sl1 accept')
+    await lab.nft('flush chain netdev slicenet check; add rule netdev slicenet check accept')
     const { drops } = await lab.counters()
     await one.probe.ask(from(one, 8))
     t.deepEqual(await lab.world.ask({ op: 'take', match: { number: 47 }, wait: 0.2 }), [])

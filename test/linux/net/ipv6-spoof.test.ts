@@ -100,7 +100,7 @@ test.serial(
 
 test.serial('without the checks every class is seen', async (t) => {
   await lab.nft(
-    'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip6 slicenet; delete table inet slicenet'
+    'flush chain netdev slicenet check; add rule netdev slicenet check accept; delete table ip6 slicenet; delete table inet slicenet'
   )
   for (const each of spoofClasses6(parties)) {
     const sniffer = each.leaksTo === 'world' ? world : behind

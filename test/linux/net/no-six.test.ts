@@ -1,23 +1,17 @@
 /** A node whose kernel has no tables of IPv6: what is of IPv4 holds all the same. */
-import { chmod, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import type { Flow } from '../../../src/enforce/network/flow.ts'
 import { Lab, tcp, udp, type Vserver } from './lab.ts'
-import { ownDirectory } from '../own-names.ts'
+import { FIRST_PLACE, NftInPlace } from './nft-in-place.ts'
 
 const FIN = 1
 const lab = new Lab({ letter: 'y' })
-let directory = ''
+let place: NftInPlace
 let one: Vserver
 
-/** Where host programs are looked for first. */
-const FIRST_PLACE = '/usr/local/sbin'
-
-/** Stands in for nft, and refuses what such a kernel does; with files beside it it lets that pass, and fails at the probe. */
-const WITHOUT_SIX = `#!/bin/sh
-input=$(cat)
+/** Refuses what such a kernel does; lets that pass, or fails at the probe, where it is told so. */
+const WITHOUT_SIX = `
 if [ -e ${FIRST_PLACE}/busy ] && printf '%s' "$input" | grep -q slicenet_probe; then
   echo 'Error: Could not process rule: Device or resource busy' >&2
   exit 1
@@ -25,42 +19,29 @@ fi
 if [ ! -e ${FIRST_PLACE}/with-six ] && printf '%s %s' "$*" "$input" | grep -Eq '(table|chain|rule|set|map|counter|element) ip6 '; then
   echo 'Error: Could not process rule: Operation not supported' >&2
   exit 1
-fi
-printf '%s\\n' "$input" | /usr/sbin/nft "$@"
-`
-/** Runs its arguments with that nft, in a mount namespace of their own. */
-const through = (): string[] => [
-  'unshare',
-  '--mount',
-  'sh',
-  '-c',
-  `mount --bind ${directory} ${FIRST_PLACE} && exec "$@"`,
-  'sh'
-]
+fi`
 
 test.before(async () => {
-  directory = await ownDirectory('nft')
-  await writeFile(join(directory, 'nft'), WITHOUT_SIX)
-  await chmod(join(directory, 'nft'), 0o755)
+  place = await NftInPlace.make(WITHOUT_SIX)
   await lab.up()
   await lab.killNode()
   await lab.world.ask({ op: 'answer', port: 7000 })
 })
 test.after.always(async () => {
   await lab.down()
-  await rm(directory, { recursive: true, force: true })
+  await place.remove()
 })
 
 test.serial('a transaction with a table of IPv6 in it fails there', async (t) => {
   const apply = async (lines: string): Promise<string> =>
-    lab.onNode([...through(), `${FIRST_PLACE}/nft`, '-f', '-'], lines)
+    lab.onNode([...place.through, `${FIRST_PLACE}/nft`, '-f', '-'], lines)
   const four = 'add table ip probe; delete table ip probe'
   await t.throwsAsync(apply(`${four}; add table ip6 probe`), { message: /not supported/ })
   await t.notThrowsAsync(apply(four))
 })
 
 test.serial('the node’s network comes up, and vservers have IPv4', async (t) => {
-  await lab.startNode({ nodeAddress6: 'none' }, through())
+  await lab.startNode({ nodeAddress6: 'none' }, place.through)
   one = await lab.vserver('one', [tcp(9090), udp(9090)])
   const ask = { op: 'ask', host: lab.worldAddress, port: 7000, sport: 9090 }
   t.is(await one.probe.ask(ask), `${lab.nodeAddress}:9090`)
@@ -139,12 +120,12 @@ test.serial('all of it can be taken away', async (t) => {
 
 test.serial('where nft fails at the probe, the kernel is not taken for one without them', async (t) => {
   await lab.killNode()
-  await Promise.all(['busy', 'with-six'].map((name) => writeFile(join(directory, name), '')))
-  await t.throwsAsync(lab.startNode({ nodeAddress6: 'none' }, through()), {
+  await Promise.all(['busy', 'with-six'].map((name) => place.say(name)))
+  await t.throwsAsync(lab.startNode({ nodeAddress6: 'none' }, place.through), {
     code: 'HOST_PROGRAM_FAILED',
     message: /resource busy/
   })
-  await rm(join(directory, 'busy'))
+  await place.unsay('busy')
   // The same process asks again.
   await lab.ask({ op: 'start' })
   const firstId = 11 * 65_536

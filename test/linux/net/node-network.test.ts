@@ -27,6 +27,8 @@ async function kernelState(): Promise<string> {
       .replace(/^class fq_codel .*\n/gm, '')
       // Whom vservers talked to is remembered for a while.
       .replace(/\tset destinations \{[^]*?\n\t\}\n/, '')
+      // What leads frames of many links to the check stands for those to come.
+      .replace(/\n\tchain links_from_\d+ \{[^]*?\n\t\}\n/g, '')
   )
 }
 

@@ -192,7 +192,7 @@ function ofNeighbour(frame: Buffer): Buffer {
 test.serial('without the checks every class is seen', async (t) => {
   const parties = { world: lab.worldAddress, node: lab.nodeAddress }
   await lab.nft(
-    'flush chain netdev slicenet sl1; chain netdev slicenet sl1 { policy accept; }; delete table ip slicenet; delete table inet slicenet'
+    'flush chain netdev slicenet check; add rule netdev slicenet check accept; delete table ip slicenet; delete table inet slicenet'
   )
   for (const each of spoofClasses(parties)) {
     const sniffer = each.leaksTo === 'world' ? world : behind
