@@ -23,13 +23,11 @@ test.after.always(() => lab.down())
 
 async function kernelState(): Promise<string> {
   const parts = await Promise.all([
-    lab.onNode(['nft', '-s', 'list', 'table', 'ip', 'slicenet']),
-    lab.onNode(['nft', '-s', 'list', 'table', 'netdev', 'slicenet']),
+    lab.table('ip', 'slicenet'),
+    lab.table('netdev', 'slicenet'),
     lab.onNode(['nft', '-s', 'list', 'chain', 'inet', 'slicenet', 'user_fewer_destinations']),
     lab.onNode(['nft', '-s', 'list', 'map', 'inet', 'slicenet', 'user_new_class']),
-    ...['netdev', 'ip6'].map(async (family) =>
-      lab.onNode(['nft', '-s', 'list', 'table', family, 'slicenet_users']).catch(() => 'none')
-    ),
+    ...['netdev', 'ip6'].map(async (family) => lab.table(family, 'slicenet_users').catch(() => 'none')),
     lab.onNode(['tc', 'class', 'show', 'dev', 'up0'])
   ])
   return parts.join('\n')
@@ -263,6 +261,8 @@ except OSError as e: print(e.errno)
   }
   t.true(await until(isCounted))
   t.is(await as(OTHER, send('2a0f::9', '2001:db8::77')), 'sent')
+  // The node's tables follow what it has.
+  await lab.onNode(['ip', '-6', 'addr', 'del', '2001:db8::1/64', 'dev', 'up0'])
 })
 
 test.serial('it reaches a vserver by the ports that this owns, and by no other way', async (t) => {
