@@ -2,9 +2,11 @@
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { SlicenetError } from '../base/errors.ts'
+import { findNodes } from '../daemon/control-client.ts'
 import type { LeaseView } from '../daemon/control-protocol.ts'
 import { findByPrefix } from '../daemon/prefix.ts'
 import {
+  allowedRanges,
   checkCapture,
   checkPacket,
   isCapture,
@@ -23,6 +25,7 @@ import { formatFields, formatTable } from './table.ts'
 interface CheckOptions {
   readonly port: readonly string[]
   readonly from?: string
+  readonly allowed: readonly string[]
   readonly packet?: string
   readonly capture?: string
 }
@@ -43,6 +46,12 @@ export function addRawCommand(root: Command, run: RunCommand): void {
     )
     .option('--port <range>', 'as if it owned this, such as tcp/9090 or gre/7; repeatable', collect, [])
     .option('--from <address>', 'the vserver’s own address, IPv4 or IPv6; by default any that a node gives')
+    .option(
+      '--allowed <range>',
+      'a private range that the node’s policy lets vservers reach, such as 10.0.0.0/8; repeatable',
+      collect,
+      []
+    )
     .option(
       '--packet <hex>',
       'an IPv4 or IPv6 packet or a frame, in hexadecimal; - reads it, or a capture, from standard input'
@@ -79,7 +88,8 @@ async function check(
     // Who asks without a lease asks what one would allow.
     rawSockets: lease === undefined || lease.rights?.includes('raw-socket') === true,
     ports: [...(lease?.ports ?? []), ...ports],
-    nodeAddress: lease?.address,
+    allowedRanges: allowedRanges(options.allowed),
+    ...(lease === undefined ? {} : await nodeAddresses(context, lease)),
     ...fromAddresses(options.from)
   }
   const allowance = rawAllowance(checked)
@@ -137,6 +147,16 @@ async function findLease(context: CommandContext, given: string): Promise<LeaseV
     what: 'lease',
     namesOf: ({ lease, slice, vserver }) => [lease, slice, vserver]
   })
+}
+
+/** Of IPv6 the node's advertisement tells, if it is known here. */
+async function nodeAddresses(
+  context: CommandContext,
+  { node, address }: LeaseView
+): Promise<{ nodeAddress: string; nodeAddress6?: string }> {
+  const nodes = await withSession(context, (call) => findNodes(call, undefined, { signal: context.signal }))
+  const address6 = nodes.find(({ id }) => id === node)?.attributes['address6']
+  return { nodeAddress: address, ...(typeof address6 === 'string' ? { nodeAddress6: address6 } : {}) }
 }
 
 /** Throws `USAGE`. */

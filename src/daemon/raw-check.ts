@@ -1,10 +1,11 @@
 /** What a lease lets programs do with raw sockets, and what becomes of one packet; for the authors of such programs. Pure. */
 import { isIPv4, isIPv6 } from 'node:net'
-import { SlicenetError } from '../base/errors.ts'
+import { asSlicenetError, SlicenetError } from '../base/errors.ts'
 import { canonicalAddress } from '../base/ip-address.ts'
 import { indexOfAddress, planLink } from '../enforce/network/address-plan.ts'
 import { foreignFrameVerdict, sentVerdict } from '../enforce/network/frame-verdict.ts'
 import type { PacketVerdict, RawLease } from '../enforce/network/packet-verdict.ts'
+import { requireRanges } from '../enforce/network/node-table.ts'
 import { SHARED_CLAIM } from '../enforce/network/owned-ports.ts'
 import { ETHER_TYPES, ETHERNET_BYTES, framedPacket, readCapture, type CapturedPacket } from './capture.ts'
 import { formatPortRange, parsePortRange, type PortRange } from '../ticket/ports.ts'
@@ -47,6 +48,17 @@ export function ownAddresses(given: string): Pick<RawLease, 'address' | 'address
   if (index === undefined) return isIPv4(own) ? { address: own } : { address6: own }
   const { address, address6 } = planLink(index)
   return { address, address6 }
+}
+
+/** Throws `USAGE` where one is no range of addresses. */
+export function allowedRanges(given: readonly string[]): readonly string[] {
+  try {
+    requireRanges(given)
+    return given
+  } catch (error) {
+    const { message, hint } = asSlicenetError(error)
+    throw new SlicenetError('USAGE', message, hint === undefined ? {} : { hint })
+  }
 }
 
 const PACKET_BYTES_MAX = 65_535

@@ -306,17 +306,18 @@ export function setHostName(pid: number, name: string): void {
 /** Makes a pseudo-terminal: what is written to one of the two descriptors is read from the other, as it was written (cfmakeraw(3)). */
 export function openPseudoTerminal(): { readonly master: number; readonly slave: number } {
   const master = openSync('/dev/ptmx', constants.O_RDWR | constants.O_NOCTTY)
+  let slave: number | undefined
   try {
     check('ioctl TIOCSPTLCK', calls().ioctl(master, TIOCSPTLCK, Buffer.alloc(4)), '/dev/ptmx')
     const flags = constants.O_RDWR | constants.O_NOCTTY | O_CLOEXEC
-    const slave = check('ioctl TIOCGPTPEER', calls().ioctlNumber(master, TIOCGPTPEER, flags), '/dev/ptmx')
+    slave = check('ioctl TIOCGPTPEER', calls().ioctlNumber(master, TIOCGPTPEER, flags), '/dev/ptmx')
     const settings = Buffer.alloc(TERMIOS_BYTES_MAX)
     check('tcgetattr', calls().tcgetattr(slave, settings), 'a terminal')
     calls().cfmakeraw(settings)
     check('tcsetattr', calls().tcsetattr(slave, TCSANOW, settings), 'a terminal')
     return { master, slave }
   } catch (error) {
-    closeSync(master)
+    for (const end of [master, slave]) if (end !== undefined) closeSync(end)
     throw error
   }
 }

@@ -4,14 +4,14 @@ import { Readable } from 'node:stream'
 import test from 'ava'
 import { serveControl } from '../daemon/control-fixture.ts'
 import { cli } from './cli-fixture.ts'
-import { leaseView } from './views.ts'
+import { finding, leaseView, nodeView } from './views.ts'
 
 /** An empty datagram from a vserver’s port 9000 to port 53 of 192.0.2.8. */
 const DATAGRAM = '4500001c000000004011000064400102c0000208 2328003500080000'
 
 test('what a lease allows is told, and what becomes of a packet on standard input', async (t) => {
   const leases = [{ ...leaseView, rights: ['raw-socket' as const] }]
-  await using control = await serveControl({ leaseList: async () => ({ leases }) })
+  await using control = await serveControl({ leaseList: async () => ({ leases }), ...finding() })
   const home = control.directory
   const { stdout } = await cli(['raw', 'check', 'mesh'], { home })
   t.regex(stdout, /AF_PACKET.*\n.*tcp\/9000-9002\n.*tcp\/40000-60999/)
@@ -51,7 +51,7 @@ test('each packet of a capture is told of, from a file and from standard input',
 })
 
 test('without the right every packet is EPERM, and without a lease ports are given', async (t) => {
-  await using control = await serveControl({ leaseList: async () => ({ leases: [leaseView] }) })
+  await using control = await serveControl({ leaseList: async () => ({ leases: [leaseView] }), ...finding() })
   const home = control.directory
   const refused = await cli(['raw', 'check', 'mesh', '--packet', DATAGRAM], { home })
   t.regex(refused.stdout, /dropped[^]*EPERM/)
@@ -74,11 +74,35 @@ test('of IPv6 the same is told, by an own address of either family', async (t) =
   t.regex(elsewhere.stdout, /dropped[^]*counted as: +source/)
 })
 
+test('the node’s own addresses and ranges that its policy allows are known', async (t) => {
+  const leases = [{ ...leaseView, rights: ['raw-socket' as const] }]
+  /** An empty datagram to port 53 of 2001:db8::7. */
+  const packet =
+    '60000000 0008 11 40 fd51ce51ce5100010000000000000002 20010db8000000000000000000000007 9c40003500080000'
+  const toNode = async (address6: string): Promise<string> => {
+    const node = { ...nodeView, attributes: { address6 } }
+    await using control = await serveControl({ leaseList: async () => ({ leases }), ...finding(node) })
+    const asked = await cli(['raw', 'check', 'mesh', '--packet', packet], { home: control.directory })
+    return asked.stdout
+  }
+  t.regex(await toNode('2001:db8::7'), /related[^]*the node’s own address/)
+  t.regex(await toNode('2001:db8::8'), /dropped[^]*denied/)
+
+  const allowing = async (...allowed: string[]): Promise<string> => {
+    const options = [...allowed.flatMap((range) => ['--allowed', range]), '--packet', packet]
+    return (await cli(['raw', 'check', ...options])).stdout
+  }
+  t.regex(await allowing(), /dropped[^]*denied/)
+  t.regex(await allowing('10.0.0.0/8', '2001:db8::/32'), /shared/)
+  t.regex(await allowing('2001:db8::7'), /shared/)
+})
+
 test('what is no port and no packet is USAGE', async (t) => {
   for (const words of [
     ['--port', 'tcp/70000'],
     ['--packet', 'nothing'],
     ['--from', 'fe80::1%eth0'],
+    ['--allowed', '10.0.0.0/33'],
     ['--packet', '4500']
   ]) {
     const { exitCode, stdout } = await cli(['raw', 'check', ...words])

@@ -245,7 +245,8 @@ export async function currentUsersLines(
   const devices = (await localDevices()).map(({ ifname }) => ifname)
   const counting = await userFlowLines(users.map(({ ids }) => ids))
   const isSixKept = await hasTablesOfSix()
-  const counts6 = await keptDropCounts(USERS_TABLE_6, new Set(users.map(({ ids }) => blockOf(ids.first))))
+  const blocks = new Set(users.map(({ ids }) => blockOf(ids.first)))
+  const counts6 = isSixKept ? await keptDropCounts(USERS_TABLE_6, blocks) : []
   return [...named, ...counting, ...usersLines(users, { ...init, devices, isSixKept, counts6 })]
 }
 

@@ -15,7 +15,7 @@ export interface RawLease {
   /** The vserver's own address; any of the node's for vservers when absent. */
   readonly address?: string | undefined
   readonly address6?: string | undefined
-  /** The node's. */
+  /** The node's, by its first uplink. */
   readonly nodeAddress?: string | undefined
   readonly nodeAddress6?: string | undefined
   /** Private ranges that the node's policy lets vservers reach, for whoever knows it; a lease does not tell. */
@@ -337,7 +337,7 @@ export function isIn(address: string, ranges: readonly string[]): boolean {
   const family = isIPv6(address) ? 'ipv6' : 'ipv4'
   const list = new BlockList()
   for (const range of ranges) {
-    const [net = '', bits] = range.split('/')
+    const [net = '', bits = family === 'ipv6' ? '128' : '32'] = range.split('/')
     list.addSubnet(net, Number(bits), family)
   }
   return list.check(address, family)
