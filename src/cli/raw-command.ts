@@ -1,9 +1,9 @@
 /** `slicenet raw …`: help for the authors of programs that use raw sockets in a slice. */
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
-import { SlicenetError } from '../base/errors.ts'
-import { findNodes } from '../daemon/control-client.ts'
-import type { LeaseView } from '../daemon/control-protocol.ts'
+import { asSlicenetError, SlicenetError } from '../base/errors.ts'
+import { findNodes, type ControlCaller } from '../daemon/control-client.ts'
+import type { LeaseView, NodeView } from '../daemon/control-protocol.ts'
 import { findByPrefix } from '../daemon/prefix.ts'
 import {
   allowedRanges,
@@ -149,14 +149,23 @@ async function findLease(context: CommandContext, given: string): Promise<LeaseV
   })
 }
 
-/** Of IPv6 the node's advertisement tells, if it is known here. */
+/** Of IPv6 the node's advertisement tells, where it is known here. */
 async function nodeAddresses(
   context: CommandContext,
   { node, address }: LeaseView
 ): Promise<{ nodeAddress: string; nodeAddress6?: string }> {
-  const nodes = await withSession(context, (call) => findNodes(call, undefined, { signal: context.signal }))
+  const nodes = await withSession(context, (call) => knownNodes(call, context.signal))
   const address6 = nodes.find(({ id }) => id === node)?.attributes['address6']
   return { nodeAddress: address, ...(typeof address6 === 'string' ? { nodeAddress6: address6 } : {}) }
+}
+
+async function knownNodes(call: ControlCaller, signal: AbortSignal): Promise<NodeView[]> {
+  try {
+    return await findNodes(call, undefined, { signal })
+  } catch (error) {
+    if (asSlicenetError(error).code === 'NO_MATCH') return []
+    throw error
+  }
 }
 
 /** Throws `USAGE`. */

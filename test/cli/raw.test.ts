@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import test from 'ava'
+import { SlicenetError } from '../../src/base/errors.ts'
 import { serveControl } from '../daemon/control-fixture.ts'
 import { cli } from './cli-fixture.ts'
 import { finding, leaseView, nodeView } from './views.ts'
@@ -11,7 +12,12 @@ const DATAGRAM = '4500001c000000004011000064400102c0000208 2328003500080000'
 
 test('what a lease allows is told, and what becomes of a packet on standard input', async (t) => {
   const leases = [{ ...leaseView, rights: ['raw-socket' as const] }]
-  await using control = await serveControl({ leaseList: async () => ({ leases }), ...finding() })
+  await using control = await serveControl({
+    leaseList: async () => ({ leases }),
+    find: async () => {
+      throw new SlicenetError('NO_MATCH', 'no node is known')
+    }
+  })
   const home = control.directory
   const { stdout } = await cli(['raw', 'check', 'mesh'], { home })
   t.regex(stdout, /AF_PACKET.*\n.*tcp\/9000-9002\n.*tcp\/40000-60999/)
