@@ -6,7 +6,7 @@ import { ANY_LINK, SHARED_PORTS } from './address-plan.ts'
 import { drop } from './drop-chains.ts'
 import {
   addressesOf,
-  devicesOf,
+  indexesOf,
   otherAddress,
   translated,
   translatedConnections,
@@ -194,7 +194,7 @@ function forwarding(family: Family, uplinks: readonly UplinkPlace[]): string {
     oifname ${ANY_LINK} goto inward
   }
   chain outward {
-    oifname ${devicesOf(uplinks)} goto outward_far
+    oif ${indexesOf(uplinks)} goto outward_far
     oifname ${ANY_LINK} goto outward_near
     # Only uplinks are shaped and translated.
     ${drop('device')}

@@ -32,7 +32,7 @@ import { SOURCE_CHECK_TABLE } from './source-check.ts'
 import { SourceHooks } from './source-hooks.ts'
 import { forgetGained, forgetVserver } from './tracked-flows.ts'
 import { isPresent, type NumberedUplink, type Uplink } from './uplink.ts'
-import { familyOf, Uplinks } from './uplinks.ts'
+import { familyOf, Uplinks, type Around } from './uplinks.ts'
 import { addressInside, makeLink, namespaceOf, presentLinks, raiseLink, removeLink } from './veth.ts'
 import type { VserverBounds } from './vserver-table.ts'
 
@@ -87,7 +87,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         logger: this.#logger,
         records: () => this.#records.values(),
         inOrder: async (id, task) => this.#inOrder(id, task),
-        renew: async (changed, rest) => this.#renew(changed, rest)
+        renew: async (changed, around) => this.#renew(changed, around)
       },
       { ...init, policy }
     )
@@ -108,8 +108,9 @@ class LinuxNodeNetwork implements NodeNetwork {
     const known = new Set(links.map((record) => planLink(record.index).device))
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
-    await this.#applyAll(uplinks, kept, hooks.strayRemoval(chains, known))
+    // One that was made again is used when its rules stand.
     await this.#uplinks.startShaping(uplinks, kept)
+    await this.#applyAll(uplinks, kept, hooks.strayRemoval(chains, known))
     for (const record of kept) this.#records.set(record.id, record)
     for (const { index, id } of links) this.#owners.set(planLink(index).address, id)
     for (const record of records.filter((each) => !kept.includes(each))) {
@@ -259,15 +260,16 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#hooks.stand(records.flatMap(({ index, ids }) => (ids === undefined ? [index] : [])))
   }
 
-  /** Puts the rules in place for other uplinks, and does the rest that they need, while no link is being changed. */
-  async #renew(uplinks: readonly NumberedUplink[], rest: () => Promise<void>): Promise<void> {
+  /** Puts the rules in place for other uplinks, with what they need before and after, while no link is being changed. */
+  async #renew(uplinks: readonly NumberedUplink[], { before, after }: Around): Promise<void> {
     await this.#turns.takeAlone(async () => {
+      await before()
       const present = await presentLinks()
       const there = [...this.#records.values()].filter(
         ({ index, ids }) => ids !== undefined || present.has(index)
       )
       await this.#applyAll(uplinks, there)
-      await rest()
+      await after()
       // What could not be changed is put right when it is attached again.
       for (const id of await followFamilies(there, this.#uplinks, this.#logger)) this.#whole.delete(id)
     })

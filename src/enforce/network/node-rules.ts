@@ -50,7 +50,7 @@ export async function nodeRules(init: NodeRulesInit, records: readonly LinkRecor
 export function usersInit(init: NodeRulesInit): Omit<UsersInit, 'devices'> {
   const { uplinks, allowedPrivateRanges } = init
   return {
-    uplinks: uplinks.map(({ device }) => device),
+    uplinks,
     hasSix: uplinks6(init).length > 0,
     bounds: init,
     reach6: { allowedPrivateRanges, neighbours6: neighboursOf(uplinks) }
@@ -75,8 +75,8 @@ function neighboursOf(uplinks: readonly Pick<Uplink, 'neighbours6'>[]): string[]
 
 /** Those that have IPv6, by their addresses of it. */
 function uplinks6({ uplinks }: NodeRulesInit): MarkedUplink[] {
-  return uplinks.flatMap(({ device, number, address6 }) =>
-    address6 === undefined ? [] : [{ device, number, address: address6 }]
+  return uplinks.flatMap(({ device, ifindex, number, address6 }) =>
+    address6 === undefined ? [] : [{ device, ifindex, number, address: address6 }]
   )
 }
 

@@ -10,7 +10,7 @@ import { familyChains, type Family } from './family-chains.ts'
 import { GRE_INWARD, GRE_TAKEN, GRE_TO_OWNER, greChains, greFromOwner, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ERRORS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
-import { devicesOf, uplinkMarks, type MarkedUplink, type UplinkPlace } from './uplink-rules.ts'
+import { indexesOf, uplinkMarks, type MarkedUplink, type UplinkPlace } from './uplink-rules.ts'
 
 export interface NodeTableInit {
   /** Each with the address that the world sees of what leaves by it. */
@@ -111,7 +111,7 @@ function users({ uplinks }: NodeTableInit): string {
     ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
-    oifname != ${devicesOf(uplinks)} ${drop('device')}
+    oif != ${indexesOf(uplinks)} ${drop('device')}
     ip daddr @allowed accept
     ip daddr @denied ${drop('denied')}
   }`

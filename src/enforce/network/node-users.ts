@@ -19,6 +19,7 @@ import { reachSets6, type Reach6 } from './node-table6.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { applyRules, hasTablesOfSix, removalOfTables } from './ruleset.ts'
+import { devicesOf, indexesOf, type UplinkPlace } from './uplink-rules.ts'
 import { userFlowLines, userFlowRemoval, type NetworkUserOwner } from './user-flows.ts'
 import { boundUserRemoval, boundUsersLines, type BoundUser } from './vserver-table.ts'
 
@@ -57,8 +58,7 @@ const DECLARATIONS = [
 type NodeUser = BoundUser
 
 export interface UsersInit {
-  /** Devices. */
-  readonly uplinks: readonly string[]
+  readonly uplinks: readonly Pick<UplinkPlace, 'device' | 'ifindex'>[]
   /** Every device of the node, the uplinks among them. */
   readonly devices: readonly string[]
   /** Whether vservers own ports of IPv6 as well. */
@@ -94,7 +94,13 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
         )
       ]
     }),
-    ...devices.flatMap((device) => deviceLines(device, uplinks, isSixKept))
+    ...devices.flatMap((device) =>
+      deviceLines(
+        device,
+        uplinks.map((uplink) => uplink.device),
+        isSixKept
+      )
+    )
   ]
 }
 
@@ -106,10 +112,6 @@ function familyTables(hasSix: boolean): string[] {
 /** All of the node's that have rules for users. */
 function nodeTables(hasSix: boolean): string[] {
   return [...familyTables(hasSix), VSERVER_TABLE]
-}
-
-function namesOf(devices: readonly string[]): string {
-  return `{ ${devices.map((device) => `"${device}"`).join(', ')} }`
 }
 
 /** Who is held to the rules of the node's tables for them. */
@@ -128,7 +130,7 @@ function namedLines(
       there
         ? [
             'ct state established accept',
-            `meta skuid @users oifname ${namesOf(uplinks)} ct state new,invalid,untracked goto user_destinations`
+            `meta skuid @users oifname ${devicesOf(uplinks)} ct state new,invalid,untracked goto user_destinations`
           ]
         : []
     ),
@@ -179,7 +181,7 @@ function ipv6Lines(
     ...drop('fib saddr type != local', 'forged'),
     `add rule ${chain} ct direction reply accept`,
     `add rule ${chain} oifname "lo" accept`,
-    ...drop(`oifname != ${namesOf(uplinks)}`, 'device'),
+    ...drop(`oif != ${indexesOf(uplinks)}`, 'device'),
     `add rule ${chain} ip6 daddr @allowed accept`,
     ...drop('ip6 daddr @denied', 'denied'),
     `add chain ${table} from_node { type filter hook output priority 0; policy accept; }`,

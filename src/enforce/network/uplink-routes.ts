@@ -91,9 +91,9 @@ export class UplinkRoutes {
 
   /** Those that have an address of this family, with it. */
   #marked(uplinks: readonly NumberedUplink[]): readonly MarkedUplink[] {
-    return uplinks.flatMap(({ device, address, address6, number }) => {
+    return uplinks.flatMap(({ device, ifindex, address, address6, number }) => {
       const own = this.#family === 'ipv4' ? address : address6
-      return own === undefined ? [] : [{ device, number, address: own }]
+      return own === undefined ? [] : [{ device, ifindex, number, address: own }]
     })
   }
 

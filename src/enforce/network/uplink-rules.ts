@@ -7,6 +7,7 @@ import { ANY_LINK, VSERVER_POOL, VSERVER_POOL_6 } from './address-plan.ts'
 /** An uplink with its address of one family, which the rules are about. */
 export interface UplinkPlace {
   readonly device: string
+  readonly ifindex: number
   readonly address: string
 }
 
@@ -21,8 +22,13 @@ export function addressesOf(uplinks: readonly UplinkPlace[]): string {
 }
 
 /** What nft compares a device with, to tell whether it is an uplink. */
-export function devicesOf(uplinks: readonly UplinkPlace[]): string {
+export function devicesOf(uplinks: readonly Pick<UplinkPlace, 'device'>[]): string {
   return anyOf(uplinks.map(({ device }) => `"${device}"`))
+}
+
+/** The same of one that is shaped: not of a device that was made again since, which has the same name. */
+export function indexesOf(uplinks: readonly Pick<UplinkPlace, 'ifindex'>[]): string {
+  return anyOf(uplinks.map(({ ifindex }) => `${ifindex}`))
 }
 
 /** Makes a rule; `match` is empty, or ends in a space. */

@@ -51,7 +51,10 @@ export class UplinkShaper {
     await shapeLinks(this.#shaping(), links)
   }
 
-  /** Shapes another device instead, which may be of the same name, for these vservers alone. Throws `CONFIG_INVALID` where another program does. */
+  /**
+   * Shapes another device from now on, which may be of the same name, for these vservers alone; the one before is left as it is. Throws
+   * `CONFIG_INVALID` where another program shapes it.
+   */
   async move(device: string, links: readonly ShapedLink[]): Promise<void> {
     const before = this.#device
     await requireUnshaped(device)
@@ -63,7 +66,6 @@ export class UplinkShaper {
       this.#device = before
       throw error
     }
-    if (before !== device && before !== '') await removeShaping(before)
   }
 
   /** Throws `VSERVER_FAILED` when what is guaranteed to all would be more than there is. `takenBps`: to the others. */

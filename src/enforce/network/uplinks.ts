@@ -14,7 +14,7 @@ import { BudgetKeeper, type SentBytes } from './budget-keeper.ts'
 import { shapedLink } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import type { ShapingPolicy } from './rates.ts'
-import { requireUnshaped, type ShapedLink } from './shaping.ts'
+import { removeShaping, requireUnshaped, type ShapedLink } from './shaping.ts'
 import { SharedCaps, type Capped } from './shared-cap.ts'
 import { forgetMoved, forgetThrough } from './tracked-flows.ts'
 import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
@@ -37,8 +37,13 @@ export interface UplinksComponents {
   readonly records: () => Iterable<LinkRecord>
   /** Runs a task when no other is at work on that vserver. */
   readonly inOrder: (id: string, task: () => Promise<void>) => Promise<void>
-  /** Puts the rules in place for these uplinks while no link is being changed, and then does the rest. */
-  readonly renew: (uplinks: readonly NumberedUplink[], rest: () => Promise<void>) => Promise<void>
+  /** Does this, puts the rules in place for these uplinks, and does the rest, while no link is being changed. */
+  readonly renew: (uplinks: readonly NumberedUplink[], around: Around) => Promise<void>
+}
+
+export interface Around {
+  readonly before: () => Promise<void>
+  readonly after: () => Promise<void>
 }
 
 export interface UplinksInit {
@@ -274,16 +279,20 @@ export class Uplinks {
     requireDistinct(uplinks)
     await requireUnshaped(uplink.device)
     await hearRouters(uplink.device, this.#inits[number]?.address6)
-    await this.#components.renew(uplinks, async () => {
-      const records = [...this.#components.records()]
-      await this.#shapers[number]?.move(
-        uplink.device,
-        records.map((record) => this.#shaped(record))
-      )
-      await this.#caps.lay(uplinks, this.#capped(records))
-      this.#current = uplinks
-      const plans = records.map(({ index }) => planLink(index))
-      await forgetMoved(plans, before, uplink)
+    const records = this.#components.records
+    await this.#components.renew(uplinks, {
+      // Nothing leaves by it until the rules are for it.
+      before: async () => {
+        const links = [...records()].map((record) => this.#shaped(record))
+        await this.#shapers[number]?.move(uplink.device, links)
+        await this.#caps.lay(uplinks, this.#capped([...records()]))
+      },
+      after: async () => {
+        if (before !== undefined && before.device !== uplink.device) await removeShaping(before.device)
+        this.#current = uplinks
+        const plans = [...records()].map(({ index }) => planLink(index))
+        await forgetMoved(plans, before, uplink)
+      }
     })
     if (before === undefined) await this.#warnOfFilters(uplinks)
   }

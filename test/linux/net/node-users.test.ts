@@ -373,6 +373,16 @@ test.serial('while there is one, and no longer, rules look at what the node itse
   t.deepEqual(await looks(), [true, true])
 })
 
+test.serial('on an uplink that is made again it sends nothing until that is shaped', async (t) => {
+  await lab.killNode()
+  await lab.removeUplink()
+  await lab.makeUplink(lab.nodeAddress)
+  t.is(await as(FIRST, sendUdp(lab.worldAddress, 7020)), '1')
+  t.is(await as(OTHER, sendUdp(lab.worldAddress, 7020)), '')
+  await lab.startNode()
+  t.is(await as(FIRST, sendUdp(lab.worldAddress, 7020)), '')
+})
+
 test.serial('a detached one leaves nothing', async (t) => {
   await lab.ask({ op: 'detach', id: 'watch' })
   await lab.ask({ op: 'detach', id: 'watch' })

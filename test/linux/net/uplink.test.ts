@@ -140,3 +140,23 @@ test.serial('without a daemon that looks the new address is not used', async (t)
   await lab.startNode()
   t.true(await until(async () => (await seenAs(7300)).startsWith(`${lab.nodeAddress}:`)))
 })
+
+test.serial('one that is made again is not used until it is shaped', async (t) => {
+  const dropped = async (): Promise<number> => {
+    const counter = await lab.onNode(['nft', 'list', 'counter', 'ip', 'slicenet', 'dropped_device'])
+    return Number(/packets (\d+)/.exec(counter)?.[1])
+  }
+  await lab.killNode()
+  const before = await dropped()
+  await lab.removeUplink()
+  await lab.makeUplink(lab.nodeAddress)
+  t.is(await lab.guaranteed('up0', 1), undefined)
+  t.is(await seenAs(7300), 'timeout')
+  t.true((await dropped()) > before)
+  // Were it told by its name.
+  await lab.nft('insert rule ip slicenet outward oifname "up0" goto outward_far')
+  t.true(await until(async () => (await seenAs(7300)).startsWith(`${lab.nodeAddress}:`)))
+  await lab.startNode()
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
+  t.true((await seenAs(7300)).startsWith(`${lab.nodeAddress}:`))
+})
