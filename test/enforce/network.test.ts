@@ -12,7 +12,7 @@ import {
 } from '../../src/enforce/network/address-plan.ts'
 import { createNodeNetwork } from '../../src/enforce/network/node-network.ts'
 import { mergeRanges, requireUnclaimed } from '../../src/enforce/network/owned-ports.ts'
-import { parseSentBytes } from '../../src/enforce/network/shaping.ts'
+import { parseQueueDrops, parseSentBytes } from '../../src/enforce/network/shaping.ts'
 import { lastingAddress, neighbourRanges, type DeviceAddress } from '../../src/enforce/network/uplink6.ts'
 import { addressOn, listeners } from '../../src/enforce/network/uplink.ts'
 import { portsWithin, type PortRange } from '../../src/ticket/ports.ts'
@@ -184,6 +184,18 @@ test('bytes sent are read from the leaves of links alone', (t) => {
     line(plan.newClass, `leaf ${plan.newClass}: `, 1)
   ].join('\n')
   t.deepEqual([...parseSentBytes(printed)], [[3, 7]])
+})
+
+test('what queues dropped is read by link, of all its queues together', (t) => {
+  const [own, link, icmp] = ['2', planLink(3).dataClass, planLink(3).icmpClass]
+  const queue = (kind: string, parent: string, dropped: number): string =>
+    `qdisc ${kind} ${parent}: dev up0 parent 51ce:${parent} limit 10p\n` +
+    ` Sent 70 bytes 1 pkt (dropped ${dropped}, overlimits 0 requeues 0) \n backlog 0b 0p requeues 0\n`
+  const root =
+    'qdisc htb 51ce: root refcnt 3 r2q 10\n Sent 0 bytes 0 pkt (dropped 99, overlimits 0 requeues 0) \n'
+  const printed = root + queue('fq_codel', own, 5) + queue('fq_codel', link, 3) + queue('bfifo', icmp, 4)
+  t.deepEqual([...parseQueueDrops(printed)], [[3, 7]])
+  t.deepEqual([...parseQueueDrops(printed.replaceAll(' dev up0', ''))], [[3, 7]])
 })
 
 test('a range that is no range of addresses is refused before anything is run', (t) => {

@@ -4,6 +4,8 @@
  */
 import { run } from '../../base/host-program.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { planLink } from './address-plan.ts'
+import type { LinkRecord } from './link-records.ts'
 
 /** The sets' names. */
 const DROP_COUNTS = 'drop_counts'
@@ -14,6 +16,9 @@ export const IDS_MASK = 0xffff_0000
 const IDS_IN_RANGE = 0x1_0000
 /** Matches a range of users as `blockOf` writes it. */
 export const USER_BLOCK = `meta skuid & ${IDS_MASK}`
+
+/** Why a packet was dropped that the checks let through: there was no room for it in its queue, or under a cap of all uplinks together. */
+export const SHAPED = 'shaped'
 
 /** By the name of a link's host end, or the first id of a range of users: packets by reason. */
 export type DropCounts = ReadonlyMap<string, ReadonlyMap<string, number>>
@@ -77,7 +82,12 @@ export function userDropCountsSet(reasons: number): string {
 }
 
 export function countUserDrop(reason: string): string {
-  return `meta skuid @users update @${USER_DROP_COUNTS} { ${USER_BLOCK} . "${reason}" }`
+  return `meta skuid @users ${countDropOfUser(reason)}`
+}
+
+/** The same of one that is known to be such a user. */
+export function countDropOfUser(reason: string): string {
+  return `update @${USER_DROP_COUNTS} { ${USER_BLOCK} . "${reason}" }`
 }
 
 export function userDropCountsRemoval(table: string, firstId: number, reasons: readonly string[]): string[] {
@@ -92,6 +102,11 @@ export async function readUserDropCounts(table: string): Promise<DropCounts> {
 /** The key of a range of users in what is read. */
 export function blockOf(firstId: number): string {
   return `${firstId - (firstId % IDS_IN_RANGE)}`
+}
+
+/** What the counts of a vserver go by. */
+export function senderOf({ index, ids }: { index: number; ids?: LinkRecord['ids'] | undefined }): string {
+  return ids === undefined ? planLink(index).device : blockOf(ids.first)
 }
 
 /**

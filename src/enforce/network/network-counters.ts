@@ -1,7 +1,7 @@
 /** What the node's rules dropped and refused, as nft counts it, for the node and for each vserver. */
 import { planLink } from './address-plan.ts'
 import { VSERVER_TABLE } from './destinations.ts'
-import { blockOf, readDropCounts, readUserDropCounts, type DropCounts } from './drop-counts.ts'
+import { readDropCounts, readUserDropCounts, senderOf, SHAPED, type DropCounts } from './drop-counts.ts'
 import type { Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
 import { DROP_REASONS, dropCounter, type DropReason } from './drop-chains.ts'
@@ -9,6 +9,7 @@ import { INJECTED_COUNTER, USERS_TABLE, USERS_TABLE_6 } from './node-users.ts'
 import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import { readCounters } from './ruleset.ts'
+import { CAPS_TABLE } from './shared-cap.ts'
 import { REFUSAL_KEYS, REFUSALS, SOURCE_CHECK_TABLE, type Refusal } from './source-check.ts'
 
 export interface NetworkCounters {
@@ -50,23 +51,36 @@ export async function readNetworkCounters(
 /** What was dropped of one vserver, packets by reason, of all tables; reasons for which nothing was are left out. */
 export async function readDropsOf(
   { index, ids }: LinkRecord,
-  families: Families
+  uplinks: Families & {
+    readonly queueDrops: (record: Pick<LinkRecord, 'index'>) => Promise<number>
+  }
 ): Promise<Record<string, number>> {
-  const counts = await Promise.all(
-    ids === undefined
+  const sender = senderOf({ index, ids })
+  const [queued, ...counts] = await Promise.all([
+    uplinks.queueDrops({ index }),
+    ...(ids === undefined
       ? [
-          ...nodeCounts(families, readDropCounts),
+          ...nodeCounts(uplinks, readDropCounts),
           readDropCounts(VSERVER_TABLE),
-          readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS)
+          readDropCounts(SOURCE_CHECK_TABLE, REFUSAL_KEYS),
+          ifThere(readDropCounts(CAPS_TABLE))
         ]
       : [
-          ...nodeCounts(families, readUserDropCounts),
+          ...nodeCounts(uplinks, readUserDropCounts),
           ...[VSERVER_TABLE, USERS_TABLE].map(readUserDropCounts),
           // Which is not there where the kernel has no tables of IPv6.
-          readUserDropCounts(USERS_TABLE_6).catch((): DropCounts => new Map())
-        ]
-  )
-  return Object.fromEntries(sumOf(counts).get(senderOf({ index, ids })) ?? [])
+          ifThere(readUserDropCounts(USERS_TABLE_6)),
+          ifThere(readUserDropCounts(CAPS_TABLE))
+        ])
+  ])
+  const dropped = new Map(sumOf(counts).get(sender))
+  const shaped = queued + (dropped.get(SHAPED) ?? 0)
+  return Object.fromEntries(shaped === 0 ? dropped : dropped.set(SHAPED, shaped))
+}
+
+/** None where the table is not. */
+async function ifThere(counts: Promise<DropCounts>): Promise<DropCounts> {
+  return counts.catch((): DropCounts => new Map())
 }
 
 /** Of the node's tables; that of IPv6 may go at any time with the node's address. */
@@ -74,7 +88,7 @@ function nodeCounts(
   { address6 }: Families,
   read: (table: string) => Promise<DropCounts>
 ): Promise<DropCounts>[] {
-  const six = address6 === undefined ? [] : [read(NODE_TABLE_6).catch((): DropCounts => new Map())]
+  const six = address6 === undefined ? [] : [ifThere(read(NODE_TABLE_6))]
   return [read(NODE_TABLE), ...six]
 }
 
@@ -86,11 +100,6 @@ function sumOf(tables: readonly DropCounts[]): DropCounts {
     sums.set(sender, sum)
   }
   return sums
-}
-
-/** What the counts of a vserver go by. */
-export function senderOf({ index, ids }: { index: number; ids?: LinkRecord['ids'] | undefined }): string {
-  return ids === undefined ? planLink(index).device : blockOf(ids.first)
 }
 
 function amounts<K extends string>(

@@ -361,7 +361,7 @@ class LinuxNodeNetwork implements NodeNetwork {
 
   async #releaseIds(record: LinkRecord): Promise<void> {
     await this.#users.leave(record)
-    await this.#uplinks.unshape(record.index)
+    await this.#uplinks.unshape(record)
     await removeRecord(this.#recordsDirectory, record.index)
   }
 
@@ -428,7 +428,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const uplinks = this.#running()
     await Promise.all([
       applyRules([...removalLines(record, this.#bounds, uplinks), ...this.#hooks.removalFor(plan.device)]),
-      uplinks.unshape(record.index)
+      uplinks.unshape(record)
     ])
     await forgetVserver(plan, uplinks)
     await removeRecord(this.#recordsDirectory, record.index)

@@ -1,11 +1,10 @@
 /** Everything that nft holds of a node's network, as one transaction: its table anew, and what belongs to each link. */
 import type { PortRange } from '../../ticket/ports.ts'
 import { VSERVER_TABLE } from './destinations.ts'
-import { keptDropCounts, strayDropCountsRemoval } from './drop-counts.ts'
+import { keptDropCounts, senderOf, strayDropCountsRemoval } from './drop-counts.ts'
 import { ENDS_TABLE, ENDS_TABLE_6 } from './lease-ends.ts'
 import { linkLines, type Families } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
-import { senderOf } from './network-counters.ts'
 import { nodeTable, type NodeTableInit } from './node-table.ts'
 import { nodeTable6 } from './node-table6.ts'
 import { currentUsersLines, USERS_TABLE, USERS_TABLE_6, type UsersInit } from './node-users.ts'

@@ -156,6 +156,22 @@ export function parseSentBytes(printed: string): Map<number, number> {
   return sent
 }
 
+/** Packets that each link's queues had no room for, or in which they waited too long, by the link's number. */
+export async function queueDrops(uplink: string): Promise<Map<number, number>> {
+  return parseQueueDrops(await run('tc', ['-s', 'qdisc', 'show', 'dev', uplink]))
+}
+
+/** Reads what tc prints for people, as of the classes. */
+export function parseQueueDrops(printed: string): Map<number, number> {
+  const drops = new Map<number, number>()
+  const queue = /^qdisc \S+ [0-9a-f]+: .*\bparent 51ce:([0-9a-f]+) .*\n Sent .*\(dropped (\d+),/gm
+  for (const [, minor = '', packets] of printed.matchAll(queue)) {
+    const index = indexOfClass(minor)
+    if (index !== undefined) drops.set(index, (drops.get(index) ?? 0) + Number(packets))
+  }
+  return drops
+}
+
 /** The buckets for packets that raise alarms, and what each lets out at most. */
 export function cautionBuckets(
   { policy }: Pick<ShapingInit, 'policy'>,

@@ -3,15 +3,28 @@
  * with these caps, and so would let it out as often as there are uplinks. What is more is dropped, whichever uplink it is for.
  * In a table of its own, which counts IPv4 and IPv6 together and stands only where there are several uplinks.
  */
-import { ANY_LINK, SHAPING_MAJOR } from './address-plan.ts'
-import { blockOf, USER_BLOCK } from './drop-counts.ts'
+import { ANY_LINK, planLink, SHAPING_MAJOR } from './address-plan.ts'
+import {
+  blockOf,
+  countDrop,
+  countDropOfUser,
+  dropCountsRemoval,
+  dropCountsSet,
+  keptDropCounts,
+  senderOf,
+  SHAPED,
+  USER_BLOCK,
+  userDropCountsRemoval,
+  userDropCountsSet
+} from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
 import { bytesIn, vserverRates, type ShapingPolicy } from './rates.ts'
 import { applyRules } from './ruleset.ts'
 import { cautionBuckets, type ShapedLink } from './shaping.ts'
 import { devicesOf, type UplinkPlace } from './uplink-rules.ts'
 
-const TABLE = 'inet slicenet_caps'
+export const CAPS_TABLE = 'inet slicenet_caps'
+const TABLE = CAPS_TABLE
 /** What may come at once, beyond the second's worth that nft adds to it: two of the largest packets that offloading makes. */
 const BURST_BYTES = 128 * 1024
 /** The same of a bucket: with the second's worth more than what one uplink takes at once, so that who uses one loses nothing by it. */
@@ -55,7 +68,12 @@ export class SharedCaps {
     const caps = (isLaid ? vservers : []).map(
       (capped) => [capped.shaped.plan.index, capsOf(this.#init, capped)] as const
     )
-    await applyRules([...tableLines(uplinks), ...caps.flatMap(([, each]) => each.flatMap(addition))])
+    const senders = new Set(vservers.map(({ ids, shaped }) => senderOf({ index: shaped.plan.index, ids })))
+    await applyRules([
+      ...tableLines(uplinks),
+      ...(isLaid ? await keptDropCounts(TABLE, senders) : []),
+      ...caps.flatMap(([, each]) => each.flatMap(addition))
+    ])
     this.#isLaid = isLaid
     this.#caps = new Map(caps)
   }
@@ -65,23 +83,28 @@ export class SharedCaps {
     await this.#change(capped.shaped.plan.index, capsOf(this.#init, capped))
   }
 
-  /** Takes away all of one, whichever there are. */
-  async unset(index: number): Promise<void> {
-    await this.#change(index, [])
+  /** Takes away all of one, whichever there are, and what was counted of it. */
+  async unset({ index, ids }: Pick<LinkRecord, 'index' | 'ids'>): Promise<void> {
+    const counts =
+      ids === undefined
+        ? dropCountsRemoval(TABLE, planLink(index).device, [SHAPED])
+        : userDropCountsRemoval(TABLE, ids.first, [SHAPED])
+    await this.#change(index, [], counts)
   }
 
   async remove(): Promise<void> {
     await this.lay([], [])
   }
 
-  async #change(index: number, after: readonly SharedCap[]): Promise<void> {
+  async #change(index: number, after: readonly SharedCap[], rest: readonly string[] = []): Promise<void> {
     if (!this.#isLaid) return
     const before = this.#caps.get(index) ?? []
     const isIn = (caps: readonly SharedCap[], { key, bps }: SharedCap): boolean =>
       caps.some((cap) => cap.key === key && cap.bps === bps)
     await applyRules([
       ...before.filter((cap) => !isIn(after, cap)).flatMap(removal),
-      ...after.filter((cap) => !isIn(before, cap)).flatMap(addition)
+      ...after.filter((cap) => !isIn(before, cap)).flatMap(addition),
+      ...rest
     ])
     if (after.length === 0) this.#caps.delete(index)
     else this.#caps.set(index, after)
@@ -124,12 +147,25 @@ function tableLines(uplinks: readonly UplinkPlace[]): readonly string[] {
     `add map ${TABLE} links { type ifname : limit; }`,
     `add map ${TABLE} users { type uid : limit; }`,
     `add map ${TABLE} buckets { type classid : limit; }`,
+    `add set ${TABLE} ${dropCountsSet(1)}`,
+    `add set ${TABLE} ${userDropCountsSet(1)}`,
+    ...chain('over', countDrop(SHAPED)),
+    ...chain('over_of_user', countDropOfUser(SHAPED)),
     `add chain ${TABLE} forwarded { type filter hook forward priority 10; policy accept; }`,
     // What a bucket has no room for takes none of the cap. The tables before this one have said which class a packet is in.
-    `${sent} limit name meta priority map @buckets counter drop`,
-    `${sent} limit name iifname map @links counter drop`,
+    `${sent} limit name meta priority map @buckets goto over`,
+    `${sent} limit name iifname map @links goto over`,
     `add chain ${TABLE} sent { type filter hook output priority 10; policy accept; }`,
-    `add rule ${TABLE} sent oifname ${by} limit name ${USER_BLOCK} map @users counter drop`
+    `add rule ${TABLE} sent oifname ${by} limit name ${USER_BLOCK} map @users goto over_of_user`
+  ]
+}
+
+/** One that counts and drops. */
+function chain(name: string, count: string): readonly string[] {
+  return [
+    `add chain ${TABLE} ${name}`,
+    `add rule ${TABLE} ${name} ${count}`,
+    `add rule ${TABLE} ${name} counter drop`
   ]
 }
 

@@ -5,6 +5,7 @@ import type { ShapingPolicy } from './rates.ts'
 import {
   changeRates,
   installShaping,
+  queueDrops,
   removeShaping,
   requireUnshaped,
   sentBytes,
@@ -99,6 +100,11 @@ export class UplinkShaper {
   /** By the link's number. */
   async sentBytes(): Promise<Map<number, number>> {
     return sentBytes(this.#device)
+  }
+
+  /** As `sentBytes`. */
+  async queueDrops(): Promise<Map<number, number>> {
+    return queueDrops(this.#device)
   }
 
   async remove(): Promise<void> {

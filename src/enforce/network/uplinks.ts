@@ -202,9 +202,9 @@ export class Uplinks {
   }
 
   /** Removes a vserver's classes, whichever there are. */
-  async unshape(index: number): Promise<void> {
-    await Promise.all(this.#shapers.map((shaper) => shaper.unshape(index)))
-    await this.#caps.unset(index)
+  async unshape(record: Pick<LinkRecord, 'index' | 'ids'>): Promise<void> {
+    await Promise.all(this.#shapers.map((shaper) => shaper.unshape(record.index)))
+    await this.#caps.unset(record)
   }
 
   /** All that is remembered of it. */
@@ -220,6 +220,15 @@ export class Uplinks {
   async sentBytes({ index }: LinkRecord): Promise<number> {
     const sent = [...(await this.#sentBytes()).values()]
     return sent.reduce((sum, ofUplink) => sum + (ofUplink.get(index) ?? 0), 0)
+  }
+
+  /** Packets of its that all queues together dropped; those of an uplink that was made again are not counted. */
+  async queueDrops({ index }: Pick<LinkRecord, 'index'>): Promise<number> {
+    let sum = 0
+    await this.#onEach(async (shaper) => {
+      sum += (await shaper.queueDrops()).get(index) ?? 0
+    })
+    return sum
   }
 
   /** Whether the bytes that it may send in a day run out. */

@@ -27,6 +27,10 @@ async function arriving(vserver: Vserver, port: number, options: object = {}): P
   return lab.world.ask({ op: 'counted', port })
 }
 
+/** Packets for which there was no room. */
+const shapedAway = async ({ id }: Vserver): Promise<number> =>
+  (await lab.ask<Record<string, number>>({ op: 'dropped', id }))['shaped'] ?? 0
+
 const settled = async ({ id }: Vserver): Promise<number> => lab.settledBytes(id)
 
 /** Bytes that leave through a vserver’s classes while it sends as fast as it can. */
@@ -47,6 +51,8 @@ test.serial('a cap holds, changes while traffic flows, and is gone with its queu
   const free = await arriving(one, 1001, flood)
   await shape(one, { egressBpsMax: 2 * MEGABIT })
   const capped = await arriving(one, 1002, flood)
+  t.true((await shapedAway(one)) > 0)
+  t.is(await shapedAway(two), 0)
   await shape(one, { egressBpsMax: 8 * MEGABIT })
   const raised = await arriving(one, 1003, flood)
   await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
@@ -65,8 +71,8 @@ test.serial('a cap holds, changes while traffic flows, and is gone with its queu
 test.serial('egress is counted for each vserver by itself', async (t) => {
   const before = await lab.ask<number>({ op: 'egressBytes', id: 'two' })
   const first = await settled(one)
-  // So many as fit a queue that is short where the rates are low.
-  await leaving(one, { most: 60, seconds: 10 })
+  // Not faster than they leave.
+  await leaving(one, { most: 60, seconds: 10, pause: 0.003 * PATIENCE })
   const bytes = (await settled(one)) - first
   t.true(bytes >= 60 * 1200 && bytes < 60 * 1300, `${bytes}`)
   t.is(await lab.ask<number>({ op: 'egressBytes', id: 'two' }), before)

@@ -12,6 +12,7 @@ const lab = new Lab({
     uplinks: ['up0', 'up1'].map((device) => ({ device, rootBps: 100 * MEGABIT, nodeBps: MEGABIT }))
   }
 })
+const COUNTS = ['nft', 'list', 'set', 'inet', 'slicenet_caps', 'drop_counts']
 let one: Vserver
 let other: LineProgram
 let world1: LineProgram
@@ -39,12 +40,17 @@ async function arriving(port: number, options: { readonly alone?: boolean } = {}
 const sum = ([a, b]: [number, number]): number => a + b
 const shape = async (egressBpsMax: number): Promise<unknown> =>
   lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBpsMax }) })
+const dropped = async (): Promise<Record<string, number>> => lab.ask({ op: 'dropped', id: 'one' })
 const limits = async (): Promise<string> => lab.onNode(['nft', 'list', 'limits'])
 
 test.serial('two uplinks let out no more than one, until the common cap is taken out', async (t) => {
   const alone = await arriving(1001, { alone: true })
   const together = await arriving(1002)
   await lab.nft('flush chain inet slicenet_caps forwarded')
+  // Of both uplinks the queues have room; the common cap has not.
+  const counted = await lab.onNode(COUNTS)
+  t.regex(counted, /"sl1" \. "shaped" counter packets [1-9]/)
+  t.true((await dropped())['shaped']! > 0)
   const free = await arriving(1003)
   t.log({ alone, together, free })
   t.true(sum(together) < sum(alone) * 1.3)
@@ -55,7 +61,12 @@ test.serial('two uplinks let out no more than one, until the common cap is taken
 
 test.serial('the common cap is there after a restart, and follows the lease and its budget', async (t) => {
   await lab.killNode()
+  const packets = async (): Promise<string | undefined> =>
+    /"shaped" counter packets (\d+)/.exec(await lab.onNode(COUNTS))?.[1]
+  const counted = await packets()
   await lab.startNode({ budgetIntervalMs: 200 })
+  t.true(Number(counted) > 0)
+  t.is(await packets(), counted, 'what was counted stays')
   t.regex(await limits(), /rate over 1000000 bytes\/second/)
   const before = await arriving(1004)
   await shape(2 * MEGABIT)
@@ -72,6 +83,7 @@ test.serial('the common cap is there after a restart, and follows the lease and 
   t.regex(await limits(), /rate over 2000 bytes\/second/)
   await lab.ask({ op: 'detach', id: 'one' })
   t.notRegex(await limits(), /cap_sl1/)
+  t.notRegex(await lab.onNode(COUNTS), /sl1/)
 })
 
 test.serial('it holds as well for who shares the node’s network, until it is taken out', async (t) => {
@@ -102,6 +114,8 @@ while time.monotonic() < end:
   await arrivingOf(1007)
   const together = await arrivingOf(1008)
   await lab.nft('flush chain inet slicenet_caps sent')
+  const { shaped = 0 } = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'watch' })
+  t.true(shaped > 0)
   const free = await arrivingOf(1009)
   t.log({ together, free })
   t.true(together[0] > 0 && together[1] > 0)
