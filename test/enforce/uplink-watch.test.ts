@@ -55,6 +55,19 @@ test('an uplink that never was there is told of once, and is put in place when i
   t.deepEqual(said.slice(1), ['an uplink has come'])
 })
 
+test('one whose queue somebody took away is put in place again, and that is said each time', async (t) => {
+  const all = watched()
+  const { watch, renewed, said } = all
+  all.found = { ...UPLINK, queue: 'htb' }
+  await watch.look(UPLINK)
+  t.deepEqual(renewed, [])
+  all.found = { ...UPLINK, queue: 'noqueue' }
+  await watch.look(UPLINK)
+  await watch.look(UPLINK)
+  t.deepEqual(renewed, [all.found, all.found])
+  t.is(said.filter((line) => line.includes('took the queue')).length, 2)
+})
+
 test('an uplink that was away is put in place again although it looks the same', async (t) => {
   const all = watched()
   const { watch, renewed, said } = all

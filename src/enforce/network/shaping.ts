@@ -22,6 +22,8 @@ import {
 } from './rates.ts'
 import { putShaping, removeClasses, type ShapingChange } from './traffic-control.ts'
 
+/** The kind of the queue at the root of a device that is shaped. */
+export const ROOT_KIND = 'htb'
 const ROOT_CLASS = `${SHAPING_MAJOR}:1`
 const NODE_CLASS = `${SHAPING_MAJOR}:2`
 /** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
@@ -135,7 +137,7 @@ export async function unshapeLink(uplink: string, plan: LinkPlan): Promise<void>
 /** Removes all classes and gives the uplink its default queue again. Idempotent. */
 export async function removeShaping(uplink: string): Promise<void> {
   const present = await runAnyway('tc', ['qdisc', 'show', 'dev', uplink, 'root'])
-  if (!present.stdout.includes(`htb ${SHAPING_MAJOR}: `)) return
+  if (!present.stdout.includes(`${ROOT_KIND} ${SHAPING_MAJOR}: `)) return
   await run('tc', ['qdisc', 'del', 'dev', uplink, 'root'])
 }
 
@@ -269,7 +271,7 @@ async function putRoot(uplink: string): Promise<void> {
       'root',
       'handle',
       `${SHAPING_MAJOR}:`,
-      'htb',
+      ROOT_KIND,
       'default',
       '2'
     ])

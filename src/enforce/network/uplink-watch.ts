@@ -1,6 +1,7 @@
-/** Notices within seconds that an uplink of the node came, went away, came back as another device, or has another address. */
+/** Notices within seconds that an uplink of the node came, went away, came back as another device, or has another address or no queue. */
 import { asSlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
+import { ROOT_KIND } from './shaping.ts'
 import type { Uplink } from './uplink.ts'
 
 export interface UplinkWatchComponents {
@@ -67,8 +68,9 @@ export class UplinkWatch {
       (name) => found[name] === known[name]
     )
     const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
-    // One that was away may have come back without its queue, whatever it looks like.
-    if (!isSame || !hasSameNeighbours || this.isAway) await renew(found)
+    const isUnshaped = found.queue !== undefined && found.queue !== ROOT_KIND
+    // One that was away may have come back without its rules, whatever it looks like.
+    if (!isSame || !hasSameNeighbours || isUnshaped || this.isAway) await renew(found)
     if (!isSame) {
       logger.error('an uplink has changed; leases that run name the address before', {
         before: about,
@@ -76,6 +78,8 @@ export class UplinkWatch {
       })
     } else if (this.isAway) {
       logger.warn('an uplink is back', about)
+    } else if (isUnshaped) {
+      logger.warn('somebody took the queue of an uplink away; it is shaped again', about)
     }
   }
 }

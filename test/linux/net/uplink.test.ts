@@ -66,6 +66,24 @@ test.serial('a queue that somebody else put on the uplink is left alone, and nam
   t.is(await lab.guaranteed('up0', 1), '3Mbit')
 })
 
+test.serial('a queue that is taken away is put back, and one in its place is named', async (t) => {
+  await tc('qdisc', 'del', 'dev', 'up0', 'root')
+  t.is(await lab.guaranteed('up0', 1), undefined)
+  t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit'))
+  await tc('qdisc', 'replace', 'dev', 'up0', 'root', 'handle', '7:', 'bfifo')
+  const troubles = async (): Promise<string> => (await lab.ask<string[]>({ op: 'troubles' })).join()
+  t.true(await until(async () => (await troubles()).includes('bfifo 7:')))
+  await tc('qdisc', 'del', 'dev', 'up0', 'root')
+  t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit' && (await troubles()) === ''))
+  // Without a daemon nobody looks.
+  await lab.killNode()
+  await tc('qdisc', 'del', 'dev', 'up0', 'root')
+  await delay(2500)
+  t.is(await lab.guaranteed('up0', 1), undefined)
+  await lab.startNode()
+  t.is(await lab.guaranteed('up0', 1), '3Mbit')
+})
+
 test.serial(
   'what the kernel refuses of the uplink’s classes as the daemon starts is called that',
   async (t) => {
