@@ -9,6 +9,7 @@ const UPLINK: Uplink = { device: 'up1', ifindex: 7, address: '192.0.2.7', mtu: 1
 interface Watched {
   readonly watch: UplinkWatch
   readonly renewed: Uplink[]
+  readonly shut: Uplink[]
   readonly said: string[]
   found: Uplink | Error
 }
@@ -18,6 +19,7 @@ function watched(): Watched {
   const say = (message: string): void => void said.push(message)
   const logger = { debug: say, info: say, warn: say, error: say, child: () => logger } as unknown as Logger
   const renewed: Uplink[] = []
+  const shut: Uplink[] = []
   const watch = new UplinkWatch({
     logger,
     name: 'up1',
@@ -26,11 +28,16 @@ function watched(): Watched {
       return Promise.resolve(all.found)
     },
     renew: async (uplink) => {
+      if (uplink.queue === 'bfifo') throw new SlicenetError('CONFIG_INVALID', 'another program shapes up1')
       renewed.push(uplink)
+      return Promise.resolve()
+    },
+    shut: async (uplink) => {
+      shut.push(uplink)
       return Promise.resolve()
     }
   })
-  const all: Watched = { watch, renewed, said, found: UPLINK }
+  const all: Watched = { watch, renewed, shut, said, found: UPLINK }
   return all
 }
 
@@ -66,6 +73,22 @@ test('one whose queue somebody took away is put in place again, and that is said
   await watch.look(UPLINK)
   t.deepEqual(renewed, [all.found, all.found])
   t.is(said.filter((line) => line.includes('took the queue')).length, 2)
+})
+
+test('nothing leaves by one that cannot be put in place again, until it can', async (t) => {
+  const all = watched()
+  const { watch, renewed, shut } = all
+  all.found = { ...UPLINK, queue: 'bfifo' }
+  await watch.look(UPLINK)
+  t.deepEqual([renewed, shut], [[], [UPLINK]])
+  t.is(watch.trouble, 'another program shapes up1')
+  all.found = missing()
+  await watch.look(UPLINK)
+  t.deepEqual(shut, [UPLINK], 'what is not there needs no shutting')
+  all.found = { ...UPLINK, queue: 'htb' }
+  await watch.look(UPLINK)
+  t.deepEqual(renewed, [all.found])
+  t.false(watch.isAway)
 })
 
 test('an uplink that was away is put in place again although it looks the same', async (t) => {

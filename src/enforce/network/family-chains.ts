@@ -6,7 +6,8 @@ import { ANY_LINK, SHARED_PORTS } from './address-plan.ts'
 import { drop } from './drop-chains.ts'
 import {
   addressesOf,
-  indexesOf,
+  SHAPED_UPLINKS,
+  shapedUplinks,
   otherAddress,
   translated,
   translatedConnections,
@@ -50,9 +51,8 @@ export interface Family {
 
 /** Text for nft. `uplinks`: those that have the family, by their addresses of it. */
 export function familyChains(family: Family, uplinks: readonly UplinkPlace[]): string {
-  return [guards, toNode, toOwners, translation, leaving, forwarding]
-    .map((chains) => chains(family, uplinks))
-    .join('')
+  const chains = [guards, toNode, toOwners, translation, leaving, forwarding]
+  return `  ${shapedUplinks(uplinks)}${chains.map((each) => each(family, uplinks)).join('')}`
 }
 
 /** What a vserver may begin to talk to, looked at before any translation and before the connection is remembered. */
@@ -185,7 +185,7 @@ function leaving(family: Family, uplinks: readonly UplinkPlace[]): string {
   }`
 }
 
-function forwarding(family: Family, uplinks: readonly UplinkPlace[]): string {
+function forwarding(family: Family): string {
   const { ip, questions, answers, id } = family
   return `
   chain forwarding {
@@ -194,7 +194,7 @@ function forwarding(family: Family, uplinks: readonly UplinkPlace[]): string {
     oifname ${ANY_LINK} goto inward
   }
   chain outward {
-    oif ${indexesOf(uplinks)} goto outward_far
+    oif @${SHAPED_UPLINKS} goto outward_far
     oifname ${ANY_LINK} goto outward_near
     # Only uplinks are shaped and translated.
     ${drop('device')}

@@ -6,7 +6,14 @@ import { fewerDestinationsLines, fewerDestinationsRemoval } from './destinations
 import { FAMILY_DROP_REASONS } from './drop-chains.ts'
 import { dropCountsRemoval } from './drop-counts.ts'
 import type { LinkRecord } from './link-records.ts'
-import { NODE_TABLE, ownershipLines, portLines, requireUnclaimed, type Ownership } from './owned-ports.ts'
+import {
+  NODE_TABLE,
+  ownershipLines,
+  portLines,
+  requireUnclaimed,
+  SHARED_CLAIM,
+  type Ownership
+} from './owned-ports.ts'
 import { NODE_TABLE_6, ownershipLines6, portLines6 } from './owned-ports6.ts'
 import type { ShapedLink } from './shaping.ts'
 import { ownLines, ownRemoval } from './source-check.ts'
@@ -84,6 +91,18 @@ function removalLines6(ownership: Ownership): string[] {
     ...ownershipLines6('delete', ownership),
     ...dropCountsRemoval(NODE_TABLE_6, ownership.plan.device, FAMILY_DROP_REASONS)
   ]
+}
+
+/** Throws `PORT_IN_USE` where the node, all vservers together or one of these has one of the ports. */
+export function requireFree(
+  ports: readonly PortRange[],
+  { reserved, others }: { readonly reserved: readonly PortRange[]; readonly others: readonly LinkRecord[] }
+): void {
+  requireUnclaimed(ports, [
+    { by: 'the node', ports: reserved },
+    SHARED_CLAIM,
+    ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
+  ])
 }
 
 /** The kernel walks all its connections to tell who listens, which takes as long as making the link. */

@@ -9,13 +9,13 @@ import { repeat } from '../../base/lifecycle.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Logger } from '../../base/log.ts'
 import { together } from '../../base/together.ts'
-import { portsWithin, type PortRange } from '../../ticket/ports.ts'
+import { portsWithin } from '../../ticket/ports.ts'
 import type { NetworkUser, VserverLink } from '../network.ts'
 import { DEVICE_PREFIX, indexOfAddress, planLink } from './address-plan.ts'
 import { boundFragmentMemory } from './fragment-memory.ts'
 import { followFamilies } from './link-families.ts'
-import { linkLines, linkPortLines } from './link-lines.ts'
-import { notAttached, removalLines, requireNone, requireUnheard, supersededLines } from './link-lines.ts'
+import { linkLines, linkPortLines, notAttached, removalLines } from './link-lines.ts'
+import { requireFree, requireNone, requireUnheard, supersededLines } from './link-lines.ts'
 import { LinkNumbers } from './link-numbers.ts'
 import { readRecords, removeRecord, writeRecord, type LinkRecord } from './link-records.ts'
 import { LinkTurns } from './link-turns.ts'
@@ -24,7 +24,7 @@ import type { NodeNetwork, NodeNetworkInit } from './node-link.ts'
 import { nodeRules, tablesRemoval, usersInit, type NodeRulesInit } from './node-rules.ts'
 import { requireRanges } from './node-table.ts'
 import { NodeUsers, userDeviceLines, usersOf } from './node-users.ts'
-import { mergeRanges, requireUnclaimed, SHARED_CLAIM } from './owned-ports.ts'
+import { mergeRanges } from './owned-ports.ts'
 import { applyRules, readChains } from './ruleset.ts'
 import { DEFAULT_SHAPING } from './rates.ts'
 import { silenceLink } from './silence.ts'
@@ -288,7 +288,8 @@ class LinuxNodeNetwork implements NodeNetwork {
     const before = this.#records.get(link.id)
     const ports = mergeRanges(link.ports)
     const gained = ports.filter((range) => !portsWithin([range], before?.ports ?? []))
-    this.#requireFree(link.id, ports)
+    const others = [...this.#records.values()].filter(({ id }) => id !== link.id)
+    requireFree(ports, { reserved: this.#init.reservedPorts, others })
     this.#uplinks.requireRoom(link.id, link.resources)
     const same = isThere && before !== undefined && before.namespace === namespace
     const index = same ? before.index : this.#numbers.take()
@@ -377,15 +378,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     this.#records.set(record.id, placed)
     await writeRecord(this.#recordsDirectory, placed)
     await makeLink(planLink(record.index), pid, uplink)
-  }
-
-  #requireFree(id: string, ports: readonly PortRange[]): void {
-    const others = [...this.#records.values()].filter((record) => record.id !== id)
-    requireUnclaimed(ports, [
-      { by: 'the node', ports: this.#init.reservedPorts },
-      SHARED_CLAIM,
-      ...others.map((record) => ({ by: `vserver ${record.id}`, ports: record.ports }))
-    ])
   }
 
   #deviceLines(record: LinkRecord): string[] {

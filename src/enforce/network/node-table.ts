@@ -10,7 +10,7 @@ import { familyChains, type Family } from './family-chains.ts'
 import { GRE_INWARD, GRE_TAKEN, GRE_TO_OWNER, greChains, greFromOwner, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ERRORS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
-import { indexesOf, uplinkMarks, type MarkedUplink, type UplinkPlace } from './uplink-rules.ts'
+import { SHAPED_UPLINKS, uplinkMarks, type MarkedUplink, type UplinkPlace } from './uplink-rules.ts'
 
 export interface NodeTableInit {
   /** Each with the address that the world sees of what leaves by it. */
@@ -49,7 +49,7 @@ ${dropChains(FAMILY_DROP_REASONS)}
 ${familyChains(family(init.uplinks), init.uplinks)}
 ${greChains(init.uplinks)}
 ${uplinkMarks(init.uplinks)}
-${users(init)}
+${users()}
 }
 `
 }
@@ -101,7 +101,7 @@ export function requireRanges(ranges: readonly string[]): void {
 }
 
 /** Vservers that share the node's network reach what all others reach, and its own ports, and send from nobody's port. */
-function users({ uplinks }: NodeTableInit): string {
+function users(): string {
   return `
   chain from_users {
     # With CAP_NET_RAW a socket may be bound to any address.
@@ -111,7 +111,7 @@ function users({ uplinks }: NodeTableInit): string {
     ${GRE_TAKEN} ${drop('port')}
     ct direction reply accept
     oifname "lo" accept
-    oif != ${indexesOf(uplinks)} ${drop('device')}
+    oif != @${SHAPED_UPLINKS} ${drop('device')}
     ip daddr @allowed accept
     ip daddr @denied ${drop('denied')}
   }`

@@ -31,6 +31,17 @@ export function indexesOf(uplinks: readonly Pick<UplinkPlace, 'ifindex'>[]): str
   return anyOf(uplinks.map(({ ifindex }) => `${ifindex}`))
 }
 
+/** The name of a table's set of uplinks by number that are shaped, by which what vservers send may leave, and its declaration. */
+export const SHAPED_UPLINKS = 'shaped_uplinks'
+export function shapedUplinks(uplinks: readonly UplinkPlace[]): string {
+  return `set ${SHAPED_UPLINKS} { typeof oif; elements = { ${uplinks.map(({ ifindex }) => ifindex).join(', ')} }; }`
+}
+
+/** Lines for nft that let nothing more leave by an uplink; adding first makes deleting certain. */
+export function unshapedLines(table: string, { ifindex }: Pick<UplinkPlace, 'ifindex'>): string[] {
+  return ['add', 'delete'].map((verb) => `${verb} element ${table} ${SHAPED_UPLINKS} { ${ifindex} }`)
+}
+
 /** Makes a rule; `match` is empty, or ends in a space. */
 type Rule = (uplink: { readonly match: string; readonly address: string }) => string
 

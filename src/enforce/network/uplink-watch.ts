@@ -12,6 +12,8 @@ export interface UplinkWatchComponents {
   readonly find: () => Promise<Uplink>
   /** Puts rules and queues in place for another uplink. */
   readonly renew: (uplink: Uplink) => Promise<void>
+  /** Lets nothing more leave by one that is not as it was and cannot be put in place. */
+  readonly shut: (uplink: Uplink) => Promise<void>
 }
 
 export class UplinkWatch {
@@ -61,8 +63,18 @@ export class UplinkWatch {
     this.#trouble = message
   }
 
+  async #renew(known: Uplink, found: Uplink): Promise<void> {
+    const { renew, shut } = this.#components
+    try {
+      await renew(found)
+    } catch (error) {
+      await shut(known)
+      throw error
+    }
+  }
+
   async #follow(known: Uplink, found: Uplink): Promise<void> {
-    const { logger, renew } = this.#components
+    const { logger } = this.#components
     const about = { uplink: known.device, address: known.address }
     const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
       (name) => found[name] === known[name]
@@ -70,7 +82,7 @@ export class UplinkWatch {
     const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
     const isUnshaped = found.queue !== undefined && found.queue !== ROOT_KIND
     // One that was away may have come back without its rules, whatever it looks like.
-    if (!isSame || !hasSameNeighbours || isUnshaped || this.isAway) await renew(found)
+    if (!isSame || !hasSameNeighbours || isUnshaped || this.isAway) await this.#renew(known, found)
     if (!isSame) {
       logger.error('an uplink has changed; leases that run name the address before', {
         before: about,

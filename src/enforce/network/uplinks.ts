@@ -13,11 +13,15 @@ import { planLink } from './address-plan.ts'
 import { BudgetKeeper, type SentBytes } from './budget-keeper.ts'
 import { shapedLink } from './link-lines.ts'
 import type { LinkRecord } from './link-records.ts'
+import { NODE_TABLE } from './owned-ports.ts'
+import { NODE_TABLE_6 } from './owned-ports6.ts'
 import type { ShapingPolicy } from './rates.ts'
+import { applyRules } from './ruleset.ts'
 import { removeShaping, requireUnshaped, type ShapedLink } from './shaping.ts'
 import { SharedCaps, type Capped } from './shared-cap.ts'
 import { forgetMoved, forgetThrough } from './tracked-flows.ts'
 import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
+import { unshapedLines } from './uplink-rules.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
 import {
@@ -87,7 +91,8 @@ export class Uplinks {
           logger,
           name: nameOf(uplink),
           find: async () => findUplink(uplink, this.#known(number)?.address6),
-          renew: async (found) => this.#replace({ ...found, number })
+          renew: async (found) => this.#replace({ ...found, number }),
+          shut: async (known) => this.#shut(known)
         })
     )
     this.#caps = new SharedCaps({ rootBps: this.#rootBps, policy: init.policy })
@@ -304,6 +309,12 @@ export class Uplinks {
       }
     })
     if (before === undefined) await this.#warnOfFilters(uplinks)
+  }
+
+  /** Nothing that vservers send leaves by it until it is put in place again. */
+  async #shut(uplink: Uplink): Promise<void> {
+    const tables = [NODE_TABLE, ...(this.address6 === undefined ? [] : [NODE_TABLE_6])]
+    await applyRules(tables.flatMap((table) => unshapedLines(table, uplink)))
   }
 
   /** Unless it never was there. */

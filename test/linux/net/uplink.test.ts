@@ -11,8 +11,13 @@ let one: Vserver
 test.before(async () => {
   await lab.up()
   one = await lab.vserver('one', [], { egressBps: 5 * MEGABIT })
+  await lab.world.ask({ op: 'answer', port: 7300 })
 })
 test.after.always(() => lab.down())
+
+/** The address that the world sees a vserver under. */
+const seenAs = async (port: number): Promise<string> =>
+  one.probe.ask({ op: 'ask', host: lab.worldAddress, port, timeout: 0.2 })
 
 const tc = async (...args: string[]): Promise<string> => lab.onNode(['tc', ...args])
 
@@ -70,16 +75,21 @@ test.serial('a queue that is taken away is put back, and one in its place is nam
   await tc('qdisc', 'del', 'dev', 'up0', 'root')
   t.is(await lab.guaranteed('up0', 1), undefined)
   t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit'))
+  // While another program shapes it, nothing leaves.
+  t.true((await seenAs(7300)).startsWith(lab.nodeAddress))
   await tc('qdisc', 'replace', 'dev', 'up0', 'root', 'handle', '7:', 'bfifo')
   const troubles = async (): Promise<string> => (await lab.ask<string[]>({ op: 'troubles' })).join()
   t.true(await until(async () => (await troubles()).includes('bfifo 7:')))
+  t.is(await seenAs(7300), 'timeout')
   await tc('qdisc', 'del', 'dev', 'up0', 'root')
   t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit' && (await troubles()) === ''))
+  t.true((await seenAs(7300)).startsWith(lab.nodeAddress))
   // Without a daemon nobody looks.
   await lab.killNode()
   await tc('qdisc', 'del', 'dev', 'up0', 'root')
   await delay(2500)
   t.is(await lab.guaranteed('up0', 1), undefined)
+  t.true((await seenAs(7300)).startsWith(lab.nodeAddress))
   await lab.startNode()
   t.is(await lab.guaranteed('up0', 1), '3Mbit')
 })
@@ -120,15 +130,10 @@ test.serial(
   }
 )
 
-/** The address that the world sees a vserver under. */
-const seenAs = async (port: number): Promise<string> =>
-  one.probe.ask({ op: 'ask', host: lab.worldAddress, port, timeout: 0.2 })
-
 const gateway = (): string => lab.nodeAddress.replace(/\d+$/, '1')
 const moved = (): string => lab.nodeAddress.replace(/\d+$/, '6')
 
 test.serial('an uplink that has another address is noticed, and vservers go on under it', async (t) => {
-  await lab.world.ask({ op: 'answer', port: 7300 })
   t.true((await seenAs(7300)).startsWith(`${lab.nodeAddress}:`))
   await lab.onNode(['ip', 'addr', 'del', `${lab.nodeAddress}/24`, 'dev', 'up0'])
   await lab.onNode(['ip', 'addr', 'add', `${moved()}/24`, 'dev', 'up0'])
