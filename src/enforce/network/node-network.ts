@@ -108,7 +108,7 @@ class LinuxNodeNetwork implements NodeNetwork {
     const known = new Set(links.map((record) => planLink(record.index).device))
     const strangers = [...present].map((index) => planLink(index).device).filter((each) => !known.has(each))
     for (const device of strangers) await removeLink(device)
-    // One that was made again is used when its rules stand.
+    // An uplink that was made again is used when its rules stand.
     await this.#uplinks.startShaping(uplinks, kept)
     await this.#applyAll(uplinks, kept, hooks.strayRemoval(chains, known))
     for (const record of kept) this.#records.set(record.id, record)
@@ -122,7 +122,6 @@ class LinuxNodeNetwork implements NodeNetwork {
     await followFamilies(links, { address6: familyOf(uplinks) }, this.#logger)
     this.#numbers.goOnFrom(Math.max(0, ...records.map((record) => record.index)))
     await this.#uplinks.open(uplinks)
-    // Devices come and go.
     this.#refreshing = repeat(
       () => this.#refresh(),
       {
@@ -311,7 +310,7 @@ class LinuxNodeNetwork implements NodeNetwork {
         ...(same ? supersededLines(before, record, uplinks) : []),
         ...(isWhole ? linkPortLines('add', { plan, ports }, uplinks) : this.#deviceLines(record))
       ]
-      // The source check stands on the device; classes would wait for the same lock as that.
+      // A chain of the source check may stand on the device; classes would wait for the same lock as that.
       await together(ends)
       await together([applyRules(lines), this.#uplinks.shape(record)])
       this.#hooks.stand([index])
