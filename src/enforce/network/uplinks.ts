@@ -227,13 +227,13 @@ export class Uplinks {
     return sent.reduce((sum, ofUplink) => sum + (ofUplink.get(index) ?? 0), 0)
   }
 
-  /** Packets of its that all queues together dropped; those of an uplink that was made again are not counted. */
+  /** Packets of its that all queues together dropped; those of an uplink that is away, or was made again, are not counted. */
   async queueDrops({ index }: Pick<LinkRecord, 'index'>): Promise<number> {
-    let sum = 0
-    await this.#onEach(async (shaper) => {
-      sum += (await shaper.queueDrops()).get(index) ?? 0
+    const drops = this.#shapers.map(async (shaper) => {
+      const isThere = shaper.device !== '' && (await isPresent(shaper.device))
+      return isThere ? ((await shaper.queueDrops()).get(index) ?? 0) : 0
     })
-    return sum
+    return (await Promise.all(drops)).reduce((sum, packets) => sum + packets, 0)
   }
 
   /** Whether the bytes that it may send in a day run out. */
