@@ -10,8 +10,8 @@ import { FIRST_CHAIN, SOURCE_CHECK_TABLE } from './source-check.ts'
 
 /** Names of one base chain. Each is read with its names by whoever changes any rule. */
 const LINKS_PER_CHAIN = 64
-/** No link is called this. */
-const NOWHERE = 'sl0'
+/** Of no device: unlike `sl0` no driver would name one so, by which the kernel would seem to take any name. */
+const NOWHERE = 'slicenet_nodev'
 
 export class SourceHooks {
   readonly #isByName: boolean

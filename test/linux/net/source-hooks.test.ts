@@ -12,9 +12,10 @@ const lab = new Lab({ letter: 'k' })
 let place: NftInPlace
 let one: Vserver
 
-/** As a kernel that hooks devices alone, unless it is told otherwise. */
+/** As a kernel that hooks only devices that are there, unless it is told otherwise. */
 const BY_DEVICE = `
-if [ ! -e ${FIRST_PLACE}/by-name ] && printf '%s' "$input" | grep -q 'slicenet_probe hooked'; then
+name=$(printf '%s' "$input" | sed -n 's/.*slicenet_probe hooked.*"\\(.*\\)".*/\\1/p')
+if [ ! -e ${FIRST_PLACE}/by-name ] && [ -n "$name" ] && ! ip link show dev "$name" >/dev/null 2>&1; then
   echo 'Error: Could not process rule: No such file or directory' >&2
   exit 1
 fi`
@@ -24,6 +25,8 @@ test.before(async () => {
   await lab.up()
   await lab.killNode()
   await lab.nft('flush ruleset')
+  // As a driver would name one.
+  await lab.onNode(['ip', 'link', 'add', 'sl0', 'type', 'veth', 'peer', 'name', 'sl0peer'])
   await lab.startNode({}, place.through)
   await lab.world.ask({ op: 'answer', port: 7000 })
 })
