@@ -6,7 +6,6 @@ import {
   changeRates,
   installShaping,
   queueDrops,
-  removeShaping,
   requireUnshaped,
   sentBytes,
   shapeLinks,
@@ -105,10 +104,6 @@ export class UplinkShaper {
   /** As `sentBytes`. */
   async queueDrops(): Promise<Map<number, number>> {
     return queueDrops(this.#device)
-  }
-
-  async remove(): Promise<void> {
-    if (this.#device !== '') await removeShaping(this.#device)
   }
 
   async #install(device: string): Promise<void> {

@@ -74,6 +74,8 @@ export class Uplinks {
   /** What was said last, so that it is said once. */
   #routesTrouble: string | undefined
   #current: readonly NumberedUplink[] = []
+  /** Devices that may have queues of the node's. */
+  readonly #shapedDevices = new Set<string>()
   #reading: Promise<SentBytes> | undefined
 
   /** Throws `CONFIG_INVALID` when there is none. */
@@ -161,7 +163,10 @@ export class Uplinks {
 
   /** Shapes these, for these vservers alone. */
   async startShaping(uplinks: readonly NumberedUplink[], records: readonly LinkRecord[]): Promise<void> {
-    for (const { device, number } of uplinks) await this.#shapers[number]?.start(device)
+    for (const { device, number } of uplinks) {
+      this.#shapedDevices.add(device)
+      await this.#shapers[number]?.start(device)
+    }
     await this.#budgets.open(records, await this.#sentBytes())
     const links = records.map((record) => this.#shaped(record))
     for (const { number } of uplinks) await this.#shapers[number]?.shapeOnly(links)
@@ -246,7 +251,7 @@ export class Uplinks {
     await this.stop()
     await this.#caps.remove()
     for (const routes of this.#routes) await routes.remove()
-    for (const shaper of this.#shapers) await shaper.remove()
+    await this.#unshapeOthers([])
     await rm(this.#budgetFile, { force: true })
     this.close()
   }
@@ -298,11 +303,12 @@ export class Uplinks {
       // Nothing leaves by it until the rules are for it.
       before: async () => {
         const links = [...records()].map((record) => this.#shaped(record))
+        this.#shapedDevices.add(uplink.device)
         await this.#shapers[number]?.move(uplink.device, links)
         await this.#caps.lay(uplinks, this.#capped([...records()]))
       },
       after: async () => {
-        if (before !== undefined && before.device !== uplink.device) await removeShaping(before.device)
+        await this.#unshapeOthers(uplinks)
         this.#current = uplinks
         const plans = [...records()].map(({ index }) => planLink(index))
         await forgetMoved(plans, before, uplink)
@@ -315,6 +321,15 @@ export class Uplinks {
   async #shut(uplink: Uplink): Promise<void> {
     const tables = [NODE_TABLE, ...(this.address6 === undefined ? [] : [NODE_TABLE_6])]
     await applyRules(tables.flatMap((table) => unshapedLines(table, uplink)))
+  }
+
+  /** Takes the queues of all devices away that are none of these uplinks', also of one for which no rules could be put in place. */
+  async #unshapeOthers(uplinks: readonly Uplink[]): Promise<void> {
+    for (const device of this.#shapedDevices) {
+      if (uplinks.some((uplink) => uplink.device === device)) continue
+      await removeShaping(device)
+      this.#shapedDevices.delete(device)
+    }
   }
 
   /** Unless it never was there. */
