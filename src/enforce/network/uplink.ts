@@ -110,16 +110,25 @@ export async function findUplinks(inits: readonly Sought[]): Promise<FoundUplink
   return { there, away }
 }
 
+type Distinct = Pick<Uplink, 'device' | 'address' | 'address6'>
+
+export function areDistinct(one: Distinct, other: Distinct): boolean {
+  return one.device !== other.device && !haveOneAddress(one, other)
+}
+
+function haveOneAddress(one: Distinct, other: Distinct): boolean {
+  return one.address === other.address || (one.address6 !== undefined && one.address6 === other.address6)
+}
+
 /** Throws `CONFIG_INVALID` where two uplinks have one device or one address. */
-export function requireDistinct(uplinks: readonly Pick<Uplink, 'device' | 'address' | 'address6'>[]): void {
-  for (const [at, { device, address, address6 }] of uplinks.entries()) {
+export function requireDistinct(uplinks: readonly Distinct[]): void {
+  for (const [at, uplink] of uplinks.entries()) {
+    const { device, address, address6 } = uplink
     const before = uplinks.slice(0, at)
     if (before.some((each) => each.device === device)) {
       throw new SlicenetError('CONFIG_INVALID', `the uplink ${device} is named twice`)
     }
-    const same = before.find(
-      (each) => each.address === address || (address6 !== undefined && each.address6 === address6)
-    )
+    const same = before.find((each) => haveOneAddress(each, uplink))
     if (same === undefined) continue
     const shared = same.address === address ? address : address6
     throw new SlicenetError(

@@ -25,6 +25,7 @@ import { unshapedLines } from './uplink-rules.ts'
 import { UplinkShaper } from './uplink-shaper.ts'
 import { UplinkWatch } from './uplink-watch.ts'
 import {
+  areDistinct,
   findUplink,
   findUplinks,
   isPresent,
@@ -115,7 +116,10 @@ export class Uplinks {
     )
   }
 
-  /** In the order of the configuration, as they are now, or were last; without those that never were. Empty unless opened. */
+  /**
+   * In the order of the configuration, as they are now, or were last; without those that never were, or whose address another has by
+   * now. Empty unless opened.
+   */
   get current(): readonly NumberedUplink[] {
     return this.#current
   }
@@ -293,7 +297,10 @@ export class Uplinks {
   async #replace(uplink: NumberedUplink): Promise<void> {
     const { number } = uplink
     const before = this.#known(number)
-    const others = this.#current.filter((each) => each !== before)
+    // What one had that is away by now may be another's; it joins again when it comes.
+    const others = this.#current.filter(
+      (each) => each !== before && (!this.#isAway(each.number) || areDistinct(each, uplink))
+    )
     const uplinks = [...others, uplink].sort((one, other) => one.number - other.number)
     requireDistinct(uplinks)
     await requireUnshaped(uplink.device)
@@ -332,7 +339,7 @@ export class Uplinks {
     }
   }
 
-  /** Unless it never was there. */
+  /** Unless it is not among the current ones. */
   #known(number: number): NumberedUplink | undefined {
     return this.#current.find((each) => each.number === number)
   }

@@ -130,3 +130,26 @@ test.serial('bytes of the day are those of all uplinks, also when one of them ca
   await send(WORLD_1, Math.floor(budget / 4 / perPacket))
   t.true(await until(isNarrowed))
 })
+
+test.serial('two that have each other’s addresses by now do not wait for one another', async (t) => {
+  const [address0 = '', address1 = ''] = await addresses()
+  const change = async (verb: 'add' | 'del', device: string, of: string): Promise<string> =>
+    lab.onNode(['ip', 'addr', verb, `${of}/24`, 'dev', device])
+  await change('del', 'up0', address0)
+  await change('del', 'up1', address1)
+  await change('add', 'up0', address1)
+  t.true(await until(async () => (await addresses())[0] === address1), 'the other one is away')
+  await change('add', 'up1', address0)
+  t.true(await until(async () => (await addresses()).join() === [address1, address0].join()))
+  // Both at once.
+  const back = [
+    `addr del ${address1}/24 dev up0`,
+    `addr del ${address0}/24 dev up1`,
+    `addr add ${address0}/24 dev up0`,
+    `addr add ${address1}/24 dev up1`
+  ]
+  await lab.onNode(['ip', '-batch', '-'], `${back.join('\n')}\n`)
+  t.true(await until(async () => (await addresses()).join() === [address0, address1].join()))
+  t.true(await until(async () => (await lab.ask<string[]>({ op: 'troubles' })).length === 0))
+  t.is(await lab.guaranteed('up0', 1), await lab.guaranteed('up1', 1))
+})
