@@ -76,11 +76,12 @@ export function dropCountsRemoval(
   return ['add', 'delete'].map((verb) => `${verb} element ${table} ${set} { ${keys} }`)
 }
 
-/** The same of what users of vservers without a link send; the table has a set `users` of them. */
+/** The same of what users of vservers without a link send. */
 export function userDropCountsSet(reasons: number): string {
   return `${USER_DROP_COUNTS} { typeof meta skuid . iifname; flags dynamic; size ${LIMITS.linksPerNodeMax * reasons}; counter; }`
 }
 
+/** As `countDrop`, of such a user; the table has a set `users` of them. */
 export function countUserDrop(reason: string): string {
   return `meta skuid @users ${countDropOfUser(reason)}`
 }

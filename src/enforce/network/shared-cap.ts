@@ -24,7 +24,6 @@ import { cautionBuckets, type ShapedLink } from './shaping.ts'
 import { devicesOf, type UplinkPlace } from './uplink-rules.ts'
 
 export const CAPS_TABLE = 'inet slicenet_caps'
-const TABLE = CAPS_TABLE
 /** What may come at once, beyond the second's worth that nft adds to it: two of the largest packets that offloading makes. */
 const BURST_BYTES = 128 * 1024
 /** The same of a bucket: with the second's worth more than what one uplink takes at once, so that who uses one loses nothing by it. */
@@ -71,7 +70,7 @@ export class SharedCaps {
     const senders = new Set(vservers.map(({ ids, shaped }) => senderOf({ index: shaped.plan.index, ids })))
     await applyRules([
       ...tableLines(uplinks),
-      ...(isLaid ? await keptDropCounts(TABLE, senders) : []),
+      ...(isLaid ? await keptDropCounts(CAPS_TABLE, senders) : []),
       ...caps.flatMap(([, each]) => each.flatMap(addition))
     ])
     this.#isLaid = isLaid
@@ -87,8 +86,8 @@ export class SharedCaps {
   async unset({ index, ids }: Pick<LinkRecord, 'index' | 'ids'>): Promise<void> {
     const counts =
       ids === undefined
-        ? dropCountsRemoval(TABLE, planLink(index).device, [SHAPED])
-        : userDropCountsRemoval(TABLE, ids.first, [SHAPED])
+        ? dropCountsRemoval(CAPS_TABLE, planLink(index).device, [SHAPED])
+        : userDropCountsRemoval(CAPS_TABLE, ids.first, [SHAPED])
     await this.#change(index, [], counts)
   }
 
@@ -137,46 +136,46 @@ function capsOf({ rootBps, policy }: SharedCapsInit, { ids, shaped }: Capped): S
 }
 
 function tableLines(uplinks: readonly UplinkPlace[]): readonly string[] {
-  const gone = [`add table ${TABLE}`, `delete table ${TABLE}`]
+  const gone = [`add table ${CAPS_TABLE}`, `delete table ${CAPS_TABLE}`]
   if (uplinks.length < 2) return gone
   const by = devicesOf(uplinks)
-  const sent = `add rule ${TABLE} forwarded iifname ${ANY_LINK} oifname ${by}`
+  const sent = `add rule ${CAPS_TABLE} forwarded iifname ${ANY_LINK} oifname ${by}`
   return [
     ...gone,
-    `add table ${TABLE}`,
-    `add map ${TABLE} links { type ifname : limit; }`,
-    `add map ${TABLE} users { type uid : limit; }`,
-    `add map ${TABLE} buckets { type classid : limit; }`,
-    `add set ${TABLE} ${dropCountsSet(1)}`,
-    `add set ${TABLE} ${userDropCountsSet(1)}`,
+    `add table ${CAPS_TABLE}`,
+    `add map ${CAPS_TABLE} links { type ifname : limit; }`,
+    `add map ${CAPS_TABLE} users { type uid : limit; }`,
+    `add map ${CAPS_TABLE} buckets { type classid : limit; }`,
+    `add set ${CAPS_TABLE} ${dropCountsSet(1)}`,
+    `add set ${CAPS_TABLE} ${userDropCountsSet(1)}`,
     ...chain('over', countDrop(SHAPED)),
     ...chain('over_of_user', countDropOfUser(SHAPED)),
-    `add chain ${TABLE} forwarded { type filter hook forward priority 10; policy accept; }`,
+    `add chain ${CAPS_TABLE} forwarded { type filter hook forward priority 10; policy accept; }`,
     // What a bucket has no room for takes none of the cap. The tables before this one have said which class a packet is in.
     `${sent} limit name meta priority map @buckets goto over`,
     `${sent} limit name iifname map @links goto over`,
-    `add chain ${TABLE} sent { type filter hook output priority 10; policy accept; }`,
-    `add rule ${TABLE} sent oifname ${by} limit name ${USER_BLOCK} map @users goto over_of_user`
+    `add chain ${CAPS_TABLE} sent { type filter hook output priority 10; policy accept; }`,
+    `add rule ${CAPS_TABLE} sent oifname ${by} limit name ${USER_BLOCK} map @users goto over_of_user`
   ]
 }
 
 /** One that counts and drops. */
 function chain(name: string, count: string): readonly string[] {
   return [
-    `add chain ${TABLE} ${name}`,
-    `add rule ${TABLE} ${name} ${count}`,
-    `add rule ${TABLE} ${name} counter drop`
+    `add chain ${CAPS_TABLE} ${name}`,
+    `add rule ${CAPS_TABLE} ${name} ${count}`,
+    `add rule ${CAPS_TABLE} ${name} counter drop`
   ]
 }
 
 function addition({ limit, map, key, bps }: SharedCap): readonly string[] {
   const burst = map === 'buckets' ? BUCKET_BURST_BYTES : BURST_BYTES
   return [
-    `add limit ${TABLE} ${limit} { rate over ${bytesIn(1, bps)} bytes/second burst ${burst} bytes; }`,
-    `add element ${TABLE} ${map} { ${key} : "${limit}" }`
+    `add limit ${CAPS_TABLE} ${limit} { rate over ${bytesIn(1, bps)} bytes/second burst ${burst} bytes; }`,
+    `add element ${CAPS_TABLE} ${map} { ${key} : "${limit}" }`
   ]
 }
 
 function removal({ limit, map, key }: SharedCap): readonly string[] {
-  return [`delete element ${TABLE} ${map} { ${key} }`, `delete limit ${TABLE} ${limit}`]
+  return [`delete element ${CAPS_TABLE} ${map} { ${key} }`, `delete limit ${CAPS_TABLE} ${limit}`]
 }
