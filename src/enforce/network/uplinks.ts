@@ -230,7 +230,7 @@ export class Uplinks {
     this.#budgets.rename(id, to)
   }
 
-  /** By all uplinks together. */
+  /** By all uplinks together that are there. */
   async sentBytes({ index }: LinkRecord): Promise<number> {
     const sent = [...(await this.#sentBytes()).values()]
     return sent.reduce((sum, ofUplink) => sum + (ofUplink.get(index) ?? 0), 0)
@@ -238,11 +238,8 @@ export class Uplinks {
 
   /** Packets of its that all queues together dropped; those of an uplink that is away, or was made again, are not counted. */
   async queueDrops({ index }: Pick<LinkRecord, 'index'>): Promise<number> {
-    const drops = this.#shapers.map(async (shaper) => {
-      const isThere = shaper.device !== '' && (await isPresent(shaper.device))
-      return isThere ? ((await shaper.queueDrops()).get(index) ?? 0) : 0
-    })
-    return (await Promise.all(drops)).reduce((sum, packets) => sum + packets, 0)
+    const drops = await this.#readEach(async (shaper) => shaper.queueDrops())
+    return drops.reduce((sum, ofUplink) => sum + (ofUplink.get(index) ?? 0), 0)
   }
 
   /** Whether the bytes that it may send in a day run out. */
@@ -365,6 +362,19 @@ export class Uplinks {
     throw new SlicenetError('VSERVER_FAILED', 'none of the node’s uplinks is there')
   }
 
+  /** What every uplink has counted; one that is not there has nothing to tell. */
+  async #readEach<T>(read: (shaper: UplinkShaper) => Promise<T>): Promise<T[]> {
+    const reads = this.#shapers.map(async (shaper) => {
+      try {
+        return shaper.device === '' ? [] : [await read(shaper)]
+      } catch (error) {
+        if (await isPresent(shaper.device)) throw error
+        return []
+      }
+    })
+    return (await together(reads)).flat()
+  }
+
   /** One reading serves all who ask meanwhile: it lists every class. */
   async #sentBytes(): Promise<SentBytes> {
     this.#reading ??= this.#readSentBytes().finally(() => {
@@ -374,11 +384,7 @@ export class Uplinks {
   }
 
   async #readSentBytes(): Promise<SentBytes> {
-    const sent = new Map<string, ReadonlyMap<number, number>>()
-    await this.#onEach(async (shaper) => {
-      sent.set(shaper.device, await shaper.sentBytes())
-    })
-    return sent
+    return new Map(await this.#readEach(async (shaper) => [shaper.device, await shaper.sentBytes()] as const))
   }
 
   async #changeRates(id: string): Promise<void> {

@@ -1,5 +1,6 @@
 /** What a vserver may send at most holds over all of a node's uplinks together. */
 import test from 'ava'
+import { parseQueueDrops } from '../../../src/enforce/network/shaping.ts'
 import { Lab, type LineProgram, type Vserver } from './lab.ts'
 
 const MEGABIT = 1_000_000
@@ -41,6 +42,8 @@ const sum = ([a, b]: [number, number]): number => a + b
 const shape = async (egressBpsMax: number): Promise<unknown> =>
   lab.ask({ op: 'attach', link: lab.link('one', one.pid, [], { egressBpsMax }) })
 const dropped = async (): Promise<Record<string, number>> => lab.ask({ op: 'dropped', id: 'one' })
+const inQueues = async (device: string): Promise<number> =>
+  parseQueueDrops(await lab.onNode(['tc', '-s', 'qdisc', 'show', 'dev', device])).get(1) ?? 0
 const limits = async (): Promise<string> => lab.onNode(['nft', 'list', 'limits'])
 
 test.serial('two uplinks let out no more than one, until the common cap is taken out', async (t) => {
@@ -58,6 +61,22 @@ test.serial('two uplinks let out no more than one, until the common cap is taken
   t.true(together[0] > 0 && together[1] > 0)
   t.true(sum(free) > sum(alone) * 1.5)
 })
+
+test.serial(
+  'what the queues of all uplinks drop is counted together with what the common cap does',
+  async (t) => {
+    const [, capped] = /"shaped" counter packets (\d+)/.exec(await lab.onNode(COUNTS)) ?? []
+    const fast = { op: 'flood', seconds: 1, port: 1010 }
+    await Promise.all([
+      one.probe.ask({ ...fast, host: lab.worldAddress }),
+      other.ask({ ...fast, host: `${NET}.1`, sport: 20_002 })
+    ])
+    const [queued0, queued1] = [await inQueues('up0'), await inQueues('up1')]
+    t.log({ capped, queued0, queued1 })
+    t.true(queued0 > 0 && queued1 > 0)
+    t.is((await dropped())['shaped'], Number(capped) + queued0 + queued1)
+  }
+)
 
 test.serial('the common cap is there after a restart, and follows the lease and its budget', async (t) => {
   await lab.killNode()
