@@ -77,6 +77,7 @@ type LinesInit = UsersInit & {
 /** Lines for nft that let these users send and nobody else be taken for one; without a gap for those before. */
 function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
   const { uplinks, devices, isSixKept, counts6 } = init
+  const uplinkDevices = uplinks.map(({ device }) => device)
   return [
     ...(isSixKept ? [...ipv6Lines(users, init), ...counts6] : []),
     ...DECLARATIONS,
@@ -94,13 +95,7 @@ function usersLines(users: readonly NodeUser[], init: LinesInit): string[] {
         )
       ]
     }),
-    ...devices.flatMap((device) =>
-      deviceLines(
-        device,
-        uplinks.map((uplink) => uplink.device),
-        isSixKept
-      )
-    )
+    ...devices.flatMap((device) => deviceLines(device, uplinkDevices, isSixKept))
   ]
 }
 
