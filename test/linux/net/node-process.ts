@@ -63,10 +63,14 @@ async function isHeard(): Promise<boolean> {
   })
 }
 
-/** Children of this process that read the events of connections. */
+/** Children of this process that read the events of connections; others come and go. */
 async function readers(): Promise<number[]> {
   const children = await readFile(`/proc/self/task/${process.pid}/children`, 'utf8')
-  return children.trim().split(' ').map(Number)
+  const pids = children.trim().split(' ').map(Number)
+  const names = await Promise.all(
+    pids.map(async (pid) => readFile(`/proc/${pid}/comm`, 'utf8').catch(() => ''))
+  )
+  return pids.filter((_, at) => names[at]?.trim() === 'conntrack')
 }
 
 const answers: Record<Request['op'], (request: Request) => Promise<unknown>> = {
