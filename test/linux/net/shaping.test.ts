@@ -70,10 +70,11 @@ test.serial('a cap holds, changes while traffic flows, and is gone with its queu
 })
 
 test.serial('egress is counted for each vserver by itself', async (t) => {
+  // Where rates are low the queue is too short for all at once.
+  await shape(one, {})
   const before = await lab.ask<number>({ op: 'egressBytes', id: 'two' })
   const first = await settled(one)
-  // Not faster than they leave.
-  await leaving(one, { most: 60, seconds: 10, pause: 0.003 * PATIENCE })
+  await leaving(one, { most: 60, seconds: 10 })
   const bytes = (await settled(one)) - first
   const dropped = await lab.ask<Record<string, number>>({ op: 'dropped', id: 'one' })
   t.true(bytes >= 60 * 1200 && bytes < 60 * 1300, `${bytes} ${JSON.stringify(dropped)}`)
