@@ -8,12 +8,12 @@ import { REFUSALS } from '../../../src/enforce/network/source-check.ts'
 import { icmp, Lab, tcp, udp, type LineProgram } from './lab.ts'
 import { MARKS, OTHERS, OWN, type SpoofClass } from './spoof-classes.ts'
 import { ordinary6, spoofClasses6, translated6 } from './spoof-classes6.ts'
-import { dropped, gained, hex, seen, snifferBehind } from './spoof-counts.ts'
+import { dropped, gained, hex, seen, snifferBehind, WIDE_SHAPING } from './spoof-counts.ts'
 
 /** Ten thousand by night, as of IPv4. */
 const COUNT = process.env['SLICENET_NIGHTLY'] === undefined ? 2000 : 10_000
 const CONTROL_COUNT = 500
-const lab = new Lab({ letter: 'y', hasSix: true })
+const lab = new Lab({ letter: 'y', hasSix: true, network: { shaping: WIDE_SHAPING } })
 const parties = { world: lab.sixOf('world'), node: lab.sixOf('node') }
 let sender: LineProgram
 let world: LineProgram

@@ -1,6 +1,16 @@
 /** Counts for the tests of what must not leave: marked frames that a sniffer (spoof.py) saw, and drops by their reason. */
+import { DEFAULT_SHAPING, type ShapingPolicy } from '../../../src/enforce/network/rates.ts'
 import { PATIENCE, type Lab, type LineProgram } from './lab.ts'
 import { MARKS } from './spoof-classes.ts'
+
+const WIDE_BPS = 10_000_000_000
+/** Of a node whose buckets lose nothing of what is sent fast. */
+export const WIDE_SHAPING: ShapingPolicy = {
+  ...DEFAULT_SHAPING,
+  icmpBps: WIDE_BPS,
+  optionsBps: WIDE_BPS,
+  newDestinationsBps: WIDE_BPS
+}
 
 const WAIT_SECONDS = 4 * PATIENCE
 
@@ -48,12 +58,8 @@ export function gained(
 
 export const hex = (frames: readonly Buffer[]): string[] => frames.map((frame) => frame.toString('hex'))
 
-/**
- * Stops shaping, which would lose what is sent fast, and has all that gets past the check on the link of vserver one copied to a
- * device of the node. Gives a sniffer of the copies.
- */
+/** Has all that gets past the check on the link of vserver one copied to a device of the node. Gives a sniffer of the copies. */
 export async function snifferBehind(lab: Lab): Promise<LineProgram> {
-  await lab.onNode(['tc', 'qdisc', 'del', 'dev', 'up0', 'root'])
   await lab.onNode(['ip', 'link', 'add', 'copies', 'type', 'veth', 'peer', 'name', 'seen'])
   for (const device of ['copies', 'seen']) {
     await lab.onNode(['ip', 'link', 'set', device, 'addrgenmode', 'none', 'up'])

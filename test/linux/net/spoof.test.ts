@@ -19,7 +19,7 @@ import {
   unfinished,
   type SpoofClass
 } from './spoof-classes.ts'
-import { dropped, gained, hex, minus, seen, snifferBehind, type Count } from './spoof-counts.ts'
+import { dropped, gained, hex, minus, seen, snifferBehind, WIDE_SHAPING, type Count } from './spoof-counts.ts'
 
 /** Of each class; `SLICENET_SPOOF_PACKETS` makes them fewer where the processor is emulated. */
 const COUNT = Number(process.env.SLICENET_SPOOF_PACKETS ?? 10_000)
@@ -27,7 +27,7 @@ const COUNT = Number(process.env.SLICENET_SPOOF_PACKETS ?? 10_000)
 const CONTROL_COUNT = Math.min(COUNT, 1000)
 /** More than the kernel has room for. */
 const UNFINISHED_COUNT = 10_000
-const lab = new Lab({ letter: 's' })
+const lab = new Lab({ letter: 's', network: { shaping: WIDE_SHAPING } })
 let sender: LineProgram
 let neighbour: LineProgram
 let world: LineProgram
