@@ -12,6 +12,7 @@ interface Watched {
   readonly shut: Uplink[]
   readonly said: string[]
   found: Uplink | Error
+  queue: 'own' | 'none' | 'foreign'
 }
 
 function watched(): Watched {
@@ -27,8 +28,9 @@ function watched(): Watched {
       if (all.found instanceof Error) throw all.found
       return Promise.resolve(all.found)
     },
+    isShaped: async () => Promise.resolve(all.queue === 'own'),
     renew: async (uplink) => {
-      if (uplink.queue === 'bfifo') throw new SlicenetError('CONFIG_INVALID', 'another program shapes up1')
+      if (all.queue === 'foreign') throw new SlicenetError('CONFIG_INVALID', 'another program shapes up1')
       renewed.push(uplink)
       return Promise.resolve()
     },
@@ -37,7 +39,7 @@ function watched(): Watched {
       return Promise.resolve()
     }
   })
-  const all: Watched = { watch, renewed, shut, said, found: UPLINK }
+  const all: Watched = { watch, renewed, shut, said, found: UPLINK, queue: 'own' }
   return all
 }
 
@@ -65,29 +67,28 @@ test('an uplink that never was there is told of once, and is put in place when i
 test('one whose queue somebody took away is put in place again, and that is said each time', async (t) => {
   const all = watched()
   const { watch, renewed, said } = all
-  all.found = { ...UPLINK, queue: 'htb' }
   await watch.look(UPLINK)
   t.deepEqual(renewed, [])
-  all.found = { ...UPLINK, queue: 'noqueue' }
+  all.queue = 'none'
   await watch.look(UPLINK)
   await watch.look(UPLINK)
-  t.deepEqual(renewed, [all.found, all.found])
+  t.deepEqual(renewed, [UPLINK, UPLINK])
   t.is(said.filter((line) => line.includes('took the queue')).length, 2)
 })
 
 test('nothing leaves by one that cannot be put in place again, until it can', async (t) => {
   const all = watched()
   const { watch, renewed, shut } = all
-  all.found = { ...UPLINK, queue: 'bfifo' }
+  all.queue = 'foreign'
   await watch.look(UPLINK)
   t.deepEqual([renewed, shut], [[], [UPLINK]])
   t.is(watch.trouble, 'another program shapes up1')
   all.found = missing()
   await watch.look(UPLINK)
   t.deepEqual(shut, [UPLINK], 'what is not there needs no shutting')
-  all.found = { ...UPLINK, queue: 'htb' }
+  Object.assign(all, { found: UPLINK, queue: 'own' })
   await watch.look(UPLINK)
-  t.deepEqual(renewed, [all.found])
+  t.deepEqual(renewed, [UPLINK])
   t.false(watch.isAway)
 })
 

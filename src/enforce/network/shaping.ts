@@ -20,10 +20,8 @@ import {
   vserverRates,
   type ShapingPolicy
 } from './rates.ts'
-import { putShaping, removeClasses, type ShapingChange } from './traffic-control.ts'
+import { hasRootQueue, putShaping, removeClasses, type ShapingChange } from './traffic-control.ts'
 
-/** The kind of the queue at the root of a device that is shaped. */
-export const ROOT_KIND = 'htb'
 const ROOT_CLASS = `${SHAPING_MAJOR}:1`
 const NODE_CLASS = `${SHAPING_MAJOR}:2`
 /** What may leave at once: 10 ms at the rate, so that nothing is lost when a busy kernel is late, and two packets at least. */
@@ -56,6 +54,11 @@ export async function requireUnshaped(uplink: string): Promise<void> {
       details: { uplink, ...present }
     }
   )
+}
+
+/** Whether the queue at the root of a device is the node's. */
+export async function isShaped(uplink: string): Promise<boolean> {
+  return hasRootQueue(uplink, `${SHAPING_MAJOR}:`)
 }
 
 /** The queue at the root of a device. */
@@ -137,7 +140,7 @@ export async function unshapeLink(uplink: string, plan: LinkPlan): Promise<void>
 /** Removes all classes and gives the uplink its default queue again. Idempotent. */
 export async function removeShaping(uplink: string): Promise<void> {
   const present = await runAnyway('tc', ['qdisc', 'show', 'dev', uplink, 'root'])
-  if (!present.stdout.includes(`${ROOT_KIND} ${SHAPING_MAJOR}: `)) return
+  if (!present.stdout.includes(`htb ${SHAPING_MAJOR}: `)) return
   await run('tc', ['qdisc', 'del', 'dev', uplink, 'root'])
 }
 
@@ -271,7 +274,7 @@ async function putRoot(uplink: string): Promise<void> {
       'root',
       'handle',
       `${SHAPING_MAJOR}:`,
-      ROOT_KIND,
+      'htb',
       'default',
       '2'
     ])

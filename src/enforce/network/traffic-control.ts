@@ -13,6 +13,7 @@ import {
 } from '../route-netlink.ts'
 
 const RTM_NEWQDISC = 36
+const RTM_GETQDISC = 38
 const RTM_NEWTCLASS = 40
 const RTM_DELTCLASS = 41
 const TCA_KIND = 1
@@ -25,6 +26,8 @@ const LINKLAYER_ETHERNET = 1
 /** What the kernel counts time in: 64 ns. */
 const TICKS_PER_SECOND = 1e9 / 64
 const UINT32_MAX = 2 ** 32 - 1
+/** In the place of a parent: none. */
+const TC_H_ROOT = UINT32_MAX
 
 /** Bits a second, and bytes. */
 export interface HtbClass {
@@ -68,6 +71,15 @@ export async function putShaping(device: string, changes: readonly ShapingChange
   const { parent } = change.init
   const { errno, message } = refusal
   throw refused(device, `${change.put} below ${parent}: ${message || errno}`, errno)
+}
+
+/** Whether the queue at the root of a device has this handle, with a colon at its end. */
+export async function hasRootQueue(device: string, handle: string): Promise<boolean> {
+  const number = deviceNumber(device)
+  if (number === undefined) return false
+  const payload = header(number, { handle: numberOf(handle), parent: TC_H_ROOT })
+  const [refusal] = await askKernel([{ type: RTM_GETQDISC, payload }])
+  return refusal === undefined
 }
 
 /** Removes classes with their queues; those that are not there are passed over. */

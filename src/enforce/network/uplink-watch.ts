@@ -1,7 +1,6 @@
 /** Notices within seconds that an uplink of the node came, went away, came back as another device, or has another address or no queue. */
 import { asSlicenetError } from '../../base/errors.ts'
 import type { Logger } from '../../base/log.ts'
-import { ROOT_KIND } from './shaping.ts'
 import type { Uplink } from './uplink.ts'
 
 export interface UplinkWatchComponents {
@@ -10,6 +9,8 @@ export interface UplinkWatchComponents {
   readonly name: string
   /** What the uplink is now; throws where there is none. */
   readonly find: () => Promise<Uplink>
+  /** Whether its queue is the node's. */
+  readonly isShaped: (uplink: Uplink) => Promise<boolean>
   /** Puts rules and queues in place for another uplink. */
   readonly renew: (uplink: Uplink) => Promise<void>
   /** Lets nothing more leave by one that is not as it was and cannot be put in place. */
@@ -74,15 +75,15 @@ export class UplinkWatch {
   }
 
   async #follow(known: Uplink, found: Uplink): Promise<void> {
-    const { logger } = this.#components
+    const { logger, isShaped } = this.#components
     const about = { uplink: known.device, address: known.address }
     const isSame = (['device', 'ifindex', 'address', 'address6'] as const).every(
       (name) => found[name] === known[name]
     )
     const hasSameNeighbours = String(found.neighbours6) === String(known.neighbours6)
-    const isUnshaped = found.queue !== undefined && found.queue !== ROOT_KIND
+    const isWhole = await isShaped(found)
     // One that was away may have come back without its rules, whatever it looks like.
-    if (!isSame || !hasSameNeighbours || isUnshaped || this.isAway) await this.#renew(known, found)
+    if (!isSame || !hasSameNeighbours || !isWhole || this.isAway) await this.#renew(known, found)
     if (!isSame) {
       logger.error('an uplink has changed; leases that run name the address before', {
         before: about,
@@ -90,7 +91,7 @@ export class UplinkWatch {
       })
     } else if (this.isAway) {
       logger.warn('an uplink is back', about)
-    } else if (isUnshaped) {
+    } else if (!isWhole) {
       logger.warn('somebody took the queue of an uplink away; it is shaped again', about)
     }
   }

@@ -28,8 +28,6 @@ export interface Uplink {
   /** Its own network over IPv6: the ranges of its addresses. */
   readonly neighbours6?: readonly string[] | undefined
   readonly mtu: number
-  /** The kind of queue at its root. */
-  readonly queue?: string | undefined
 }
 
 /** One of the several that a node may have. */
@@ -83,8 +81,7 @@ async function seekUplink(init: Sought, known6?: string): Promise<Uplink | Slice
     address,
     ...(address6 === undefined ? {} : { address6 }),
     neighbours6: neighbourRanges(link?.addr_info ?? []),
-    mtu: link?.mtu ?? 1500,
-    queue: link?.qdisc
+    mtu: link?.mtu ?? 1500
   }
 }
 
@@ -224,6 +221,5 @@ interface IpLink {
   readonly ifname?: string
   readonly ifindex?: number
   readonly mtu?: number
-  readonly qdisc?: string
   readonly addr_info?: readonly DeviceAddress[]
 }

@@ -17,7 +17,7 @@ import { NODE_TABLE } from './owned-ports.ts'
 import { NODE_TABLE_6 } from './owned-ports6.ts'
 import type { ShapingPolicy } from './rates.ts'
 import { applyRules } from './ruleset.ts'
-import { removeShaping, requireUnshaped, type ShapedLink } from './shaping.ts'
+import { isShaped, removeShaping, requireUnshaped, type ShapedLink } from './shaping.ts'
 import { SharedCaps, type Capped } from './shared-cap.ts'
 import { forgetMoved, forgetThrough } from './tracked-flows.ts'
 import { strictlyFiltered, UplinkRoutes } from './uplink-routes.ts'
@@ -94,6 +94,7 @@ export class Uplinks {
           logger,
           name: nameOf(uplink),
           find: async () => findUplink(uplink, this.#known(number)?.address6),
+          isShaped: async ({ device }) => isShaped(device),
           renew: async (found) => this.#replace({ ...found, number }),
           shut: async (known) => this.#shut(known)
         })

@@ -77,9 +77,9 @@ test.serial('a queue that is taken away is put back, and one in its place is nam
   t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit'))
   // While another program shapes it, nothing leaves.
   t.true((await seenAs(7300)).startsWith(lab.nodeAddress))
-  await tc('qdisc', 'replace', 'dev', 'up0', 'root', 'handle', '7:', 'bfifo')
+  await tc('qdisc', 'replace', 'dev', 'up0', 'root', 'handle', '7:', 'htb')
   const troubles = async (): Promise<string> => (await lab.ask<string[]>({ op: 'troubles' })).join()
-  t.true(await until(async () => (await troubles()).includes('bfifo 7:')))
+  t.true(await until(async () => (await troubles()).includes('htb 7:')))
   t.is(await seenAs(7300), 'timeout')
   await tc('qdisc', 'del', 'dev', 'up0', 'root')
   t.true(await until(async () => (await lab.guaranteed('up0', 1)) === '3Mbit' && (await troubles()) === ''))
