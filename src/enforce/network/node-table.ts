@@ -10,7 +10,13 @@ import { familyChains, type Family } from './family-chains.ts'
 import { GRE_INWARD, GRE_TAKEN, GRE_TO_OWNER, greChains, greFromOwner, greOutward } from './gre-keys.ts'
 import { ICMP_ANSWERS, ICMP_ERRORS, ICMP_ID, ICMP_QUESTIONS, icmpOutward } from './icmp-queries.ts'
 import { NODE_TABLE, OWNER_SETS } from './owned-ports.ts'
-import { SHAPED_UPLINKS, uplinkMarks, type MarkedUplink, type UplinkPlace } from './uplink-rules.ts'
+import {
+  devicesOf,
+  SHAPED_UPLINKS,
+  uplinkMarks,
+  type MarkedUplink,
+  type UplinkPlace
+} from './uplink-rules.ts'
 
 export interface NodeTableInit {
   /** Each with the address that the world sees of what leaves by it. */
@@ -49,7 +55,7 @@ ${dropChains(FAMILY_DROP_REASONS)}
 ${familyChains(family(init.uplinks), init.uplinks)}
 ${greChains(init.uplinks)}
 ${uplinkMarks(init.uplinks)}
-${users()}
+${users(init.uplinks)}
 }
 `
 }
@@ -101,7 +107,7 @@ export function requireRanges(ranges: readonly string[]): void {
 }
 
 /** Vservers that share the node's network reach what all others reach, and its own ports, and send from nobody's port. */
-function users(): string {
+function users(uplinks: readonly UplinkPlace[]): string {
   return `
   chain from_users {
     # With CAP_NET_RAW a socket may be bound to any address.
@@ -109,6 +115,7 @@ function users(): string {
     meta l4proto { tcp, udp } meta l4proto . th sport @taken ${drop('port')}
     ${ICMP_QUESTIONS} ${ICMP_ID} @icmp_taken ${drop('port')}
     ${GRE_TAKEN} ${drop('port')}
+    oifname ${devicesOf(uplinks)} oif != @${SHAPED_UPLINKS} ${drop('device')}
     ct direction reply accept
     oifname "lo" accept
     oif != @${SHAPED_UPLINKS} ${drop('device')}

@@ -174,6 +174,7 @@ function ipv6Lines(
     ...users.map(({ ids }) => `add element ${table} users { ${ids.first}-${ids.last} }`),
     `add chain ${chain}`,
     ...drop('fib saddr type != local', 'forged'),
+    ...drop(`oifname ${devicesOf(uplinks)} oif != ${indexesOf(uplinks)}`, 'device'),
     `add rule ${chain} ct direction reply accept`,
     `add rule ${chain} oifname "lo" accept`,
     ...drop(`oif != ${indexesOf(uplinks)}`, 'device'),

@@ -1,4 +1,5 @@
 /** Vservers that share the node's network: what they send, what they may not, and what they see. */
+import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
 import { Lab, udp, type Seen } from './lab.ts'
 import { until } from './until.ts'
@@ -379,7 +380,32 @@ test.serial('on an uplink that is made again it sends nothing until that is shap
   await lab.makeUplink(lab.nodeAddress)
   t.is(await as(FIRST, sendUdp(lab.worldAddress, 7020)), '1')
   t.is(await as(OTHER, sendUdp(lab.worldAddress, 7020)), '')
+  // Nor does it answer.
+  const answer = async (uid: number, port: number): Promise<string> => {
+    const answering = as(
+      uid,
+      `
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("0.0.0.0", ${port}))
+s.settimeout(10)
+try: s.sendto(b"x", s.recvfrom(100)[1]); print("sent")
+except OSError as e: print(e.errno)
+`
+    )
+    const asking = { op: 'ask', host: lab.nodeAddress, port, timeout: 0.2 }
+    // The program may not listen yet.
+    for (;;) {
+      const [said] = await Promise.all([
+        Promise.race([answering, delay(250).then(() => undefined)]),
+        lab.world.ask(asking)
+      ])
+      if (said !== undefined) return said
+    }
+  }
+  t.is(await answer(FIRST, 7031), '1')
+  t.is(await answer(OTHER, 7032), 'sent')
   await lab.startNode()
+  t.is(await answer(FIRST, 7033), 'sent')
   t.is(await as(FIRST, sendUdp(lab.worldAddress, 7020)), '')
 })
 
