@@ -139,9 +139,7 @@ async function seeNetwork({ state, namespace }: HostOfNode): Promise<Record<stri
     'link record': [...ids.values()],
     address: elements('set inside'),
     port: elements('map owner'),
-    'source check': [...rules.matchAll(/chain (sl\d+) \{/g)].flatMap(([, device = '']) =>
-      named(indexOfDevice(device))
-    ),
+    'source check': elements('set addresses'),
     'traffic class': [
       ...new Set(
         [...classes.matchAll(/^class htb 51ce:([0-9a-f]+) /gm)].map(([, minor = '']) => indexOfClass(minor))
