@@ -82,14 +82,14 @@ async function check(
   of: string | undefined,
   options: CheckOptions
 ): Promise<Outcome> {
-  const lease = of === undefined ? undefined : await findLease(context, of)
+  const { lease, ...node } = of === undefined ? {} : await findLease(context, of)
   const ports = options.port.map(parsePort)
   const checked = {
     // Who asks without a lease asks what one would allow.
     rawSockets: lease === undefined || lease.rights?.includes('raw-socket') === true,
     ports: [...(lease?.ports ?? []), ...ports],
     allowedRanges: allowedRanges(options.allowed),
-    ...(lease === undefined ? {} : await nodeAddresses(context, lease)),
+    ...node,
     ...fromAddresses(options.from)
   }
   const allowance = rawAllowance(checked)
@@ -141,22 +141,26 @@ function packetTable(packets: readonly PacketVerdict[], style: Style): string {
   return formatTable(['NO', 'PACKET', 'COUNTED AS', 'BECAUSE'], rows, style)
 }
 
-async function findLease(context: CommandContext, given: string): Promise<LeaseView> {
-  const { leases } = await withSession(context, (call) => call('leaseList', {}, { signal: context.signal }))
-  return findByPrefix(leases, given, {
-    what: 'lease',
-    namesOf: ({ lease, slice, vserver }) => [lease, slice, vserver]
-  })
-}
-
-/** Of IPv6 the node's advertisement tells, where it is known here. */
-async function nodeAddresses(
+/** With the addresses of its node; of IPv6 the node's advertisement tells, where it is known here. */
+async function findLease(
   context: CommandContext,
-  { node, address }: LeaseView
-): Promise<{ nodeAddress: string; nodeAddress6?: string }> {
-  const nodes = await withSession(context, (call) => knownNodes(call, context.signal))
-  const address6 = nodes.find(({ id }) => id === node)?.attributes['address6']
-  return { nodeAddress: address, ...(typeof address6 === 'string' ? { nodeAddress6: address6 } : {}) }
+  given: string
+): Promise<{ lease: LeaseView; nodeAddress: string; nodeAddress6?: string }> {
+  const { signal } = context
+  return withSession(context, async (call) => {
+    const { leases } = await call('leaseList', {}, { signal })
+    const lease = findByPrefix(leases, given, {
+      what: 'lease',
+      namesOf: ({ lease: id, slice, vserver }) => [id, slice, vserver]
+    })
+    const nodes = await knownNodes(call, signal)
+    const address6 = nodes.find(({ id }) => id === lease.node)?.attributes['address6']
+    return {
+      lease,
+      nodeAddress: lease.address,
+      ...(typeof address6 === 'string' ? { nodeAddress6: address6 } : {})
+    }
+  })
 }
 
 async function knownNodes(call: ControlCaller, signal: AbortSignal): Promise<NodeView[]> {

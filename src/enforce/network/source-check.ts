@@ -89,7 +89,7 @@ function firstChain(six: SixRules): string[] {
   ]
 }
 
-/** Chains that judge what the first did not let through; a packet comes back from them only to be refused. */
+/** Chains of what is plain, and those that judge the rest; a packet comes back from these only to be refused. */
 const CHAINS: Readonly<Record<string, readonly string[]>> = {
   plain_ipv4: [
     'ip length >= 40 tcp doff >= 5 accept',
